@@ -1,0 +1,84 @@
+//! How VMs are run: one trait, one implementation for each kind of VM.
+//! A VM that was started lives under its own `vm-shim`, not under the daemon, so an implementation keeps nothing in
+//! memory that a new daemon could not find again. When to start or stop what is not decided here; see `hkd`.
+
+use std::{fmt, io};
+
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+
+use crate::model::{VmId, VmSpec};
+
+/// A kind of VM.
+pub trait Hypervisor: Send + Sync {
+    /// Brings the node into the state that VMs of this kind need: directories, bridge, packet filter. Repeatable.
+    fn prepare_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>>;
+
+    /// Makes everything ready that may take long and holds nothing: unpacks the image. Repeatable, and safe while
+    /// other nodes that share the storage do the same.
+    fn prepare<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>>;
+
+    /// Makes home, overlay, interface and configuration, and starts the VM under its shim. Returns when the shim
+    /// holds the VM, not when the agent answers. What an earlier run of the VM left is freed first.
+    fn start<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>>;
+
+    /// Resolves when no process of the VM lives any more; at once when there is none.
+    fn exited(&self, vm: VmId) -> BoxFuture<'static, Exit>;
+
+    /// Kills every process of the VM. Returns when the order is given; `exited` says when it is carried out.
+    fn kill(&self, vm: VmId) -> BoxFuture<'_, Result<(), HypervisorError>>;
+
+    /// Frees what a VM that exited left: mounts, interface, control groups, its directory under `path.run`.
+    /// The home stays. Repeatable.
+    fn clean(&self, vm: VmId) -> BoxFuture<'_, Result<(), HypervisorError>>;
+
+    /// The VMs of this node that live under a shim, whoever started them, and those that left something to clean.
+    fn found(&self) -> BoxFuture<'_, Result<Vec<Found>, HypervisorError>>;
+
+    /// Whether an agent can be talked to inside; a simulated VM has none and counts as up once it is started.
+    fn has_agent(&self) -> bool;
+}
+
+/// A VM that a new daemon found on its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The VM.
+    pub vm: VmId,
+    /// Its shim answers and its processes live; otherwise only leftovers are there.
+    pub alive: bool,
+}
+
+/// How a VM ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Its first process ended with this status.
+    Status(i32),
+    /// Its first process was killed by this signal.
+    Signal(i32),
+    /// Its shim died or was never there, so nobody saw the end.
+    Unseen,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(0) => f.write_str("it shut down"),
+            Self::Status(status) => write!(f, "it exited with status {status}"),
+            Self::Signal(signal) => write!(f, "it was killed by signal {signal}"),
+            Self::Unseen => f.write_str("its supervising process died"),
+        }
+    }
+}
+
+/// A step that failed. The text is one sentence for an administrator; the cause is in the chain.
+#[derive(Debug, Error)]
+#[error("{what}{}", .hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default())]
+pub struct HypervisorError {
+    /// What could not be done to which object.
+    pub what: String,
+    /// What to do about it, when we know.
+    pub hint: Option<String>,
+    /// The cause, when it is not in the sentence.
+    #[source]
+    pub source: Option<io::Error>,
+}

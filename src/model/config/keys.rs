@@ -1,0 +1,194 @@
+//! Every configuration key that this version acts upon. Names, defaults and meanings are those of classic QVD unless
+//! the text says otherwise.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use super::{ConfigValue, Key, KeyInfo};
+
+macro_rules! keys {
+    ($($(#[doc = $meaning:literal])+ $name:ident: $type:ty = $key:literal, $default:literal;)+) => {
+        $(
+            $(#[doc = $meaning])+
+            pub const $name: Key<$type> = Key {
+                name: $key,
+                default: $default,
+                meaning: concat!($($meaning),+),
+                parse: <$type as ConfigValue>::parse,
+            };
+        )+
+
+        /// Every key, in the order in which `qvd config list` shows them.
+        pub const KEYS: &[KeyInfo] = &[
+            $(KeyInfo {
+                name: $key,
+                default: $default,
+                unit: <$type as ConfigValue>::UNIT,
+                meaning: concat!($($meaning),+),
+                check: |text| <$type as ConfigValue>::parse(text).map(drop),
+            },)+
+        ];
+    };
+}
+
+keys! {
+    /// Name of this node, as in table hosts. Only in the file.
+    NODENAME: String = "nodename", "";
+
+    /// Database servers: host names or directories of unix sockets, several separated by commas; the writable one is
+    /// used. Only in the file.
+    DATABASE_HOST: Vec<String> = "database.host", "localhost";
+    /// Port of the database servers. Only in the file.
+    DATABASE_PORT: u16 = "database.port", "5432";
+    /// Name of the database. Only in the file.
+    DATABASE_NAME: String = "database.name", "qvd";
+    /// Role that hkd logs in as; empty for qvd_node. Only in the file.
+    DATABASE_USER: String = "database.user", "";
+    /// Password of the role of hkd; empty where the server trusts the socket's peer. Only in the file.
+    DATABASE_PASSWORD: String = "database.password", "";
+    /// Role that l7r logs in as; empty for qvd_l7r. Only in the file.
+    DATABASE_L7R_USER: String = "database.l7r.user", "";
+    /// Password of the role of l7r. Only in the file.
+    DATABASE_L7R_PASSWORD: String = "database.l7r.password", "";
+    /// TLS to the database: disable, prefer, require (verified against the system's authorities). Only in the file.
+    DATABASE_SSLMODE: String = "database.sslmode", "prefer";
+    /// Limit for making a database connection.
+    DATABASE_CONNECT_TIMEOUT: Duration = "internal.database.client.connect.timeout", "20";
+    /// Limit for one statement; what takes longer is cancelled by the server.
+    DATABASE_STATEMENT_TIMEOUT: Duration = "internal.database.statement.timeout", "30";
+    /// Connections kept by each daemon, besides the one that listens.
+    DATABASE_POOL_SIZE: u32 = "internal.database.pool.size", "4";
+
+    /// Directory for sockets, locks and the state of running VMs.
+    PATH_RUN: PathBuf = "path.run", "/run/qvd";
+    /// Directory for logs.
+    PATH_LOG: PathBuf = "path.log", "/var/log/qvd";
+    /// Root of the shared storage.
+    PATH_STORAGE_ROOT: PathBuf = "path.storage.root", "/var/lib/qvd/storage";
+    /// Disk images.
+    PATH_STORAGE_IMAGES: PathBuf = "path.storage.images", "${path.storage.root}/images";
+    /// Unpacked images.
+    PATH_STORAGE_BASEFS: PathBuf = "path.storage.basefs", "${path.storage.root}/basefs";
+    /// Writable layers of running VMs.
+    PATH_STORAGE_OVERLAYFS: PathBuf = "path.storage.overlayfs", "${path.storage.root}/overlayfs";
+    /// Homes of VMs.
+    PATH_STORAGE_HOMEFS: PathBuf = "path.storage.homefs", "${path.storage.root}/homefs";
+    /// Life signs of the nodes that share the storage.
+    PATH_STORAGE_HOSTS: PathBuf = "path.storage.hosts", "${path.storage.root}/hosts";
+    /// Directory that holds qvd-vma and qvd-keeper; empty for the directory of the running program.
+    PATH_QVD_BIN: String = "path.qvd.bin", "";
+
+    /// Port on which users connect.
+    L7R_PORT: u16 = "l7r.port", "8443";
+    /// Address on which users connect; * for all.
+    L7R_ADDRESS: String = "l7r.address", "*";
+    /// Whether users connect with TLS. Switch it off only behind something that terminates TLS.
+    L7R_USE_SSL: bool = "l7r.use_ssl", "1";
+    /// Account that l7r becomes once its port is bound. Classic stays root.
+    L7R_AS_USER: String = "l7r.as_user", "nobody";
+    /// Salt of classic password digests.
+    L7R_SALT: String = "l7r.auth.plugin.default.salt", "qvd1234";
+    /// Characters that may part login and tenant.
+    L7R_SEPARATORS: String = "l7r.auth.plugin.default.separators", "@#";
+    /// Tenant of a login that names none.
+    L7R_TENANT: String = "l7r.auth.plugin.default.tenant", "default";
+    /// Whether logins differ by case.
+    LOGIN_CASE_SENSITIVE: bool = "model.user.login.case-sensitive", "0";
+    /// Balancer that places VMs; names the SQL function place_<name>.
+    L7R_LOADBALANCER: String = "l7r.loadbalancer.plugin", "default";
+    /// Weight of memory when a VM is placed.
+    L7R_WEIGHT_RAM: u32 = "l7r.loadbalancer.plugin.default.weight.ram", "1";
+    /// Weight of processing power when a VM is placed.
+    L7R_WEIGHT_CPU: u32 = "l7r.loadbalancer.plugin.default.weight.cpu", "1";
+    /// Weight of chance when a VM is placed.
+    L7R_WEIGHT_RANDOM: u32 = "l7r.loadbalancer.plugin.default.weight.random", "1";
+    /// How long a client waits for its VM to run.
+    L7R_TIMEOUT_VM_START: Duration = "internal.l7r.timeout.vm_start", "270";
+    /// How long a client waits for another client to be sent away.
+    L7R_TIMEOUT_TAKEOVER: Duration = "internal.l7r.timeout.takeover", "30";
+    /// How long a client waits for the X session once it is starting.
+    L7R_TIMEOUT_X_START: Duration = "internal.l7r.timeout.x_start", "10";
+    /// Limit for one question to an agent.
+    L7R_TIMEOUT_VMA: Duration = "internal.l7r.timeout.vma", "4";
+    /// Further attempts to start an X session.
+    L7R_RETRY_X_START: u32 = "internal.l7r.retry.x_start", "20";
+    /// How often a waiting client is told that its VM is still starting.
+    L7R_POLL_VM: Duration = "internal.l7r.poll_time.vm", "2";
+    /// Slowest rate at which an agent that cannot report changes is asked for its X state.
+    L7R_POLL_X: Duration = "internal.l7r.poll_time.x", "1";
+    /// A session that ends sooner counts as short.
+    L7R_SHORT_SESSION: Duration = "internal.l7r.short_session", "120";
+    /// How long a new connection may take to finish its TLS handshake.
+    L7R_TIMEOUT_HANDSHAKE: Duration = "internal.l7r.timeout.handshake", "20";
+    /// Largest request head in bytes.
+    L7R_HEAD_LIMIT: u32 = "internal.l7r.head.limit", "131072";
+    /// Passwords hashed at the same time; 0 for one per processor.
+    L7R_HASH_LIMIT: u32 = "internal.l7r.hash.limit", "0";
+
+    /// Renewal of the node's lease (classic: ticker, 120 s).
+    HKD_LEASE_RENEW: Duration = "internal.hkd.lease.renew", "2";
+    /// A lease not renewed for this long has lapsed.
+    HKD_LEASE_LAPSE: Duration = "internal.hkd.lease.lapse", "10";
+    /// Interval at which a healthy node looks for work that nothing announced.
+    HKD_POLL_RELAXED: Duration = "internal.hkd.poll.relaxed", "30";
+    /// The same while notifications cannot be relied upon.
+    HKD_POLL_URGENT: Duration = "internal.hkd.poll.urgent", "1";
+    /// Age at which the cluster's beat is renewed.
+    HKD_BEAT: Duration = "internal.hkd.beat", "5";
+    /// VMs of one node that may be starting or stopping at the same time.
+    HKD_MAX_HEAVY: u32 = "internal.hkd.max_heavy", "10";
+    /// Interval between pings of a healthy agent.
+    HKD_PING_OK: Duration = "internal.hkd.vmhandler.vma_monitor.delay.after.ok", "120";
+    /// Interval between pings of an agent that did not answer.
+    HKD_PING_ERROR: Duration = "internal.hkd.vmhandler.vma_monitor.delay.after.error", "10";
+    /// Silence after which the agent of a starting VM is given up.
+    HKD_FAILED_STARTING: Duration = "internal.hkd.vmhandler.vma.failed.max_time.on.starting", "180";
+    /// Silence after which the agent of a running VM is dead.
+    HKD_FAILED_RUNNING: Duration = "internal.hkd.vmhandler.vma.failed.max_time.on.running", "320";
+    /// Pings that must fail before the agent of a running VM is dead.
+    HKD_FAILED_COUNT_RUNNING: u32 = "internal.hkd.vmhandler.vma.failed.max_count.on.running", "10";
+    /// Limit for one question to an agent.
+    HKD_TIMEOUT_RPC: Duration = "internal.hkd.agent.rpc.timeout", "3";
+    /// How long a container may take to shut down by itself.
+    HKD_TIMEOUT_SHUTDOWN: Duration = "internal.hkd.lxc.timeout.on_state.stopping.shutdown.waiting_for_lxc", "180";
+    /// How long a container may take to die once it was killed.
+    HKD_TIMEOUT_STOP: Duration = "internal.hkd.lxc.timeout.on_state.stopping.stop.waiting_for_lxc", "120";
+    /// Pause between attempts to clean up a zombie.
+    HKD_ZOMBIE_DELAY: Duration = "internal.hkd.lxc.timeout.on_state.zombie.reap.delaying", "60";
+    /// Keeps VMs whose agent died, in state debugging.
+    VM_DEBUG: bool = "internal.vm.debug.enable", "0";
+    /// How long a simulated VM takes to start.
+    NOTHING_STARTING: Duration = "internal.hkd.nothing.timeout.on_state.starting", "5";
+    /// How long a simulated VM takes to stop.
+    NOTHING_STOPPING: Duration = "internal.hkd.nothing.timeout.on_state.stopping", "5";
+    /// Held by hkd while it runs.
+    HKD_LOCK: PathBuf = "internal.hkd.lock.path", "${path.run}/hkd.lock";
+
+    /// What VMs are: lxc (containers) or nothing (simulated).
+    VM_HYPERVISOR: String = "vm.hypervisor", "lxc";
+    /// Keeps what a VM wrote outside its home from one run to the next.
+    VM_OVERLAY_PERSISTENT: bool = "vm.overlay.persistent", "0";
+    /// Bridge that VMs are plugged into; made when missing.
+    VM_BRIDGE: String = "vm.network.bridge", "qvdnet";
+    /// First address that VMs may have; nodes have those below.
+    VM_IP_START: Ipv4Addr = "vm.network.ip.start", "10.0.0.100";
+    /// Netmask of the VM network, dotted or as a prefix length.
+    VM_NETMASK: String = "vm.network.netmask", "255.255.0.0";
+    /// Gateway of VMs; empty for the node itself.
+    VM_GATEWAY: String = "vm.network.gateway", "";
+    /// Name servers of VMs; empty for those of the node.
+    VM_DNS: Vec<String> = "vm.network.dns", "";
+    /// First three octets of the MAC addresses of VMs.
+    VM_MAC_PREFIX: String = "vm.network.mac.prefix", "54:52:00";
+    /// Interface through which VMs reach other networks; empty for none.
+    VM_NAT_IFACE: String = "vm.network.firewall.nat.iface", "";
+    /// Whether the node's packet filter protects nodes and VMs from VMs.
+    VM_FIREWALL: bool = "internal.vm.network.firewall.enable", "1";
+    /// Prefix of the names of VM interfaces on the node.
+    VM_DEVICE_PREFIX: String = "internal.vm.network.device.prefix", "qvd";
+    /// Port of the agent inside a VM.
+    VM_PORT_VMA: u16 = "internal.vm.port.vma", "3030";
+    /// X display inside a VM; nxagent listens 4000 above it.
+    NXAGENT_DISPLAY: u32 = "internal.nxagent.display", "100";
+    /// Memory of VMs whose OSF does not say, in MB.
+    OSF_MEMORY: u32 = "osf.default.memory", "256";
+}

@@ -1,0 +1,16 @@
+//! The words of the system: ids, states, commands, what a VM is made of, configuration keys.
+//! Everything here is data or a pure function; nothing does I/O, knows the time or a database.
+//! Every other room may use this one; this one uses none of ours.
+
+pub mod config;
+mod ids;
+mod secret;
+mod state;
+mod vm;
+mod xstate;
+
+pub use ids::{DiId, HostId, InstanceId, OsfId, SessionId, TenantId, UserId, VmId};
+pub use secret::{SecretError, VmSecret};
+pub use state::{HostState, UnknownWord, UserState, VmCommand, VmState};
+pub use vm::{Epoch, VmPorts, VmSpec};
+pub use xstate::XState;

@@ -1,0 +1,57 @@
+//! What a node needs to know to run one VM once.
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DiId, OsfId, TenantId, UserId, VmId, VmSecret};
+
+/// Counts the lives of a node. Every write of a node's daemons names its epoch; bumping it takes their power away.
+pub type Epoch = i64;
+
+/// One VM as its start command found it. The claim of the command returns it whole, so that starting needs no
+/// further question to the database.
+#[derive(Clone, Debug)]
+pub struct VmSpec {
+    /// The VM.
+    pub vm: VmId,
+    /// Its name, which becomes the host name inside.
+    pub name: String,
+    /// The tenant of its owner.
+    pub tenant: TenantId,
+    /// Its owner.
+    pub user: UserId,
+    /// Login of the owner.
+    pub login: String,
+    /// What it is made from.
+    pub osf: OsfId,
+    /// Memory limit in MB.
+    pub memory_mb: u32,
+    /// Size of the home in MB; 0 means that the VM keeps nothing of its own.
+    pub user_storage_mb: u32,
+    /// The image version chosen for this run.
+    pub di: DiId,
+    /// File of the image below the images directory.
+    pub di_path: String,
+    /// Address inside the node's VM network.
+    pub address: Ipv4Addr,
+    /// Shared with the agent of this run; `None` when the agent was started by a node that gives none.
+    pub secret: Option<VmSecret>,
+}
+
+/// A home is kept for the VM.
+impl VmSpec {
+    /// Whether the VM has a home of its own that outlives its runs.
+    pub fn has_home(&self) -> bool {
+        self.user_storage_mb > 0
+    }
+}
+
+/// Where the parts of a running VM listen (`internal.vm.port.vma`, display 100).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmPorts {
+    /// The agent.
+    pub vma: u16,
+    /// nxagent, for the user's proxy.
+    pub x: u16,
+}

@@ -1,0 +1,3 @@
+//! The `qvd` command.
+
+fn main() {}
