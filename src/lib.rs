@@ -8,5 +8,9 @@ pub mod cli;
 #[cfg(feature = "node")]
 pub mod db;
 #[cfg(feature = "node")]
+pub mod events;
+#[cfg(feature = "node")]
+pub mod hkd;
+#[cfg(feature = "node")]
 pub mod hypervisor;
 pub mod model;

@@ -127,7 +127,7 @@ impl Connector {
                 .await?;
         }
         write_keys(&transaction).await?;
-        let known = migrations().last().map_or(0, |migration| migration.number);
+        let known = newest();
         transaction
             .execute(
                 "insert into versions values ('schema', $1) on conflict (component) do update set version = $1",
@@ -159,7 +159,7 @@ async fn status(client: &Client) -> Result<Status, MigrateError> {
             hashes.insert(row.get::<_, String>(0), row.get::<_, String>(1));
         }
     }
-    let newest = known.last().map_or(0, |migration| migration.number);
+    let newest = newest();
     if applied > newest {
         return Err(MigrateError::Newer { found: applied, known: newest });
     }
@@ -193,6 +193,11 @@ async fn write_keys(transaction: &Transaction<'_>) -> Result<(), MigrateError> {
         transaction.execute(&insert, &[&key.name, &key.default, &key.unit.to_string(), &key.meaning.trim()]).await?;
     }
     Ok(())
+}
+
+/// Number of the newest migration of this version.
+pub(super) fn newest() -> i32 {
+    migrations().last().map_or(0, |migration| migration.number)
 }
 
 fn migrations() -> Vec<Migration> {

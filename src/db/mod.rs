@@ -65,6 +65,20 @@ impl Database {
         Ok(self.pool.get().await?)
     }
 
+    /// Whether the schema is that of this version; otherwise its version, or why it is not known, and ours.
+    pub async fn schema_is_ours(&self) -> Result<(), (Result<String, DbError>, i32)> {
+        let known = migrate::newest();
+        let found = async {
+            let connection = self.connection().await?;
+            let row = connection.query_opt("select version from versions where component = 'schema'", &[]).await?;
+            Ok(row.map(|row| row.get::<_, String>(0)).unwrap_or_default())
+        };
+        match found.await {
+            Ok(found) if found == known.to_string() => Ok(()),
+            other => Err((other, known)),
+        }
+    }
+
     /// Rows of `configs` that apply to every tenant.
     pub async fn config_rows(&self) -> Result<Vec<(String, String)>, DbError> {
         let connection = self.connection().await?;
