@@ -6,3 +6,5 @@
 #[cfg(feature = "node")]
 pub mod hypervisor;
 pub mod model;
+#[cfg(feature = "node")]
+pub mod tunnel;
