@@ -5,6 +5,8 @@
 
 #[cfg(feature = "node")]
 pub mod hypervisor;
+#[cfg(feature = "node")]
+pub mod l7r;
 pub mod model;
 #[cfg(feature = "node")]
 pub mod tunnel;
