@@ -2,3 +2,5 @@
 //! once a desktop is ready, turns into a tunnel. It can neither start VMs nor touch a hypervisor.
 
 pub mod http;
+pub mod listener;
+pub mod tls;
