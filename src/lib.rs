@@ -13,4 +13,8 @@ pub mod events;
 pub mod hkd;
 #[cfg(feature = "node")]
 pub mod hypervisor;
+#[cfg(feature = "node")]
+pub mod l7r;
 pub mod model;
+#[cfg(feature = "node")]
+pub mod tunnel;
