@@ -4,3 +4,12 @@
 pub mod http;
 pub mod listener;
 pub mod tls;
+
+mod connect;
+mod daemon;
+mod flow;
+mod requests;
+mod router;
+mod stop;
+
+pub use daemon::{L7rError, run};
