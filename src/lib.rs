@@ -6,3 +6,4 @@
 #[cfg(feature = "node")]
 pub mod hypervisor;
 pub mod model;
+pub mod vma;
