@@ -20,3 +20,4 @@ pub mod l7r;
 pub mod model;
 #[cfg(feature = "node")]
 pub mod tunnel;
+pub mod vma;
