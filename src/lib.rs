@@ -4,6 +4,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say where"))]
 
 #[cfg(feature = "node")]
+pub mod client;
+#[cfg(feature = "node")]
 pub mod hypervisor;
 #[cfg(feature = "node")]
 pub mod l7r;
