@@ -13,6 +13,7 @@ pub mod db;
 pub mod events;
 #[cfg(feature = "node")]
 pub mod hkd;
+pub mod client;
 #[cfg(feature = "node")]
 pub mod hypervisor;
 #[cfg(feature = "node")]
