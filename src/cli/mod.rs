@@ -1,7 +1,9 @@
 //! The `qvd` command line: what people and service managers type. Each command is a file that parses its arguments
 //! and calls the room that does the work; nothing is decided here.
 
+mod admin;
 mod config;
+mod daemons;
 mod db;
 mod settings;
 
@@ -9,6 +11,8 @@ use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+use crate::client;
 
 /// Virtual Linux desktops: nodes, routers, clients and their administration.
 #[derive(Parser)]
@@ -20,6 +24,19 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Connect to a desktop
+    Client(Box<client::ClientArgs>),
+    /// Run a node: keeper, hkd and l7r, each restarted when it dies
+    Node(daemons::Daemon),
+    /// Run the house keeping daemon alone
+    Hkd(daemons::Daemon),
+    /// Run the router alone
+    L7r(daemons::Daemon),
+    /// Print the counters of this node's event plane as JSON
+    Status(daemons::Status),
+    /// Look at the cluster
+    #[command(subcommand)]
+    Admin(admin::Command),
     /// Prepare the database and see how it stands
     #[command(subcommand)]
     Db(db::Command),
@@ -53,6 +70,12 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Client(arguments) => return Ok(client::run(*arguments).await),
+        Command::Node(arguments) => daemons::node(arguments).await?,
+        Command::Hkd(arguments) => daemons::hkd(arguments).await?,
+        Command::L7r(arguments) => daemons::l7r(arguments).await?,
+        Command::Status(arguments) => daemons::status(arguments).await?,
+        Command::Admin(command) => admin::run(command).await?,
         Command::Db(command) => db::run(command).await?,
         Command::Config(command) => config::run(command)?,
     }

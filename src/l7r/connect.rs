@@ -32,6 +32,9 @@ const X_WAIT: Duration = Duration::from_millis(1900);
 /// A classic agent says "listening" a little before nxagent listens.
 const DIAL_RETRY: Duration = Duration::from_millis(20);
 
+/// Names the session, so that the client can ask later why it ended. Classic clients do not look at it.
+const SESSION_HEADER: &str = "X-QVD-Session-Id";
+
 /// One client on its way to its VM.
 struct Attempt {
     router: Arc<Router>,
@@ -63,8 +66,7 @@ pub async fn connect(
     let began = Instant::now();
     // Listening comes before the first look, so that no change after it can be missed.
     let watch = router.hub.watch(Channel::Vm(vm)).await;
-    let parameters =
-        request.query.iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned()));
+    let parameters = request.query.iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned()));
     let mut attempt = Attempt {
         vm,
         user,
@@ -248,9 +250,7 @@ impl Attempt {
                     self.inner = Some(stream);
                     return Ok(());
                 }
-                Err(error)
-                    if error.kind() == std::io::ErrorKind::ConnectionRefused && Instant::now() < deadline =>
-                {
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused && Instant::now() < deadline => {
                     tokio::time::sleep(DIAL_RETRY).await;
                 }
                 Err(error) => {
@@ -275,7 +275,8 @@ impl Attempt {
             return Ok(Served::Closed);
         };
         let router = self.router.clone();
-        let (outer, leftover) = match dialogue.switch(&self.slave_key, session.0).await {
+        let headers = [("X-QVD-Slave-Key", self.slave_key.as_str()), (SESSION_HEADER, &session.to_string())];
+        let (outer, leftover) = match dialogue.switch(&headers).await {
             Ok(switched) => switched,
             Err(error) => {
                 finish(&router, session, "the client left while it was connecting", 0, 0).await;

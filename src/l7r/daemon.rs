@@ -1,11 +1,6 @@
 //! Start, run and end of the router process. The port is bound first; then rights are dropped for good.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use nix::unistd::{Uid, User};
@@ -84,9 +79,8 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     }
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
     let pid = std::process::id() as i32;
-    let started = database
-        .l7r_start(&config.get(&keys::NODENAME), &boot_id, pid, process_start(pid).unwrap_or_default())
-        .await?;
+    let started =
+        database.l7r_start(&config.get(&keys::NODENAME), &boot_id, pid, process_start(pid).unwrap_or_default()).await?;
     let gone: Vec<InstanceId> = database
         .l7r_instances(started.host)
         .await?
@@ -192,8 +186,7 @@ async fn load_certificate(router: &Router, tls: Option<&Tls>) {
     let Some(tls) = tls else { return };
     match router.database.l7r_certificate().await {
         Ok(Some((certificate, key))) => {
-            let loaded =
-                Identity::from_pem((certificate.as_bytes(), "l7r.ssl.cert"), (key.as_bytes(), "l7r.ssl.key"));
+            let loaded = Identity::from_pem((certificate.as_bytes(), "l7r.ssl.cert"), (key.as_bytes(), "l7r.ssl.key"));
             match loaded {
                 Ok(identity) => tls.replace(identity),
                 Err(error) => tracing::error!(

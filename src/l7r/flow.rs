@@ -177,10 +177,7 @@ impl Flow {
                 self.phase = Phase::WaitingX(None);
                 self.deadline = now + self.limits.x_start;
                 self.next_tell = now + self.limits.tell;
-                telling(
-                    format!("Waiting for X session to come up on VM {}", self.vm),
-                    Next::Do(Operation::AskX(None)),
-                )
+                telling(format!("Waiting for X session to come up on VM {}", self.vm), Next::Do(Operation::AskX(None)))
             }
             (Phase::StartingX, Event::XStarted(Err(why))) => {
                 self.attempts += 1;
@@ -209,9 +206,7 @@ impl Flow {
                 }
                 Step { tell, next: Next::Do(Operation::AskX(Some(state))) }
             }
-            (Phase::WaitingX(_), Event::X(Ok(state))) => {
-                self.fail(format!("Unable to start X session: it is {state}"))
-            }
+            (Phase::WaitingX(_), Event::X(Ok(state))) => self.fail(format!("Unable to start X session: it is {state}")),
             (Phase::WaitingX(seen), Event::X(Err(why))) => {
                 if now >= self.deadline {
                     return self.fail(format!("X session did not come up: {why}"));
@@ -250,8 +245,7 @@ impl Flow {
             VmState::Stopped if !seen.commanded && !self.start_asked => {
                 self.start_asked = true;
                 self.next_tell = now;
-                let tell =
-                    if seen.placed { vec![] } else { vec![format!("Assigning VM {} to host", self.vm)] };
+                let tell = if seen.placed { vec![] } else { vec![format!("Assigning VM {} to host", self.vm)] };
                 return Step { tell, next: Next::Do(Operation::StartVm) };
             }
             VmState::Stopped if !seen.commanded => {

@@ -118,7 +118,7 @@ impl Connection {
                 })
             })
             .collect();
-        Answer::json(&list).map_err(|_| Answer::from(Status::InternalServerError))
+        Answer::json(&list).map_err(|_| Answer::from(Status::Internal))
     }
 
     /// Why a session of the user ended: an extension that classic clients do not know, so that a user whose desktop
@@ -127,9 +127,9 @@ impl Connection {
         let ended = async {
             let user = self.authenticate(request).await?;
             let id = request.query.get("id").and_then(|id| id.parse().ok());
-            let id = id.ok_or_else(|| Answer::text(Status::UnprocessableEntity, "parameter id is missing"))?;
+            let id = id.ok_or_else(|| Answer::text(Status::Unprocessable, "parameter id is missing"))?;
             let reason = self.router.database.l7r_session_end(SessionId(id), user.user).await.map_err(unavailable)?;
-            Answer::json(&serde_json::json!({ "reason": reason })).map_err(|_| Status::InternalServerError.into())
+            Answer::json(&serde_json::json!({ "reason": reason })).map_err(|_| Status::Internal.into())
         };
         ended.await.unwrap_or_else(|answer: Answer| answer)
     }
@@ -156,10 +156,7 @@ impl Connection {
         let vm = VmId(id.ok_or_else(none)?);
         let check = self.router.database.l7r_vm(vm).await.map_err(unavailable)?.ok_or_else(none)?;
         if check.blocked {
-            return Err(Answer::text(
-                Status::Forbidden,
-                "The requested virtual machine is offline for maintenance",
-            ));
+            return Err(Answer::text(Status::Forbidden, "The requested virtual machine is offline for maintenance"));
         }
         if check.owner != user.user {
             tracing::warn!(user = %user.user, %vm, client = %self.client, "access to a foreign VM refused");
@@ -177,10 +174,7 @@ impl Connection {
         let vm = VmId(wanted_id(request)?.ok_or_else(none)?);
         let check = self.router.database.l7r_vm(vm).await.map_err(unavailable)?.ok_or_else(none)?;
         if check.owner != user.user {
-            return Err(Answer::text(
-                Status::Forbidden,
-                "You are not allowed to access requested virtual machine",
-            ));
+            return Err(Answer::text(Status::Forbidden, "You are not allowed to access requested virtual machine"));
         }
         Ok((vm, user.user))
     }
@@ -192,9 +186,9 @@ impl Connection {
     async fn host_serves(&self) -> Result<(), Answer> {
         let host = self.host().await?;
         if host.blocked {
-            Err(Answer::text(Status::ServiceUnavailable, "Server is blocked"))
+            Err(Answer::text(Status::Unavailable, "Server is blocked"))
         } else if host.state != HostState::Running {
-            Err(Answer::text(Status::ServiceUnavailable, format!("Server is {}", host.state)))
+            Err(Answer::text(Status::Unavailable, format!("Server is {}", host.state)))
         } else {
             Ok(())
         }
@@ -202,7 +196,7 @@ impl Connection {
 
     async fn host(&self) -> Result<crate::db::HostStatus, Answer> {
         let host = self.router.database.l7r_host(self.router.host).await.map_err(unavailable)?;
-        host.ok_or_else(|| Answer::text(Status::ServiceUnavailable, "Host is not registered in the database"))
+        host.ok_or_else(|| Answer::text(Status::Unavailable, "Host is not registered in the database"))
     }
 
     async fn authenticate(&mut self, request: &Request) -> Result<Authenticated, Answer> {
@@ -242,20 +236,17 @@ impl Connection {
 /// The `id` of a request: an error when it is missing, `None` when no VM can have it.
 fn wanted_id(request: &Request) -> Result<Option<i32>, Answer> {
     let id = request.query.get("id");
-    let id = id.ok_or_else(|| Answer::text(Status::UnprocessableEntity, "parameter id is missing"))?;
+    let id = id.ok_or_else(|| Answer::text(Status::Unprocessable, "parameter id is missing"))?;
     Ok(id.parse().ok())
 }
 
 /// The classic text of every failure to bring client and VM together.
 pub fn not_available(reason: &str) -> Answer {
-    Answer::text(
-        Status::ServiceUnavailable,
-        format!("The requested virtual machine is not available: {reason}, retry later."),
-    )
+    Answer::text(Status::Unavailable, format!("The requested virtual machine is not available: {reason}, retry later."))
 }
 
 /// What the client reads when the database is away or refuses; the details go to the log.
 pub fn unavailable(error: DbError) -> Answer {
     tracing::warn!(error = &error as &dyn std::error::Error, "the database could not answer");
-    Answer::text(Status::ServiceUnavailable, NO_DATABASE)
+    Answer::text(Status::Unavailable, NO_DATABASE)
 }

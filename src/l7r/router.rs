@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -108,26 +107,13 @@ pub fn count(counter: &AtomicU64) {
 
 impl Counts {
     fn take(&self) -> [u64; 6] {
-        [
-            &self.requests,
-            &self.auth_attempts,
-            &self.auth_ok,
-            &self.nx_attempts,
-            &self.nx_ok,
-            &self.short_sessions,
-        ]
-        .map(|counter| counter.swap(0, Relaxed))
+        [&self.requests, &self.auth_attempts, &self.auth_ok, &self.nx_attempts, &self.nx_ok, &self.short_sessions]
+            .map(|counter| counter.swap(0, Relaxed))
     }
 
     fn give_back(&self, counts: [u64; 6]) {
-        let counters = [
-            &self.requests,
-            &self.auth_attempts,
-            &self.auth_ok,
-            &self.nx_attempts,
-            &self.nx_ok,
-            &self.short_sessions,
-        ];
+        let counters =
+            [&self.requests, &self.auth_attempts, &self.auth_ok, &self.nx_attempts, &self.nx_ok, &self.short_sessions];
         for (counter, count) in counters.into_iter().zip(counts) {
             counter.fetch_add(count, Relaxed);
         }
@@ -178,10 +164,4 @@ impl Router {
             }
         }
     }
-}
-
-/// Where a request came from and what is known of its connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer {
-    pub address: IpAddr,
 }

@@ -42,13 +42,13 @@ pub async fn stop(
                 dialogue.interim("Stopping virtual machine").await?;
                 match router.database.l7r_vm_stop(vm, user).await {
                     Ok(()) => {}
-                    Err(DbError::Refused { message, .. }) => break Answer::text(Status::ServiceUnavailable, message),
+                    Err(DbError::Refused { message, .. }) => break Answer::text(Status::Unavailable, message),
                     Err(error) => break unavailable(error),
                 }
             }
             VmState::Zombie => {
                 break Answer::text(
-                    Status::ServiceUnavailable,
+                    Status::Unavailable,
                     format!("The requested virtual machine is in an unstoppable state ({state})"),
                 );
             }

@@ -134,8 +134,13 @@ pub fn interim(text: &str) -> Vec<u8> {
 }
 
 /// The answer (101) behind which the tunnel begins. Nothing may follow in the same TLS record.
-pub fn switching(slave_key: &str) -> Vec<u8> {
-    format!("HTTP/1.1 101 Switching Protocols\r\nX-QVD-Slave-Key: {}\r\n\r\n", one_line(slave_key)).into_bytes()
+pub fn switching(headers: &[(&str, &str)]) -> Vec<u8> {
+    let mut head = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {}\r\n", one_line(value)));
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
 }
 
 /// A header value cannot hold line ends.
@@ -169,7 +174,10 @@ mod tests {
     #[test]
     fn interim_answers_cannot_smuggle_headers() {
         assert_eq!(interim("a\r\nB: c"), b"HTTP/1.1 102 Processing\r\nX-QVD-VM-Info: a  B: c\r\n\r\n");
-        assert_eq!(switching("K"), b"HTTP/1.1 101 Switching Protocols\r\nX-QVD-Slave-Key: K\r\n\r\n");
+        assert_eq!(
+            switching(&[("X-QVD-Slave-Key", "K")]),
+            b"HTTP/1.1 101 Switching Protocols\r\nX-QVD-Slave-Key: K\r\n\r\n"
+        );
     }
 
     #[test]

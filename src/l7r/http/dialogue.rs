@@ -120,13 +120,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         }
     }
 
-    /// Sends 101, alone in its record, and gives back the connection with what the client has sent behind its
+    /// Sends 101 with these headers, alone in its record, and gives back the connection with what the client has sent behind its
     /// request, which belongs to the tunnel.
     ///
     /// # Errors
     /// When the client is gone.
-    pub async fn switch(mut self, slave_key: &str) -> Result<(S, Vec<u8>), DialogueError> {
-        self.write(&switching(slave_key), "opening the tunnel").await?;
+    pub async fn switch(mut self, headers: &[(&str, &str)]) -> Result<(S, Vec<u8>), DialogueError> {
+        self.write(&switching(headers), "opening the tunnel").await?;
         Ok((self.stream, self.buffer))
     }
 

@@ -75,7 +75,7 @@ async fn every_interim_answer_is_one_record_and_101_stands_alone() {
     assert!(request.wants_tunnel());
     dialogue.interim("Starting virtual machine").await.unwrap();
     dialogue.interim("Connection established").await.unwrap();
-    let (mut stream, leftover) = dialogue.switch("KEY").await.unwrap();
+    let (mut stream, leftover) = dialogue.switch(&[("X-QVD-Slave-Key", "KEY")]).await.unwrap();
     assert_eq!(leftover, b"NXPROXY-");
     stream.write_all(b"tunnel").await.unwrap();
     stream.flush().await.unwrap();
@@ -169,7 +169,7 @@ async fn bytes_that_arrive_while_the_client_is_watched_reach_the_tunnel() {
     near.write_all(b"bytes").await.unwrap();
     near.shutdown().await.unwrap();
     soon(dialogue.closed()).await;
-    let (_, leftover) = dialogue.switch("KEY").await.unwrap();
+    let (_, leftover) = dialogue.switch(&[("X-QVD-Slave-Key", "KEY")]).await.unwrap();
     assert_eq!(leftover, b"early bytes");
 }
 
