@@ -5,4 +5,11 @@
 
 #[cfg(feature = "node")]
 pub mod hypervisor;
+pub mod keeper;
 pub mod model;
+#[cfg(feature = "node")]
+pub mod network;
+#[cfg(feature = "node")]
+pub mod process;
+#[cfg(feature = "node")]
+pub mod storage;
