@@ -136,10 +136,10 @@ impl Shim {
         if let Err(refused) = priority::shield_from_oom_killer() {
             outlet.note(&refused);
         }
-        if let Some(cgroup) = &spec.cgroup
-            && let Err(error) = enter_cgroup(cgroup)
-        {
-            outlet.note(&format!("{}: {error}", cgroup.display()));
+        for cgroup in &spec.cgroups {
+            if let Err(error) = enter_cgroup(cgroup) {
+                outlet.note(&format!("{}: {error}", cgroup.display()));
+            }
         }
 
         let boot_id = process_table::boot_id()?;

@@ -12,6 +12,8 @@ use nix::{
     unistd::{Pid, getpid, getppid},
 };
 
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Starts `argv` with its output going to `output`, to be killed by the kernel when this process dies.
 /// The caller reaps it, like everything else that becomes its child.
 pub fn spawn(argv: &[String], output: OwnedFd) -> io::Result<Pid> {
@@ -19,7 +21,14 @@ pub fn spawn(argv: &[String], output: OwnedFd) -> io::Result<Pid> {
         argv.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command line is empty"))?;
     let parent = getpid();
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+    // The daemons' environment may hold secrets, and a container's first process would inherit it.
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output);
     // SAFETY: the shim has one thread, so the child finds no lock held by another.
     unsafe {
         command.pre_exec(move || {

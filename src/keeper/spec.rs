@@ -19,9 +19,9 @@ pub struct ShimSpec {
     /// Files whose locks are held while any process of the VM lives. Made when missing.
     #[serde(default)]
     pub locks: Vec<PathBuf>,
-    /// Control group of the shim itself, made and entered when given. Failure to do so is only noted.
+    /// Control groups of the shim itself, made and entered before the command starts. Failure is only noted.
     #[serde(default)]
-    pub cgroup: Option<PathBuf>,
+    pub cgroups: Vec<PathBuf>,
 }
 
 /// How the command of a shim ended.
