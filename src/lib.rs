@@ -24,3 +24,11 @@ pub mod node;
 #[cfg(feature = "node")]
 pub mod tunnel;
 pub mod vma;
+pub mod keeper;
+pub mod model;
+#[cfg(feature = "node")]
+pub mod network;
+#[cfg(feature = "node")]
+pub mod process;
+#[cfg(feature = "node")]
+pub mod storage;

@@ -2,10 +2,16 @@
 //! A VM that was started lives under its own `vm-shim`, not under the daemon, so an implementation keeps nothing in
 //! memory that a new daemon could not find again. When to start or stop what is not decided here; see `hkd`.
 
+mod container;
+mod nothing;
+
 use std::{fmt, io};
 
 use futures_util::future::BoxFuture;
 use thiserror::Error;
+
+pub use container::Container;
+pub use nothing::{Nothing, Step};
 
 use crate::model::{VmId, VmSpec};
 

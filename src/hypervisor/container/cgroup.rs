@@ -1,0 +1,216 @@
+//! Control groups of containers: which version the machine has, and what a container leaves in them.
+//! LXC makes a group of the same name in every hierarchy, with a number appended when the name is taken by leftovers,
+//! so a container's groups are recognised by name and never assumed.
+
+use std::{
+    fs, io,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::time::{Instant, sleep};
+
+/// How long the dead may take to leave their groups.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The machine's control groups.
+#[derive(Clone, Debug)]
+pub struct Cgroups {
+    root: PathBuf,
+}
+
+/// Which names a memory limit has here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// One hierarchy per controller; `swap` when memory and swap can be limited together.
+    V1 {
+        /// `memory.memsw.limit_in_bytes` exists.
+        swap: bool,
+    },
+    /// One hierarchy for all; `swap` when swap can be limited.
+    V2 {
+        /// `memory.swap.max` exists.
+        swap: bool,
+    },
+}
+
+impl Cgroups {
+    /// Where every system mounts them.
+    pub fn of_this_machine() -> Self {
+        Self { root: PathBuf::from("/sys/fs/cgroup") }
+    }
+
+    /// How memory is limited; chosen by looking, because LXC ignores limits that are written for the other version.
+    pub fn memory(&self) -> Memory {
+        let v1 = self.root.join("memory");
+        if v1.join("memory.limit_in_bytes").exists() {
+            return Memory::V1 { swap: v1.join("memory.memsw.limit_in_bytes").exists() };
+        }
+        // The root group itself has no limits, so a child is asked.
+        let swap = subdirectories(&self.root).iter().any(|group| group.join("memory.swap.max").exists());
+        Memory::V2 { swap }
+    }
+
+    /// The groups that a container's shim is to enter, so that it no longer counts as part of its daemon.
+    pub fn for_shim(&self, name: &str) -> Vec<PathBuf> {
+        let group = format!("qvd.shim.{name}");
+        if self.root.join("cgroup.procs").exists() {
+            return vec![self.root.join(group)];
+        }
+        let hierarchies = ["unified", "systemd"].map(|hierarchy| self.root.join(hierarchy));
+        hierarchies.into_iter().filter(|hierarchy| hierarchy.is_dir()).map(|hierarchy| hierarchy.join(&group)).collect()
+    }
+
+    /// Kills every process in the groups of a container, until none is left.
+    pub async fn kill(&self, name: &str) -> io::Result<()> {
+        let begin = Instant::now();
+        loop {
+            let processes = self.processes(name);
+            if processes.is_empty() {
+                return Ok(());
+            }
+            for pid in &processes {
+                let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+            }
+            if begin.elapsed() > PATIENCE {
+                return Err(io::Error::new(ErrorKind::TimedOut, format!("processes {processes:?} do not die")));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Removes the groups of a container, which must be empty of the living.
+    pub async fn remove(&self, name: &str) -> io::Result<()> {
+        let begin = Instant::now();
+        loop {
+            match self.groups(name).iter().try_for_each(|group| remove_tree(group)) {
+                // The dead stay in their group until their parent takes note.
+                Err(error) if error.kind() == ErrorKind::ResourceBusy && begin.elapsed() < PATIENCE => {
+                    sleep(PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The processes of a container, its LXC monitor among them; shims are not.
+    fn processes(&self, name: &str) -> Vec<i32> {
+        let ours =
+            |group: &PathBuf| !group.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"qvd."));
+        let mut found = Vec::new();
+        for group in self.groups(name).iter().filter(|group| ours(group)) {
+            collect_processes(group, &mut found);
+        }
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// The names, without decoration, of all containers whose name begins with `prefix` and that left groups.
+    pub fn names(&self, prefix: &str) -> Vec<String> {
+        let groups = self.hierarchies().into_iter().flat_map(|hierarchy| subdirectories(&hierarchy));
+        let names = groups.filter_map(|group| {
+            let group = group.file_name()?.to_str()?;
+            KINDS.iter().find_map(|kind| group.strip_prefix(kind)).map(str::to_owned)
+        });
+        let mut names: Vec<_> = names.filter(|name| name.starts_with(prefix)).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    fn groups(&self, name: &str) -> Vec<PathBuf> {
+        let groups = self.hierarchies().into_iter().flat_map(|hierarchy| subdirectories(&hierarchy));
+        groups
+            .filter(|group| group.file_name().and_then(|file| file.to_str()).is_some_and(|g| belongs(g, name)))
+            .collect()
+    }
+
+    fn hierarchies(&self) -> Vec<PathBuf> {
+        if self.root.join("cgroup.procs").exists() { vec![self.root.clone()] } else { subdirectories(&self.root) }
+    }
+}
+
+/// How the names of a container's groups begin.
+const KINDS: [&str; 4] = ["lxc.payload.", "lxc.monitor.", "lxc.pivot.", "qvd.shim."];
+
+/// Whether `group` is one of the container's, perhaps with a number that LXC appended.
+fn belongs(group: &str, container: &str) -> bool {
+    let Some(name) = KINDS.iter().find_map(|kind| group.strip_prefix(kind)) else { return false };
+    match name.strip_prefix(container) {
+        Some("") => true,
+        Some(rest) => rest
+            .strip_prefix('-')
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit())),
+        None => false,
+    }
+}
+
+fn collect_processes(group: &Path, found: &mut Vec<i32>) {
+    let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    // 0 stands for a process of a namespace we cannot see.
+    found.extend(list.lines().filter_map(|pid| pid.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    for child in subdirectories(group) {
+        collect_processes(&child, found);
+    }
+}
+
+fn remove_tree(group: &Path) -> io::Result<()> {
+    for child in subdirectories(group) {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(group) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn subdirectories(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let is_directory = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    entries.flatten().filter(is_directory).map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fake(files: &[&str]) -> (tempfile::TempDir, Cgroups) {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let cgroups = Cgroups { root: dir.path().to_owned() };
+        (dir, cgroups)
+    }
+
+    #[test]
+    fn the_version_is_found_by_looking() {
+        let v1 = fake(&["memory/memory.limit_in_bytes", "unified/cgroup.procs"]);
+        assert_eq!(v1.1.memory(), Memory::V1 { swap: false });
+        let hybrid = fake(&["memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes"]);
+        assert_eq!(hybrid.1.memory(), Memory::V1 { swap: true });
+        let v2 = fake(&["cgroup.procs", "cgroup.controllers", "system.slice/memory.swap.max"]);
+        assert_eq!(v2.1.memory(), Memory::V2 { swap: true });
+        assert_eq!(v2.1.for_shim("x"), [v2.0.path().join("qvd.shim.x")]);
+    }
+
+    #[test]
+    fn only_groups_of_the_container_are_its_own() {
+        for ours in ["lxc.payload.qvd-n-1", "lxc.monitor.qvd-n-1-3", "lxc.pivot.qvd-n-1", "qvd.shim.qvd-n-1"] {
+            assert!(belongs(ours, "qvd-n-1"), "{ours}");
+        }
+        for foreign in ["lxc.pivot", "lxc.payload.qvd-n-10", "lxc.payload.qvd-n-1-", "lxc.payload.qvd-n-1-a", "qvd-n-1"]
+        {
+            assert!(!belongs(foreign, "qvd-n-1"), "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The words that LXC understands: the configuration of one container, and what its log means.
+//! Nothing here touches the machine.
+
+use std::path::PathBuf;
+
+use super::cgroup::Memory;
+use crate::network::Plug;
+
+/// Where the agent's things are inside a container.
+pub const GUEST_DIR: &str = ".qvd";
+
+/// The agent, as seen from inside.
+const INIT: &str = "/.qvd/qvd-vma init";
+
+/// Tasks that a container may have: far above what a desktop needs, far below what would choke the node.
+const TASKS: u32 = 8192;
+
+/// What a container's root user cannot do to the node.
+const DROPPED_CAPABILITIES: &str = "sys_module sys_time sys_rawio mac_admin mac_override syslog wake_alarm";
+
+/// Character devices that a container may use: null, zero, full, random, urandom, tty, console, ptmx, pts, tun, fuse.
+const DEVICES: [&str; 11] = ["1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*", "10:200", "10:229"];
+
+/// One container, ready to be written down.
+#[derive(Clone, Debug)]
+pub struct ContainerConfig {
+    /// Name of the container, unique on the machine.
+    pub name: String,
+    /// Host name inside.
+    pub host_name: String,
+    /// Root file system of the image, read-only.
+    pub lower: PathBuf,
+    /// Writable layer over it.
+    pub upper: PathBuf,
+    /// Directory that becomes `/.qvd`.
+    pub guest: PathBuf,
+    /// The agent's program.
+    pub agent: PathBuf,
+    /// Directory that becomes `/home`.
+    pub home: Option<PathBuf>,
+    /// Its interface.
+    pub plug: Plug,
+    /// Memory limit in MB.
+    pub memory_mb: u32,
+    /// How the machine limits memory.
+    pub memory: Memory,
+}
+
+impl ContainerConfig {
+    /// The configuration file.
+    pub fn render(&self) -> String {
+        let mut lines = vec![
+            format!("lxc.uts.name = {}", self.host_name),
+            format!("lxc.rootfs.path = overlay:{}:{}", self.lower.display(), self.upper.display()),
+            format!("lxc.init.cmd = {INIT}"),
+            "lxc.signal.halt = SIGTERM".to_owned(),
+            "lxc.mount.auto = proc:mixed sys:ro".to_owned(),
+            "lxc.mount.entry = tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,create=dir 0 0".to_owned(),
+            format!("lxc.mount.entry = {} {GUEST_DIR} none bind,ro,create=dir 0 0", self.guest.display()),
+            format!("lxc.mount.entry = {} {GUEST_DIR}/qvd-vma none bind,ro 0 0", self.agent.display()),
+            "lxc.autodev = 1".to_owned(),
+            "lxc.pty.max = 1024".to_owned(),
+            "lxc.tty.max = 0".to_owned(),
+            "lxc.console.path = none".to_owned(),
+            "lxc.apparmor.profile = unconfined".to_owned(),
+            format!("lxc.cap.drop = {DROPPED_CAPABILITIES}"),
+            // Its own, or every container of the machine would share one that nobody may remove.
+            format!("lxc.cgroup.dir.monitor.pivot = lxc.pivot.{}", self.name),
+        ];
+        if let Some(home) = &self.home {
+            lines.push(format!("lxc.mount.entry = {} home none bind,nodev,create=dir 0 0", home.display()));
+        }
+        lines.extend(self.interface());
+        lines.extend(self.limits());
+        lines.join("\n") + "\n"
+    }
+
+    fn interface(&self) -> impl Iterator<Item = String> {
+        let plug = &self.plug;
+        [
+            "type = phys".to_owned(),
+            format!("link = {}", plug.interface),
+            "name = eth0".to_owned(),
+            "flags = up".to_owned(),
+            format!("ipv4.address = {}/{}", plug.address, plug.prefix),
+            format!("ipv4.gateway = {}", plug.gateway),
+        ]
+        .into_iter()
+        .map(|setting| format!("lxc.net.0.{setting}"))
+    }
+
+    fn limits(&self) -> Vec<String> {
+        let bytes = u64::from(self.memory_mb) * 1024 * 1024;
+        let (version, mut limits) = match self.memory {
+            Memory::V1 { swap } => {
+                let mut limits = vec![format!("memory.limit_in_bytes = {bytes}")];
+                if swap {
+                    // After the other: it must never be the lower of the two.
+                    limits.push(format!("memory.memsw.limit_in_bytes = {bytes}"));
+                }
+                ("cgroup", limits)
+            }
+            Memory::V2 { swap } => {
+                let mut limits = vec![format!("memory.max = {bytes}")];
+                if swap {
+                    limits.push("memory.swap.max = 0".to_owned());
+                }
+                ("cgroup2", limits)
+            }
+        };
+        limits.push(format!("pids.max = {TASKS}"));
+        limits.extend(["devices.deny = a", "devices.allow = c *:* m", "devices.allow = b *:* m"].map(str::to_owned));
+        limits.extend(DEVICES.map(|device| format!("devices.allow = c {device} rwm")));
+        limits.into_iter().map(|limit| format!("lxc.{version}.{limit}")).collect()
+    }
+}
+
+/// A host name made of the name of a VM, which may contain anything.
+pub fn host_name(name: &str) -> String {
+    let label: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(63).collect();
+    match label.trim_matches('-') {
+        "" => "desktop".to_owned(),
+        label => label.to_owned(),
+    }
+}
+
+/// What LXC says is wrong: its first error, because the later ones only say that there was one.
+pub fn first_error(log: &str) -> Option<String> {
+    let error = log.lines().find(|line| line.contains(" ERROR "))?;
+    // `lxc-start NAME TIME ERROR module - file:function:line - message`
+    Some(error.splitn(3, " - ").nth(2).unwrap_or(error).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::network::Mac;
+
+    fn config(memory: Memory) -> ContainerConfig {
+        ContainerConfig {
+            name: "qvd-n1-7".into(),
+            host_name: "desktop".into(),
+            lower: "/s/basefs/desk".into(),
+            upper: "/s/overlayfs/1-7-overlayfs/upper".into(),
+            guest: "/run/qvd/vm/7/guest".into(),
+            agent: "/usr/lib/qvd/qvd-vma".into(),
+            home: Some("/s/homefs/7-fs".into()),
+            plug: Plug {
+                interface: "qvd7c".into(),
+                mac: Mac([0x54, 0x52, 0, 0, 0, 200]),
+                address: Ipv4Addr::new(10, 0, 0, 200),
+                prefix: 16,
+                gateway: Ipv4Addr::new(10, 0, 0, 1),
+            },
+            memory_mb: 256,
+            memory,
+        }
+    }
+
+    #[test]
+    fn limits_are_written_for_the_version_of_the_machine() {
+        let v1 = config(Memory::V1 { swap: true }).render();
+        assert!(v1.contains("lxc.cgroup.memory.memsw.limit_in_bytes = 268435456\n") && !v1.contains("cgroup2"));
+        let v2 = config(Memory::V2 { swap: true }).render();
+        assert!(v2.contains("lxc.cgroup2.memory.max = 268435456\n") && !v2.contains("lxc.cgroup.memory"));
+        assert!(v2.contains("lxc.cgroup2.memory.swap.max = 0\n"));
+    }
+
+    #[test]
+    fn a_vm_without_a_home_gets_none() {
+        let with = config(Memory::V1 { swap: false });
+        assert!(with.render().contains("lxc.mount.entry = /s/homefs/7-fs home none bind"));
+        assert!(!ContainerConfig { home: None, ..with }.render().contains("homefs"));
+    }
+
+    #[test]
+    fn any_name_becomes_a_host_name() {
+        for (name, host) in
+            [("Desk Top", "desk-top"), ("-x-", "x"), ("día", "d-a"), ("…", "desktop"), ("a\nb = c", "a-b---c")]
+        {
+            assert_eq!(host_name(name), host);
+        }
+        assert_eq!(host_name(&"x".repeat(100)).len(), 63);
+    }
+
+    #[test]
+    fn the_first_error_of_a_log_is_the_reason() {
+        let log = "lxc-start qvd-n1-7 20250101120000.000 NOTICE   conf - ../src/lxc/conf.c:f:1 - fine\n\
+                   lxc-start qvd-n1-7 20250101120000.001 ERROR    network - ../src/lxc/network.c:g:2 - No such device - \"x\"\n\
+                   lxc-start qvd-n1-7 20250101120000.002 ERROR    start - ../src/lxc/start.c:h:3 - Failed\n";
+        assert_eq!(first_error(log).unwrap(), "No such device - \"x\"");
+        assert_eq!(first_error(""), None);
+    }
+}

@@ -1,0 +1,23 @@
+//! What must outlive the daemons: the shim that holds one VM, and the node's sign of life on the shared storage.
+//! Both are one small static program, `qvd-keeper`, with one `poll` loop and neither threads nor an async runtime.
+//! A shim knows a command line, not a hypervisor, and never decides when its VM should run. `client` is the daemons'
+//! side of the shim's socket.
+
+#[cfg(feature = "node")]
+pub mod client;
+mod detach;
+pub mod heartbeat;
+mod outlet;
+mod priority;
+pub mod process_table;
+pub mod shim;
+mod spawn;
+mod spec;
+
+pub use detach::{Readiness, detach};
+pub use spec::{Ended, Phase, ShimDir, ShimSpec, ShimStatus};
+
+/// An error with its causes, in one line.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,115 @@
+//! What a shim is told, what it tells, and which files of its directory carry it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::process_table;
+
+/// What a shim runs; the content of `shim.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimSpec {
+    /// The command that is the VM and its arguments.
+    pub argv: Vec<String>,
+    /// File that receives what the command and its descendants print; kept short by rotation.
+    pub output: PathBuf,
+    /// Files whose locks are held while any process of the VM lives. Made when missing.
+    #[serde(default)]
+    pub locks: Vec<PathBuf>,
+    /// Control groups of the shim itself, made and entered before the command starts. Failure is only noted.
+    #[serde(default)]
+    pub cgroups: Vec<PathBuf>,
+}
+
+/// How the command of a shim ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ended {
+    /// It exited with this status.
+    Status(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// How far a VM is, as its shim sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The command lives.
+    Running,
+    /// The VM was killed or its command ended, and some process may still have to die.
+    Ending,
+}
+
+/// What a shim says of its VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimStatus {
+    /// The shim.
+    pub shim: i32,
+    /// The command.
+    pub pid: i32,
+    /// When the command was started, in clock ticks since boot; tells it from a later process of the same number.
+    pub start_time: u64,
+    /// The boot of the machine that all this belongs to.
+    pub boot_id: String,
+    /// How far the VM is.
+    pub phase: Phase,
+}
+
+impl ShimStatus {
+    /// Whether the process that the status speaks of is there now.
+    pub fn is_current(&self) -> bool {
+        process_table::boot_id().is_ok_and(|boot| boot == self.boot_id)
+            && process_table::start_time(self.pid).is_ok_and(|start| start == self.start_time)
+    }
+}
+
+/// The directory through which a shim and the daemons meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShimDir(PathBuf);
+
+impl ShimDir {
+    /// The directory at `path`, which need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What the shim is to run.
+    pub fn spec(&self) -> PathBuf {
+        self.0.join("shim.json")
+    }
+
+    /// Held by the one shim of this directory.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("shim.lock")
+    }
+
+    /// Where the shim answers.
+    pub fn socket(&self) -> PathBuf {
+        self.0.join("shim.sock")
+    }
+
+    /// How the command ended; written once no process of the VM lives.
+    pub fn exit(&self) -> PathBuf {
+        self.0.join("exit.json")
+    }
+
+    /// The recorded end, when there is one.
+    pub fn ended(&self) -> Option<Ended> {
+        serde_json::from_slice(&std::fs::read(self.exit()).ok()?).ok()
+    }
+
+    pub(super) fn record(&self, ended: Ended) -> io::Result<()> {
+        let unfinished = self.0.join("exit.json.new");
+        std::fs::write(&unfinished, serde_json::to_vec(&ended)?)?;
+        std::fs::rename(unfinished, self.exit())
+    }
+}

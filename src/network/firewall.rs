@@ -1,0 +1,135 @@
+//! The node's packet filter around the VM network: two `nftables` tables of ours for each bridge, replaced as one.
+//!
+//! Table `bridge` sees from which port a frame came, so nothing a VM writes into its packets deceives it, and it sees
+//! traffic between the nodes' bridges. Table `inet` knows connections and sees what is routed or meant for the node.
+//! That VMs of one bridge cannot reach each other is the work of isolated ports, not of rules.
+
+use std::{net::Ipv4Addr, ops::RangeInclusive};
+
+use super::{NetworkError, Subnet};
+use crate::process::Program;
+
+/// What the rules depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firewall {
+    /// The bridge of the VMs.
+    pub bridge: String,
+    /// How the names of VM ports begin. Two nodes on one machine need beginnings of which neither begins the other,
+    /// because not every kernel can ask for the bridge of a port.
+    pub port_prefix: String,
+    /// The VM network.
+    pub subnet: Subnet,
+    /// Ports of VMs that only nodes may reach.
+    pub guarded_ports: [u16; 2],
+    /// Name servers that VMs may ask though they are nodes.
+    pub dns: Vec<Ipv4Addr>,
+    /// Interface behind which VMs hide, when they may reach other networks.
+    pub nat_interface: Option<String>,
+}
+
+impl Firewall {
+    /// Puts the rules in force, in place of those of before, without a moment between.
+    pub async fn apply(&self) -> Result<(), NetworkError> {
+        self.load(self.forgotten() + &self.ruleset()).await
+    }
+
+    /// Takes the rules away.
+    pub async fn remove(&self) -> Result<(), NetworkError> {
+        self.load(self.forgotten()).await
+    }
+
+    async fn load(&self, rules: String) -> Result<(), NetworkError> {
+        let nft = Program::new("nft").args(["-f", "-"]).input(rules);
+        nft.run().await.map(drop).map_err(|source| NetworkError::Firewall { bridge: self.bridge.clone(), source })
+    }
+
+    fn forgotten(&self) -> String {
+        let name = self.table();
+        // Declared first, because deleting what is not there is an error.
+        ["inet", "bridge"].map(|family| format!("table {family} {name}\ndelete table {family} {name}\n")).concat()
+    }
+
+    fn table(&self) -> String {
+        format!("qvd_{}", self.bridge)
+    }
+
+    fn ruleset(&self) -> String {
+        let (table, bridge, port) = (self.table(), &self.bridge, &self.port_prefix);
+        let (nodes, vms) = (range(self.subnet.hosts()), range(self.subnet.vms()));
+        let guarded = self.guarded_ports.map(|port| port.to_string()).join(", ");
+        let dns = match self.dns.as_slice() {
+            [] => String::new(),
+            servers => {
+                let servers = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                format!("ip daddr {{ {servers} }} meta l4proto {{ tcp, udp }} th dport 53 accept")
+            }
+        };
+        let nat = self.nat_interface.as_ref().map_or(String::new(), |interface| {
+            format!(
+                "chain postrouting {{
+                    type nat hook postrouting priority srcnat
+                    ip saddr {vms} oifname \"{interface}\" masquerade
+                }}"
+            )
+        });
+        format!(
+            "table inet {table} {{
+                chain input {{
+                    type filter hook input priority filter
+                    iifname != \"{bridge}\" accept
+                    ct state established,related accept
+                    meta nfproto ipv6 drop
+                    ip saddr {nodes} accept
+                    icmp type echo-request accept
+                    {dns}
+                    drop
+                }}
+                chain forward {{
+                    type filter hook forward priority filter
+                    ct state established,related accept
+                    oifname \"{bridge}\" meta nfproto ipv6 drop
+                    oifname \"{bridge}\" tcp dport {{ {guarded} }} ip saddr != {nodes} drop
+                    iifname != \"{bridge}\" accept
+                    meta nfproto ipv6 drop
+                    {dns}
+                    ip saddr {vms} ip daddr {{ {nodes}, {vms} }} drop
+                }}
+                {nat}
+            }}
+            table bridge {table} {{
+                chain from_vm {{
+                    arp saddr ip != {{ 0.0.0.0, {vms} }} drop
+                    ether type arp accept
+                    ether type != ip drop
+                    ip saddr != {vms} drop
+                }}
+                chain input {{
+                    type filter hook input priority filter
+                    iifname \"{port}*\" jump from_vm
+                }}
+                chain forward {{
+                    type filter hook forward priority filter
+                    iifname \"{port}*\" jump from_vm
+                    oifname \"{port}*\" ether type ip6 drop
+                    oifname \"{port}*\" ip saddr {vms} drop
+                    oifname \"{port}*\" ip saddr != {nodes} tcp dport {{ {guarded} }} drop
+                    iifname != \"{port}*\" accept
+                    ip daddr != {nodes} accept
+                    tcp flags & (syn | ack) == syn drop
+                    ip protocol tcp accept
+                    icmp type {{ echo-request, echo-reply }} accept
+                    {dns}
+                    ip saddr {vms} drop
+                }}
+            }}\n"
+        )
+    }
+}
+
+fn range(addresses: RangeInclusive<Ipv4Addr>) -> String {
+    // A range of one is not a range to `nft`.
+    match (addresses.start(), addresses.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
+}

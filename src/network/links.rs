@@ -1,0 +1,199 @@
+//! Bridge and VM interfaces, made through the kernel's own interface (`rtnetlink`), without programs in between.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use futures_util::TryStreamExt;
+use nix::errno::Errno;
+use rtnetlink::{
+    Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth,
+    packet_route::{
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+        neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    },
+};
+
+use super::{Mac, NetworkError};
+
+/// Marks a bridge as made by us, so that `remove` leaves an administrator's alone.
+const OURS: &str = "made by qvd";
+
+/// An open line to the kernel, for the network namespace of the thread that opened it.
+pub(super) struct Links {
+    handle: Handle,
+}
+
+impl Links {
+    /// To be called inside a tokio runtime.
+    pub fn open() -> Result<Self, NetworkError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| NetworkError::Link {
+            doing: "ask the kernel for",
+            link: "interfaces".into(),
+            source,
+        })?;
+        // Ends with the handle.
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Makes or mends the bridge: it is there, up, and has the host's address.
+    pub async fn ensure_bridge(&self, name: &str, host: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
+        let doing = |doing| failed(doing, name);
+        let link = match self.find(name).await? {
+            Some(link) if kind(&link) == Some(InfoKind::Bridge) => link,
+            Some(_) => return Err(NetworkError::NoBridge { name: name.to_owned() }),
+            None => {
+                let bridge = LinkBridge::new(name).address(Mac::of_bridge(host).0.to_vec()).up().build();
+                self.handle.link().add(bridge).execute().await.map_err(doing("make the bridge"))?;
+                let made = self.found(name).await?;
+                let mark = LinkUnspec::new_with_index(made.header.index).alias(OURS).build();
+                self.handle.link().set(mark).execute().await.map_err(doing("mark the bridge"))?;
+                made
+            }
+        };
+        let index = link.header.index;
+        if !link.header.flags.contains(LinkFlags::Up) {
+            let up = LinkUnspec::new_with_index(index).up().build();
+            self.handle.link().set(up).execute().await.map_err(doing("switch on the bridge"))?;
+        }
+        let add = self.handle.address().add(index, IpAddr::V4(host), prefix).execute().await;
+        match add {
+            Err(error) if errno(&error) != Some(Errno::EEXIST) => Err(doing("give an address to the bridge")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the bridge if it was made by `ensure_bridge` and nothing is plugged into it.
+    pub async fn remove_bridge(&self, name: &str) -> Result<(), NetworkError> {
+        let Some(link) = self.find(name).await? else { return Ok(()) };
+        let ours = link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::IfAlias(a) if a == OURS));
+        if !ours || self.has_ports(link.header.index).await? {
+            return Ok(());
+        }
+        self.handle.link().del(link.header.index).execute().await.map_err(failed("remove the bridge", name))
+    }
+
+    /// Makes a pair of interfaces: `host_end`, an isolated port of `bridge` that only lets `mac` pass, and `vm_end`,
+    /// which has that address. The bridge knows at once where `mac` is and who has `address`.
+    pub async fn add_port(
+        &self,
+        bridge: &str,
+        host_end: &str,
+        vm_end: &str,
+        mac: Mac,
+        address: Ipv4Addr,
+    ) -> Result<(), NetworkError> {
+        let doing = |doing| failed(doing, host_end);
+        let bridge = self.found(bridge).await?.header.index;
+        let peer = LinkUnspec::new_with_name(vm_end).address(mac.0.to_vec()).build();
+        let pair = LinkVeth::new(host_end, vm_end)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .controller(bridge)
+            .build();
+        self.handle.link().add(pair).execute().await.map_err(doing("make the interface"))?;
+        let port = self.found(host_end).await?.header.index;
+        let guarded = LinkBridgePort::new(port).isolated(true).locked(true).learning(false).flood(false).build();
+        self.handle.link().set_port(guarded).execute().await.map_err(doing("isolate the bridge port"))?;
+        self.handle
+            .neighbours()
+            .add_bridge(port, &mac.0)
+            .state(NeighbourState::Noarp)
+            .flags(NeighbourFlags::Controller)
+            .execute()
+            .await
+            .map_err(doing("tell the bridge the address behind"))?;
+        // Without this, a first packet sent before the VM is up would leave the kernel asking once a second who has
+        // the address, and every connection would wait for the answer.
+        self.handle
+            .neighbours()
+            .add(bridge, IpAddr::V4(address))
+            .link_layer_address(&mac.0)
+            .state(NeighbourState::Permanent)
+            .replace()
+            .execute()
+            .await
+            .map_err(doing("make the neighbour behind"))?;
+        let up = LinkUnspec::new_with_index(port).up().build();
+        self.handle.link().set(up).execute().await.map_err(doing("switch on the interface"))
+    }
+
+    /// Removes an interface and, with it, its other end. Nothing happens when it is not there.
+    pub async fn remove(&self, name: &str) -> Result<(), NetworkError> {
+        let Some(link) = self.find(name).await? else { return Ok(()) };
+        match self.handle.link().del(link.header.index).execute().await {
+            // The other end may have vanished with the VM's namespace meanwhile.
+            Err(error) if errno(&error) != Some(Errno::ENODEV) => Err(failed("remove the interface", name)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets who has `address` on `bridge`.
+    pub async fn forget_neighbour(&self, bridge: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
+        let Some(link) = self.find(bridge).await? else { return Ok(()) };
+        let mut neighbour = NeighbourMessage::default();
+        neighbour.header.family = rtnetlink::packet_route::AddressFamily::Inet;
+        neighbour.header.ifindex = link.header.index;
+        neighbour.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+        match self.handle.neighbours().del(neighbour).execute().await {
+            Err(error) if errno(&error) != Some(Errno::ENOENT) => Err(failed("forget a neighbour on", bridge)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The interfaces whose names begin with `prefix`.
+    pub async fn names(&self, prefix: &str) -> Result<Vec<String>, NetworkError> {
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed("list", "interfaces"))?;
+        let names = links.iter().flat_map(|link| &link.attributes).filter_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) if name.starts_with(prefix) => Some(name.clone()),
+            _ => None,
+        });
+        Ok(names.collect())
+    }
+
+    async fn has_ports(&self, bridge: u32) -> Result<bool, NetworkError> {
+        let links: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed("list", "interfaces"))?;
+        let is_port =
+            |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::Controller(index) if *index == bridge);
+        Ok(links.iter().any(|link| link.attributes.iter().any(is_port)))
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
+        match self.handle.link().get().match_name(name.to_owned()).execute().try_next().await {
+            Ok(link) => Ok(link),
+            Err(error) if errno(&error) == Some(Errno::ENODEV) => Ok(None),
+            Err(error) => Err(failed("look up the interface", name)(error)),
+        }
+    }
+
+    async fn found(&self, name: &str) -> Result<LinkMessage, NetworkError> {
+        let gone = || failed("find the interface", name)(Error::RequestFailed);
+        self.find(name).await?.ok_or_else(gone)
+    }
+}
+
+fn kind(link: &LinkMessage) -> Option<InfoKind> {
+    let infos = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => Some(infos),
+        _ => None,
+    })?;
+    infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind.clone()),
+        _ => None,
+    })
+}
+
+fn failed(doing: &'static str, link: &str) -> impl FnOnce(Error) -> NetworkError {
+    move |error| NetworkError::Link {
+        doing,
+        link: link.to_owned(),
+        source: errno(&error).map_or_else(|| std::io::Error::other(error), std::io::Error::from),
+    }
+}
+
+fn errno(error: &Error) -> Option<Errno> {
+    match error {
+        Error::NetlinkError(message) => Some(Errno::from_raw(message.raw_code().abs())),
+        _ => None,
+    }
+}

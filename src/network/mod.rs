@@ -1,0 +1,229 @@
+//! The VM network of a node: its bridge, one isolated port per VM, addresses, and the packet filter around it all.
+//! Everything is addressed by VM id and can be made or removed again and again. What happens inside a VM's namespace
+//! is not done here; see `hypervisor`.
+
+mod address;
+mod firewall;
+mod links;
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::Ipv4Addr};
+
+use thiserror::Error;
+
+pub use address::{Mac, Subnet};
+pub use firewall::Firewall;
+
+use crate::model::{
+    VmId,
+    config::{Config, keys},
+};
+use crate::process::ProcessError;
+use links::Links;
+
+/// Longest name of an interface that the kernel takes.
+const NAME_LIMIT: usize = 15;
+
+/// The VM network as this node sees it.
+#[derive(Clone, Debug)]
+pub struct Network {
+    bridge: String,
+    host: Ipv4Addr,
+    gateway: Ipv4Addr,
+    subnet: Subnet,
+    port_prefix: String,
+    mac_prefix: String,
+    firewall_wanted: bool,
+    firewall: Firewall,
+}
+
+/// What a VM needs to know of its interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plug {
+    /// The interface to be moved into the VM; the other end is on the bridge already.
+    pub interface: String,
+    /// Hardware address, already set.
+    pub mac: Mac,
+    /// IP address to be set.
+    pub address: Ipv4Addr,
+    /// Prefix length of the network.
+    pub prefix: u8,
+    /// Default gateway to be set.
+    pub gateway: Ipv4Addr,
+}
+
+/// Something about the VM network that does not work.
+#[derive(Debug, Error)]
+pub enum NetworkError {
+    /// `vm.network.netmask`.
+    #[error("{netmask:?} is no netmask")]
+    Netmask {
+        /// The value.
+        netmask: String,
+    },
+    /// `vm.network.mac.prefix`.
+    #[error("{prefix:?} cannot begin the hardware addresses of VMs")]
+    MacPrefix {
+        /// The value.
+        prefix: String,
+    },
+    /// `vm.network.gateway`.
+    #[error("{gateway:?} is no address of a gateway")]
+    Gateway {
+        /// The value.
+        gateway: String,
+    },
+    /// The address of this node does not fit the VM network.
+    #[error("the address {host} of this node is not among those of nodes in {subnet}, where VMs begin at {first_vm}")]
+    Host {
+        /// The node's address.
+        host: Ipv4Addr,
+        /// The network.
+        subnet: Subnet,
+        /// First address of VMs.
+        first_vm: Ipv4Addr,
+    },
+    /// A name that no interface can have.
+    #[error("{name:?} cannot be the name of a network interface")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// The configured bridge is another kind of interface.
+    #[error("the interface {name} exists and is no bridge")]
+    NoBridge {
+        /// Its name.
+        name: String,
+    },
+    /// The kernel refused something.
+    #[error("cannot {doing} {link}")]
+    Link {
+        /// What was being done.
+        doing: &'static str,
+        /// To which interface.
+        link: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The packet filter refused the rules.
+    #[error("cannot load the packet filter of bridge {bridge}")]
+    Firewall {
+        /// The bridge.
+        bridge: String,
+        /// Why.
+        source: ProcessError,
+    },
+    /// Packets cannot be forwarded.
+    #[error("cannot set {setting}")]
+    Setting {
+        /// The kernel's setting.
+        setting: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl NetworkError {
+    /// What an administrator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Netmask { .. } => Some("set vm.network.netmask to something like 255.255.0.0 or 16"),
+            Self::MacPrefix { .. } => Some("set vm.network.mac.prefix to three octets like 54:52:00"),
+            Self::Gateway { .. } => Some("correct vm.network.gateway or leave it empty"),
+            Self::Host { .. } => Some("correct the host's address, vm.network.ip.start or vm.network.netmask"),
+            Self::Name { .. } => Some("correct vm.network.bridge or internal.vm.network.device.prefix"),
+            Self::NoBridge { .. } => Some("set vm.network.bridge to another name"),
+            Self::Firewall { source, .. } if source.is_missing() => Some("install nftables"),
+            Self::Link { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some("run as root"),
+            Self::Firewall { .. } | Self::Link { .. } | Self::Setting { .. } => None,
+        }
+    }
+}
+
+impl Network {
+    /// The network that the configuration describes, for the node with address `host`.
+    pub fn new(config: &Config, host: Ipv4Addr) -> Result<Self, NetworkError> {
+        let bridge = name(config.get(&keys::VM_BRIDGE))?;
+        let port_prefix = name(config.get(&keys::VM_DEVICE_PREFIX))?;
+        let subnet = Subnet::new(host, &config.get(&keys::VM_NETMASK), config.get(&keys::VM_IP_START))?;
+        let mac_prefix = config.get(&keys::VM_MAC_PREFIX);
+        Mac::of_vm(&mac_prefix, host)?;
+        let gateway = match config.get(&keys::VM_GATEWAY) {
+            none if none.is_empty() => host,
+            gateway => gateway.parse().map_err(|_| NetworkError::Gateway { gateway })?,
+        };
+        let nat_interface = match config.get(&keys::VM_NAT_IFACE) {
+            none if none.is_empty() => None,
+            interface => Some(name(interface)?),
+        };
+        let x_port = u16::try_from(config.get(&keys::NXAGENT_DISPLAY).saturating_add(4000)).unwrap_or(u16::MAX);
+        let firewall = Firewall {
+            bridge: bridge.clone(),
+            port_prefix: port_prefix.clone(),
+            subnet,
+            guarded_ports: [config.get(&keys::VM_PORT_VMA), x_port],
+            dns: config.get(&keys::VM_DNS).iter().filter_map(|server| server.parse().ok()).collect(),
+            nat_interface,
+        };
+        let firewall_wanted = config.get(&keys::VM_FIREWALL);
+        Ok(Self { bridge, host, gateway, subnet, port_prefix, mac_prefix, firewall_wanted, firewall })
+    }
+
+    /// Makes or mends the bridge and the packet filter.
+    pub async fn prepare(&self) -> Result<(), NetworkError> {
+        Links::open()?.ensure_bridge(&self.bridge, self.host, self.subnet.prefix()).await?;
+        if self.firewall.nat_interface.is_some() {
+            let setting = "/proc/sys/net/ipv4/ip_forward";
+            std::fs::write(setting, "1").map_err(|source| NetworkError::Setting { setting, source })?;
+        }
+        if self.firewall_wanted { self.firewall.apply().await } else { self.firewall.remove().await }
+    }
+
+    /// Removes the packet filter, and the bridge if it was made here and no VM is left on it.
+    pub async fn remove(&self) -> Result<(), NetworkError> {
+        self.firewall.remove().await?;
+        Links::open()?.remove_bridge(&self.bridge).await
+    }
+
+    /// Makes the interface of a VM, in place of one that an earlier run left.
+    pub async fn plug(&self, vm: VmId, address: Ipv4Addr) -> Result<Plug, NetworkError> {
+        let (host_end, interface) = (name(self.host_end(vm))?, name(format!("{}c", self.host_end(vm)))?);
+        let mac = Mac::of_vm(&self.mac_prefix, address)?;
+        let links = Links::open()?;
+        links.remove(&host_end).await?;
+        links.add_port(&self.bridge, &host_end, &interface, mac, address).await?;
+        Ok(Plug { interface, mac, address, prefix: self.subnet.prefix(), gateway: self.gateway })
+    }
+
+    /// Removes the interface of a VM and what the bridge knows of its address, as far as they are there.
+    pub async fn unplug(&self, vm: VmId, address: Option<Ipv4Addr>) -> Result<(), NetworkError> {
+        let links = Links::open()?;
+        links.remove(&self.host_end(vm)).await?;
+        match address {
+            Some(address) => links.forget_neighbour(&self.bridge, address).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The VMs that have an interface on this node.
+    pub async fn plugged(&self) -> Result<Vec<VmId>, NetworkError> {
+        let names = Links::open()?.names(&self.port_prefix).await?;
+        Ok(names.iter().filter_map(|name| name[self.port_prefix.len()..].parse().ok().map(VmId)).collect())
+    }
+
+    fn host_end(&self, vm: VmId) -> String {
+        format!("{}{vm}", self.port_prefix)
+    }
+}
+
+/// A name that the kernel and the packet filter both take.
+fn name(name: String) -> Result<String, NetworkError> {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let begins_well = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    if begins_well && name.len() <= NAME_LIMIT && name.chars().all(harmless) {
+        Ok(name)
+    } else {
+        Err(NetworkError::Name { name })
+    }
+}

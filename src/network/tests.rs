@@ -1,0 +1,227 @@
+//! The network with real interfaces, a network namespace standing for each VM.
+
+use std::process::{Command, Stdio};
+
+use super::*;
+
+/// Everything of one test; its names and addresses are its own, and all goes when it is dropped.
+struct Lab {
+    number: u8,
+    network: Network,
+    vms: Vec<VmId>,
+}
+
+fn run(command: &str) -> bool {
+    let mut words = command.split_whitespace();
+    let status = Command::new(words.next().unwrap()).args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.unwrap().success()
+}
+
+fn printed(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl Lab {
+    async fn new(number: u8) -> Self {
+        let mut config = Config::default();
+        for (key, value) in [
+            ("vm.network.bridge", format!("hplbr{number}")),
+            ("internal.vm.network.device.prefix", format!("hpl{number}v")),
+            ("vm.network.ip.start", format!("10.202.{number}.100")),
+            ("vm.network.netmask", "24".to_owned()),
+        ] {
+            config.set(key, value).unwrap();
+        }
+        let network = Network::new(&config, Ipv4Addr::new(10, 202, number, 1)).unwrap();
+        let lab = Self { number, network, vms: Vec::new() };
+        lab.sweep();
+        lab.network.prepare().await.unwrap();
+        lab
+    }
+
+    fn address(&self, vm: VmId) -> Ipv4Addr {
+        Ipv4Addr::new(10, 202, self.number, 100 + vm.0 as u8)
+    }
+
+    fn namespace(&self, vm: VmId) -> String {
+        format!("hpl{}ns{vm}", self.number)
+    }
+
+    async fn boot(&mut self, vm: VmId) {
+        let (namespace, address) = (self.namespace(vm), self.address(vm));
+        let plug = self.network.plug(vm, address).await.unwrap();
+        self.vms.push(vm);
+        for command in [
+            format!("ip netns add {namespace}"),
+            format!("ip link set {} netns {namespace} name eth0", plug.interface),
+            format!("ip -n {namespace} addr add {address}/{} dev eth0", plug.prefix),
+            format!("ip -n {namespace} link set eth0 up"),
+            format!("ip -n {namespace} route add default via {}", plug.gateway),
+        ] {
+            assert!(run(&command), "{command}");
+        }
+    }
+
+    /// Whether a TCP connection from a VM, or from the node, is accepted.
+    fn connects(&self, from: Option<VmId>, to: &str) -> bool {
+        let socat = format!("socat -u OPEN:/dev/null TCP:{to},connect-timeout=0.4");
+        match from {
+            Some(vm) => run(&format!("ip netns exec {} {socat}", self.namespace(vm))),
+            None => run(&socat),
+        }
+    }
+
+    fn listen(&self, vm: VmId, port: u16) -> Listener {
+        let namespace = self.namespace(vm);
+        let child = Command::new("ip")
+            .args(["netns", "exec", &namespace, "socat", "-u"])
+            .args([&format!("TCP-LISTEN:{port},fork,reuseaddr"), "OPEN:/dev/null"])
+            .spawn()
+            .unwrap();
+        while !printed(&format!("ip netns exec {namespace} ss -Hltn")).contains(&format!(":{port} ")) {
+            std::thread::yield_now();
+        }
+        Listener(child)
+    }
+
+    fn sweep(&self) {
+        let bridge = &self.network.bridge;
+        for vm in &self.vms {
+            run(&format!("ip netns del {}", self.namespace(*vm)));
+            run(&format!("ip link del {}", self.network.host_end(*vm)));
+        }
+        run(&format!("ip link del {bridge}"));
+        run(&format!("nft delete table inet qvd_{bridge}"));
+        run(&format!("nft delete table bridge qvd_{bridge}"));
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.sweep();
+    }
+}
+
+struct Listener(std::process::Child);
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn nodes_reach_vms_and_vms_reach_neither_nodes_nor_each_other() {
+    let mut lab = Lab::new(11).await;
+    let (a, b) = (VmId(1), VmId(2));
+    lab.boot(a).await;
+    lab.boot(b).await;
+    let on_node = std::net::TcpListener::bind((lab.network.host, 0)).unwrap();
+    let node_port = on_node.local_addr().unwrap();
+    let _agent = lab.listen(b, 3030);
+    let _other = lab.listen(b, 8080);
+
+    assert!(lab.connects(None, &format!("{}:3030", lab.address(b))), "the node reaches the agent");
+    assert!(!lab.connects(Some(a), &node_port.to_string()), "a VM does not reach the node");
+    assert!(!lab.connects(Some(a), &format!("{}:3030", lab.address(b))), "nor another VM's agent");
+    assert!(!lab.connects(Some(a), &format!("{}:8080", lab.address(b))), "nor anything else of it");
+
+    assert!(run("nft delete table inet qvd_hplbr11"));
+    assert!(lab.connects(Some(a), &node_port.to_string()), "the rules and nothing else kept it from the node");
+    assert!(!lab.connects(Some(a), &format!("{}:8080", lab.address(b))), "isolation does not depend on rules");
+}
+
+#[tokio::test]
+async fn a_vm_that_lies_about_its_address_is_not_heard() {
+    let mut lab = Lab::new(12).await;
+    let vm = VmId(1);
+    lab.boot(vm).await;
+    let namespace = lab.namespace(vm);
+    let _agent = lab.listen(vm, 3030);
+    let agent = format!("{}:3030", lab.address(vm));
+    assert!(lab.connects(None, &agent));
+
+    assert!(run(&format!("ip -n {namespace} link set eth0 address 54:52:00:01:02:03")));
+    assert!(!lab.connects(None, &agent), "a foreign hardware address is dropped by the port");
+    let mac = Mac::of_vm("54:52:00", lab.address(vm)).unwrap();
+    assert!(run(&format!("ip -n {namespace} link set eth0 address {mac}")));
+    assert!(lab.connects(None, &agent));
+
+    assert!(run("nft flush chain inet qvd_hplbr12 input"));
+    let on_node = std::net::TcpListener::bind((lab.network.host, 0)).unwrap();
+    let target = on_node.local_addr().unwrap();
+    assert!(lab.connects(Some(vm), &target.to_string()), "only the lie is tested below");
+    assert!(run(&format!("ip -n {namespace} addr flush dev eth0")));
+    assert!(run(&format!("ip -n {namespace} addr add 10.202.12.7/24 dev eth0")));
+    assert!(!lab.connects(Some(vm), &target.to_string()), "the address of a node is not believed from a VM");
+}
+
+#[tokio::test]
+async fn the_bridge_is_mended_and_its_port_isolated_and_all_can_be_removed_again() {
+    let mut lab = Lab::new(13).await;
+    let mac = printed("cat /sys/class/net/hplbr13/address");
+    assert!(run("ip addr flush dev hplbr13") && run("ip link set hplbr13 down"));
+    lab.network.prepare().await.unwrap();
+    assert!(printed("ip -4 addr show hplbr13").contains("10.202.13.1/24"));
+
+    let vm = VmId(1);
+    lab.boot(vm).await;
+    let port = printed("ip -d link show hpl13v1");
+    assert!(port.contains("isolated on") && port.contains("locked on") && port.contains("master hplbr13"), "{port}");
+    assert_eq!(printed("cat /sys/class/net/hplbr13/address"), mac, "the bridge keeps its address");
+    assert!(printed("ip neigh show dev hplbr13").contains("10.202.13.101 lladdr 54:52:00:ca:0d:65 PERMANENT"));
+    assert_eq!(lab.network.plugged().await.unwrap(), [vm]);
+
+    lab.network.remove().await.unwrap();
+    assert!(run("ip link show hplbr13"), "a bridge in use stays");
+    for _ in 0..2 {
+        lab.network.unplug(vm, Some(lab.address(vm))).await.unwrap();
+    }
+    assert_eq!(printed("ip neigh show dev hplbr13 nud permanent"), "");
+    lab.network.remove().await.unwrap();
+    assert!(!run("ip link show hplbr13") && !run("ip link show hpl13v1"));
+    assert!(!printed("nft list tables").contains("hplbr13"));
+}
+
+#[tokio::test]
+async fn a_bridge_of_the_administrator_is_used_and_left_alone() {
+    let lab = Lab::new(14).await;
+    lab.network.remove().await.unwrap();
+    assert!(run("ip link add hplbr14 type bridge"));
+    lab.network.prepare().await.unwrap();
+    lab.network.remove().await.unwrap();
+    assert!(run("ip link show hplbr14"));
+    assert!(run("ip link del hplbr14") && run("ip link add hplbr14 type veth peer hplbr14p"));
+    let error = lab.network.prepare().await.unwrap_err();
+    assert_eq!(error.to_string(), "the interface hplbr14 exists and is no bridge");
+}
+
+#[tokio::test]
+async fn a_second_plug_replaces_what_an_earlier_run_left() {
+    let mut lab = Lab::new(15).await;
+    lab.vms.push(VmId(1));
+    for _ in 0..2 {
+        lab.network.plug(VmId(1), Ipv4Addr::new(10, 202, 15, 101)).await.unwrap();
+    }
+}
+
+#[test]
+fn settings_that_no_network_can_have_are_refused_by_name() {
+    let host = Ipv4Addr::new(10, 0, 0, 5);
+    for (key, value) in [
+        ("vm.network.bridge", "a name too long for it"),
+        ("vm.network.bridge", "x;flush"),
+        ("vm.network.netmask", "255.0.255.0"),
+        ("vm.network.gateway", "gate"),
+        ("vm.network.mac.prefix", "1:2"),
+        ("vm.network.firewall.nat.iface", "\""),
+    ] {
+        let mut config = Config::default();
+        config.set(key, value).unwrap();
+        let error = Network::new(&config, host).unwrap_err();
+        assert!(error.hint().is_some(), "{key} = {value}: {error}");
+    }
+}

@@ -1,0 +1,285 @@
+//! Disk images: tar archives that are unpacked once for all nodes that share the storage.
+//!
+//! An unpacked image appears by a rename, so it is either whole or not there. Whoever holds the image's lock may
+//! remove what a crashed unpacking left. An image never changes under its name; a new version is a new file.
+
+use std::{
+    fmt, fs,
+    fs::File,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tracing::info;
+
+use super::{Storage, StorageError, StorageLock};
+use crate::process::Program;
+
+/// Files without which an image is no desktop, from its root.
+const NEEDED: [&str; 2] = ["usr/bin/nxagent", "usr/bin/xinit"];
+
+/// An image of many gigabytes on slow storage takes its time; one that takes longer is stuck.
+const UNPACK_LIMIT: Duration = Duration::from_secs(2 * 3600);
+
+const SUFFIXES: [&str; 9] = [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tar.zst", ".tzst"];
+
+/// The file name of an image: one component, without characters that mean something to mount options.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ImageName(String);
+
+impl ImageName {
+    /// Checks a name that an administrator gave.
+    pub fn parse(name: &str) -> Result<Self, StorageError> {
+        let harmless = |c: char| c.is_ascii_alphanumeric() || "._+-~@".contains(c);
+        // The last two would be taken for files of our own beside the unpacked images.
+        let reserved = name.is_empty() || name.starts_with('.') || name.starts_with("lock.");
+        if reserved || !name.chars().all(harmless) {
+            return Err(StorageError::ImageName { name: name.to_owned() });
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name without what says how it is packed.
+    pub fn stem(&self) -> &str {
+        SUFFIXES
+            .iter()
+            .filter_map(|suffix| self.0.strip_suffix(suffix))
+            .min_by_key(|stem| stem.len())
+            .unwrap_or(&self.0)
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Storage {
+    /// The root file system of an image, unpacked if no node did that yet. Waits while another does.
+    pub async fn unpacked(&self, image: &ImageName) -> Result<PathBuf, StorageError> {
+        let target = self.basefs.join(image.stem());
+        if !target.is_dir() {
+            self.unpack(image, &target).await?;
+        }
+        root_of(&target, image)
+    }
+
+    async fn unpack(&self, image: &ImageName, target: &Path) -> Result<(), StorageError> {
+        let archive = self.images.join(&image.0);
+        if !archive.is_file() {
+            return Err(StorageError::ImageMissing { path: archive });
+        }
+        let lock_path = self.basefs.join(format!("lock.{}", image.stem()));
+        let _lock = blocking(move || StorageLock::wait(&lock_path)).await?;
+        if target.is_dir() {
+            return Ok(());
+        }
+        let begin = std::time::Instant::now();
+        info!(image = %image, "unpacking a disk image");
+        let unfinished = self.basefs.join(format!(".untar-{}", image.stem()));
+        discard(&unfinished).await?;
+        let result = extract(image, &archive, &unfinished, target).await;
+        if result.is_err() {
+            discard(&unfinished).await?;
+        } else {
+            info!(image = %image, seconds = begin.elapsed().as_secs_f32(), "unpacked");
+        }
+        result
+    }
+}
+
+async fn extract(image: &ImageName, archive: &Path, unfinished: &Path, target: &Path) -> Result<(), StorageError> {
+    fs::create_dir(unfinished).map_err(StorageError::file("make the directory", unfinished))?;
+    let tar = Program::new("tar")
+        .args(["--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--file"])
+        .args([archive])
+        .args(["--directory".as_ref(), unfinished])
+        .limit(UNPACK_LIMIT);
+    tar.run().await.map_err(|source| {
+        let problem = verdict(source.stderr()).unwrap_or_else(|| source.to_string());
+        StorageError::Unpack { image: image.clone(), problem, source }
+    })?;
+    let (unfinished, target) = (unfinished.to_owned(), target.to_owned());
+    blocking(move || {
+        // The rename must not reach the disk before the files do.
+        let flushed = File::open(&unfinished).and_then(|dir| Ok(nix::unistd::syncfs(&dir)?));
+        flushed.map_err(StorageError::file("write out", &unfinished))?;
+        fs::rename(&unfinished, &target).map_err(StorageError::file("rename", &unfinished))
+    })
+    .await
+}
+
+/// The last line of `tar` that says what is wrong, rather than that something is.
+fn verdict(stderr: &str) -> Option<String> {
+    const EMPTY_WORDS: [&str; 3] = ["Error is not recoverable", "Exiting with failure status", "Child returned status"];
+    let telling = |line: &&str| !line.trim().is_empty() && !EMPTY_WORDS.iter().any(|empty| line.contains(empty));
+    stderr.lines().rfind(telling).map(|line| line.trim().to_owned())
+}
+
+/// Where the system lies in an unpacked image (at the top, or in `rootfs` beside hooks), if it can be a desktop.
+fn root_of(unpacked: &Path, image: &ImageName) -> Result<PathBuf, StorageError> {
+    let root = [unpacked.to_owned(), unpacked.join("rootfs")]
+        .into_iter()
+        .find(|root| root.join("usr").is_dir())
+        .ok_or_else(|| StorageError::ImageLacks { image: image.clone(), missing: "root file system" })?;
+    for missing in NEEDED {
+        // Not followed: an absolute link would be looked up on the node.
+        if root.join(missing).symlink_metadata().is_err() {
+            return Err(StorageError::ImageLacks { image: image.clone(), missing });
+        }
+    }
+    Ok(root)
+}
+
+async fn discard(dir: &Path) -> Result<(), StorageError> {
+    let dir = dir.to_owned();
+    blocking(move || match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::file("remove", &dir)(error)),
+        _ => Ok(()),
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::model::config::Config;
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        storage: Storage,
+    }
+
+    fn fixture() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.set("path.storage.root", dir.path().to_str().unwrap()).unwrap();
+        let storage = Storage::new(&config);
+        storage.prepare().unwrap();
+        Fixture { dir, storage }
+    }
+
+    impl Fixture {
+        fn pack(&self, name: &str, files: &[&str], options: &[&str]) -> ImageName {
+            let tree = self.dir.path().join(format!("tree-{name}"));
+            for file in files {
+                let file = tree.join(file);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, "program").unwrap();
+            }
+            let packed = Command::new("tar")
+                .args(options)
+                .arg("-cf")
+                .arg(self.storage.images.join(name))
+                .arg("-C")
+                .arg(&tree)
+                .arg(".")
+                .status();
+            assert!(packed.unwrap().success());
+            ImageName::parse(name).unwrap()
+        }
+
+        fn leftovers(&self) -> usize {
+            let entries = fs::read_dir(&self.storage.basefs).unwrap();
+            entries.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".untar")).count()
+        }
+    }
+
+    #[tokio::test]
+    async fn every_kind_of_archive_is_unpacked() {
+        let fixture = fixture();
+        for (suffix, option) in [
+            ("tar", "--no-auto-compress"),
+            ("tar.gz", "-z"),
+            ("tgz", "-z"),
+            ("tar.bz2", "-j"),
+            ("tar.xz", "-J"),
+            ("tar.zst", "--zstd"),
+        ] {
+            let image = fixture.pack(&format!("desk-{}.{suffix}", suffix.replace('.', "")), &NEEDED, &[option]);
+            let root = fixture.storage.unpacked(&image).await.unwrap();
+            assert_eq!(fs::read_to_string(root.join(NEEDED[0])).unwrap(), "program");
+            assert_eq!(root.file_name().unwrap().to_str().unwrap(), image.stem());
+        }
+    }
+
+    #[tokio::test]
+    async fn many_that_want_an_image_unpack_it_once() {
+        let fixture = fixture();
+        let image = fixture.pack("desk.tar", &NEEDED, &[]);
+        fs::create_dir(fixture.storage.basefs.join(".untar-desk")).unwrap();
+        let wanted = (0..8).map(|_| fixture.storage.unpacked(&image));
+        for root in futures_util::future::join_all(wanted).await {
+            assert!(root.unwrap().join(NEEDED[1]).is_file());
+        }
+        assert_eq!(fixture.leftovers(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_image_is_named_with_what_tar_said_and_leaves_nothing() {
+        let fixture = fixture();
+        let image = fixture.pack("desk.tar.gz", &NEEDED, &["-z"]);
+        let path = fixture.storage.images.join("desk.tar.gz");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let error = fixture.storage.unpacked(&image).await.unwrap_err().to_string();
+        assert!(error.contains("desk.tar.gz") && error.contains("nexpected"), "{error}");
+        assert_eq!(fixture.leftovers(), 0);
+        assert!(!fixture.storage.basefs.join("desk").exists());
+    }
+
+    #[tokio::test]
+    async fn an_image_without_nxagent_or_without_a_file_is_refused_by_name() {
+        let fixture = fixture();
+        let image = fixture.pack("bare.tar", &["usr/bin/xinit"], &[]);
+        let error = fixture.storage.unpacked(&image).await.unwrap_err();
+        assert_eq!(error.to_string(), "disk image bare.tar has no usr/bin/nxagent");
+        let absent = ImageName::parse("absent.tar").unwrap();
+        assert!(matches!(fixture.storage.unpacked(&absent).await, Err(StorageError::ImageMissing { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_reported_and_nothing_stays_behind() {
+        let fixture = fixture();
+        let image = fixture.pack("big.tar", &NEEDED, &[]);
+        let tree = fixture.dir.path().join("tree-big.tar");
+        fs::write(tree.join("ballast"), vec![7; 4 << 20]).unwrap();
+        let image = {
+            fixture.pack("big.tar", &[], &[]);
+            image
+        };
+        let basefs = &fixture.storage.basefs;
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "none"]).arg(basefs).status();
+        assert!(mounted.unwrap().success());
+        let error = fixture.storage.unpacked(&image).await;
+        let leftovers = fixture.leftovers();
+        assert!(Command::new("umount").arg(basefs).status().unwrap().success());
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("No space left"), "{error}");
+        assert_eq!((leftovers, error.hint()), (0, Some("make room on the storage")));
+    }
+
+    #[test]
+    fn names_that_leave_the_directory_are_refused() {
+        for name in
+            ["", ".", "..", "../x.tar", "/etc/passwd", "a/b.tar", "a:b.tar", "a b.tar", "lock.x", ".untar-x", "ä"]
+        {
+            assert!(ImageName::parse(name).is_err(), "{name}");
+        }
+        assert_eq!(ImageName::parse("7-desk.tar.zst").unwrap().stem(), "7-desk");
+        assert_eq!(ImageName::parse("plain").unwrap().stem(), "plain");
+    }
+}

@@ -1,0 +1,138 @@
+//! What VMs are made of on disk: images and their unpacked form, writable layers, homes, and the locks between nodes.
+//! The storage may be shared, so whatever two nodes could do at once is done under a lock file on the storage itself.
+//! Nothing is mounted here, and which VM may use what is not decided here.
+
+mod home;
+mod image;
+mod lock;
+mod overlay;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+pub use image::ImageName;
+pub use lock::StorageLock;
+pub use overlay::Overlay;
+
+use crate::model::config::{Config, keys};
+use crate::process::ProcessError;
+
+/// The directories of the storage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    images: PathBuf,
+    basefs: PathBuf,
+    overlayfs: PathBuf,
+    homefs: PathBuf,
+    hosts: PathBuf,
+}
+
+/// Something on the storage that cannot be used. The text names the object; `hint` says what to do.
+#[derive(Debug, Error)]
+pub enum StorageError {
+    /// Not a name that an image may have.
+    #[error("{name:?} cannot be the file name of a disk image")]
+    ImageName {
+        /// The name.
+        name: String,
+    },
+    /// The image's file is not there.
+    #[error("disk image {} does not exist", .path.display())]
+    ImageMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The image is no tar archive, or a damaged one, or the disk is full.
+    #[error("disk image {image} cannot be unpacked: {problem}")]
+    Unpack {
+        /// Name of the image.
+        image: ImageName,
+        /// What `tar` said last.
+        problem: String,
+        /// How `tar` ended.
+        source: ProcessError,
+    },
+    /// The image holds no system that could be a desktop.
+    #[error("disk image {image} has no {missing}")]
+    ImageLacks {
+        /// Name of the image.
+        image: ImageName,
+        /// The file that is missing.
+        missing: &'static str,
+    },
+    /// The VM still runs somewhere.
+    #[error("{} is locked: the VM still runs on this node or another", .path.display())]
+    InUse {
+        /// The lock's file.
+        path: PathBuf,
+    },
+    /// The home is no directory, or its storage is read-only.
+    #[error("the home {} cannot be written", .path.display())]
+    Home {
+        /// The home.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file or directory of the storage.
+    #[error("cannot {doing} {}", .path.display())]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl StorageError {
+    /// What an administrator can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::ImageName { .. } => Some("rename the file; letters, digits and ._+-~@ are allowed"),
+            Self::ImageMissing { .. } => Some("copy the image there or correct the path of the disk image"),
+            Self::Unpack { problem, .. } if problem.contains("No space left") => Some("make room on the storage"),
+            Self::Unpack { .. } => Some("copy the image again; it must be a tar archive, plain or gz, bz2, xz, zst"),
+            Self::ImageLacks { .. } => Some("install it in the image (Debian: packages nxagent and xinit)"),
+            Self::InUse { .. } => Some("stop it there first"),
+            Self::Home { .. } => Some("make it a directory on storage mounted read-write"),
+            Self::File { .. } => None,
+        }
+    }
+
+    fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File { doing, path: path.to_owned(), source }
+    }
+}
+
+impl Storage {
+    /// The storage that the configuration names.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            images: config.get(&keys::PATH_STORAGE_IMAGES),
+            basefs: config.get(&keys::PATH_STORAGE_BASEFS),
+            overlayfs: config.get(&keys::PATH_STORAGE_OVERLAYFS),
+            homefs: config.get(&keys::PATH_STORAGE_HOMEFS),
+            hosts: config.get(&keys::PATH_STORAGE_HOSTS),
+        }
+    }
+
+    /// Makes the directories, and removes in the background what earlier runs marked for removal.
+    pub fn prepare(&self) -> Result<(), StorageError> {
+        for dir in [&self.images, &self.basefs, &self.overlayfs, &self.homefs, &self.hosts] {
+            std::fs::create_dir_all(dir).map_err(StorageError::file("make the directory", dir))?;
+        }
+        self.remove_discarded();
+        Ok(())
+    }
+
+    /// Where the nodes that share the storage give their signs of life.
+    pub fn hosts(&self) -> &Path {
+        &self.hosts
+    }
+}
