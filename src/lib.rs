@@ -4,5 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say where"))]
 
 #[cfg(feature = "node")]
+pub mod demo;
+#[cfg(feature = "node")]
 pub mod hypervisor;
 pub mod model;
