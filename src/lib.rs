@@ -14,6 +14,7 @@ pub mod db;
 pub mod events;
 #[cfg(feature = "node")]
 pub mod hkd;
+pub mod demo;
 #[cfg(feature = "node")]
 pub mod hypervisor;
 #[cfg(feature = "node")]
