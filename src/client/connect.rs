@@ -66,6 +66,7 @@ pub(super) async fn hold(
 /// How a session ended.
 pub(super) struct End {
     pub(super) tunnel: Ended,
+    farewell: Farewell,
     /// Why it was not in good order.
     pub(super) lost: Option<ClientError>,
 }
@@ -81,14 +82,13 @@ pub(super) async fn run(
         started = start => started?,
         () = cancel.cancelled() => {
             let tunnel = Ended { up: 0, down: 0, reason: Reason::Cancelled };
-            return Ok(End { tunnel, lost: None });
+            return Ok(End { tunnel, farewell: Farewell::Unknown, lost: None });
         }
     };
     let (nxproxy, stream) = started;
     let tunnel = relay(link.conn, stream, link.leftover, &Counters::default(), cancel).await;
     let output = nxproxy.finish().await;
-    // nxproxy says so when the far end ended the session by itself; then a cut is what follows, not a loss.
-    let terminated = output.iter().any(|line| line.contains("Session: Session terminated"));
+    let farewell = Farewell::of(&output);
     let lost = |source| Some(ClientError::Lost { server: link.server.clone(), source });
     let silent = tunnel.up == 0;
     let lost = match &tunnel.reason {
@@ -100,18 +100,47 @@ pub(super) async fn run(
             return Err(ClientError::Unavailable { text });
         }
         Reason::OuterFailed(error) => lost(Some(io::Error::new(error.kind(), error.to_string()))),
-        Reason::OuterCut if !terminated => lost(None),
+        Reason::OuterCut if farewell != Farewell::Orderly => lost(None),
         _ => None,
     };
-    Ok(End { tunnel, lost })
+    Ok(End { tunnel, farewell, lost })
+}
+
+/// What nxproxy says about how its peer in the desktop left. It reports a terminated session in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Farewell {
+    /// The peer said that it would end: the user logged out.
+    Orderly,
+    /// The stream ended under the peer.
+    Broken,
+    /// nxproxy was stopped, or said nothing.
+    Unknown,
+}
+
+impl Farewell {
+    fn of(output: &[String]) -> Self {
+        let says = |text: &str| output.iter().any(|line| line.contains(text));
+        if says("Connection with remote peer broken") {
+            Self::Broken
+        } else if says("Session: Session terminated") {
+            Self::Orderly
+        } else {
+            Self::Unknown
+        }
+    }
 }
 
 fn report(end: &End, duration: Duration) -> String {
     let how = match end.tunnel.reason {
+        Reason::OuterClosed if end.farewell == Farewell::Broken => {
+            "the server ended the session (the desktop was stopped, or another client took it over)"
+        }
+        Reason::OuterClosed if end.farewell == Farewell::Orderly => "the session ended",
         Reason::OuterClosed => "the server ended the session",
         Reason::InnerClosed => "the session ended",
         Reason::InnerFailed(_) => "nxproxy ended abruptly",
         Reason::Cancelled => "interrupted",
+        Reason::OuterCut if end.farewell == Farewell::Orderly => "the session ended",
         Reason::OuterCut | Reason::OuterFailed(_) => "the connection broke",
     };
     let seconds = duration.as_secs();

@@ -280,6 +280,22 @@ async fn a_connection_cut_in_the_middle_is_lost() {
 }
 
 #[tokio::test]
+async fn how_it_ended_is_learned_from_nxproxy_too() {
+    for (end, nxproxy, status, text) in [
+        (Cut, "orderly", 0, "the session ended after"),
+        (Cut, "broken", 7, "the connection to 127.0.0.1"),
+        (Close, "orderly", 0, "the session ended after"),
+        (Close, "broken", 0, "another client took it over"),
+    ] {
+        let connect = Answer("GET /qvd/connect_to_vm?id=7&", switching());
+        let fake = Fake::tls(vec![vec![], vec![list(&["work"]), connect, Hear("NXPROXY"), Say("hello"), end]]).await;
+        let (desk, console) = (desk(nxproxy), Script::answering(&["once"]));
+        assert_eq!(code(&secure(&fake), &desk, &console).await, status, "{}", console.said());
+        assert!(console.said().contains(text), "{}", console.said());
+    }
+}
+
+#[tokio::test]
 async fn a_connection_cut_while_the_desktop_starts_is_lost() {
     let steps = vec![list(&["work"]), Answer("GET /qvd/connect_to_vm?id=7&", interim("Starting virtual machine")), Cut];
     let fake = Fake::plain(vec![steps]).await;
