@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     db::{Connector, Database, DbError, Life, Role},
     events::{Cause, Channel, Intervals, Plane, RelayServer},
-    hypervisor::{Hypervisor, HypervisorError},
+    hypervisor::{Container, Hypervisor, HypervisorError, Nothing},
     model::{
         HostState,
         config::{Config, keys},
@@ -146,7 +147,20 @@ pub async fn run(
 
 /// The hypervisor that is configured.
 pub fn hypervisor_for(config: &Config, life: &Life) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
-    crate::hypervisor::for_node(config, life.address)
+    let refuse = |what: String, hint: &str| HypervisorError { what, hint: Some(hint.to_owned()), source: None };
+    match config.get(&keys::VM_HYPERVISOR).as_str() {
+        "lxc" => {
+            let IpAddr::V4(address) = life.address else {
+                return Err(refuse(
+                    format!("the address {} of this node is not IPv4", life.address),
+                    "set it in table hosts",
+                ));
+            };
+            Ok(Arc::new(Container::new(config, &config.get(&keys::NODENAME), address)?))
+        }
+        "nothing" => Ok(Arc::new(Nothing::new(config))),
+        other => Err(refuse(format!("vm.hypervisor = {other} is not known"), "use lxc or nothing")),
+    }
 }
 
 async fn serve(node: &Arc<Node>, plane: &Plane) {

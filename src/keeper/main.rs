@@ -40,7 +40,7 @@ fn run_shim(dir: PathBuf, detached: bool) -> ExitCode {
 }
 
 fn run_keeper(spec: &HeartbeatSpec) -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
     match heartbeat::run(spec) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

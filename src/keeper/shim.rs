@@ -143,6 +143,8 @@ impl Shim {
         }
 
         let boot_id = process_table::boot_id()?;
+        // Ours is for our files; the VM's programs would inherit it.
+        umask(Mode::from_bits_truncate(0o022));
         let pid = spawn(&spec.argv, output)
             .map_err(|source| ShimError::Spawn { program: spec.argv.first().cloned().unwrap_or_default(), source })?
             .as_raw();

@@ -17,7 +17,7 @@ use nix::{
 use thiserror::Error;
 use tokio::{
     io::AsyncReadExt,
-    process::{Child, Command},
+    process::{Child, ChildStdin, Command},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -68,17 +68,17 @@ pub async fn run(processes: Vec<Process>, stop: CancellationToken) -> Result<(),
     Ok(())
 }
 
-async fn keep(process: Process, mut child: Child, stop: CancellationToken) -> Result<(), NodeError> {
+async fn keep(process: Process, mut child: Running, stop: CancellationToken) -> Result<(), NodeError> {
     let mut backoff = BACKOFF[0];
     loop {
         let began = Instant::now();
         tokio::select! {
-            status = child.wait() => match status {
+            status = child.process.wait() => match status {
                 Ok(status) => tracing::warn!(process = process.name, %status, "ended; starting it again"),
                 Err(error) => tracing::warn!(process = process.name, %error, "lost; starting it again"),
             },
             () = stop.cancelled() => {
-                end(&process, child).await;
+                end(&process, child.process).await;
                 return Ok(());
             }
         }
@@ -91,9 +91,16 @@ async fn keep(process: Process, mut child: Child, stop: CancellationToken) -> Re
     }
 }
 
-fn start(process: &Process) -> Result<Child, NodeError> {
+/// A child and the pipe that tells it that we live.
+struct Running {
+    process: Child,
+    // Held apart, since waiting for a child closes its standard input.
+    _lifeline: Option<ChildStdin>,
+}
+
+fn start(process: &Process) -> Result<Running, NodeError> {
     let failed = |source| NodeError { name: process.name, program: process.program.clone(), source };
-    let child = Command::new(&process.program)
+    let mut child = Command::new(&process.program)
         .args(&process.arguments)
         .env(LIFELINE, "stdin")
         .stdin(Stdio::piped())
@@ -102,7 +109,7 @@ fn start(process: &Process) -> Result<Child, NodeError> {
         .spawn()
         .map_err(failed)?;
     tracing::debug!(process = process.name, pid = child.id(), "started");
-    Ok(child)
+    Ok(Running { _lifeline: child.stdin.take(), process: child })
 }
 
 async fn end(process: &Process, mut child: Child) {

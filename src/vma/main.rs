@@ -8,6 +8,7 @@ use std::{
     process::ExitCode,
 };
 
+use nix::sys::stat::{Mode, umask};
 use qvd::vma::agent::{self, Chain, Settings, init, launch, monitor};
 use tracing::Level;
 
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
     if command != Some("init") {
         agent::clear_signal_mask();
     }
+    // Users read what the agent makes for them, whatever the one who started it had in mind for his own files.
+    umask(Mode::from_bits_truncate(0o022));
     log_to_stderr();
     let result = match command {
         Some("--help" | "-h" | "help") => {
