@@ -5,3 +5,4 @@
 pub mod attached;
 pub mod postgres;
 pub mod program;
+pub mod site;
