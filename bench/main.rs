@@ -3,11 +3,9 @@
 //! Nothing is judged here: figures are printed, people compare them with the promises.
 
 mod claims;
-mod connect;
 mod notify;
 mod report;
 mod site;
-mod vmstart;
 
 use std::process::ExitCode;
 
@@ -58,8 +56,7 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match arguments.scenario {
             Scenario::Notify => notify::run(arguments.repetitions.unwrap_or(300), seen).await,
-            Scenario::Connect => connect::run(arguments.repetitions.unwrap_or(25)).await,
-            Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
+            _ => unreachable!(),
         }
     });
     match outcome {
