@@ -3,5 +3,7 @@
 //! Nodes, users and sessions are not made here; that is said once, in the `demo` command.
 
 pub mod attached;
+pub mod display;
 pub mod postgres;
 pub mod program;
+pub mod screenshot;
