@@ -8,33 +8,46 @@ use crate::demo::program;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// What the machine's package tools know.
+/// Which system the machine runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Machine {
+pub struct System {
     /// Code name of the Debian release.
     pub release: String,
     /// Debian's name of the architecture.
     pub architecture: String,
+}
+
+impl System {
+    /// Asks the machine; works without a mirror.
+    pub async fn look() -> Result<Self, ImageError> {
+        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let release = code_name(&release).unwrap_or("unknown").to_owned();
+        let architecture = ask("dpkg", &["--print-architecture"]).await?.trim().to_owned();
+        Ok(Self { release, architecture })
+    }
+}
+
+/// Where the machine's own apt finds packages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
     /// Lines for a `sources.list`: the release, its updates, its security updates.
     pub sources: Vec<String>,
     /// Settings of apt without which the mirror may be out of reach, as `Name "value";`.
     pub settings: Vec<String>,
 }
 
-impl Machine {
-    /// Asks the package tools of this machine.
-    pub async fn look() -> Result<Self, ImageError> {
-        let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let release = code_name(&release).unwrap_or("unknown").to_owned();
-        let architecture = ask("dpkg", &["--print-architecture"]).await?.trim().to_owned();
+impl Mirror {
+    /// Asks apt.
+    pub async fn look(system: &System) -> Result<Self, ImageError> {
+        let release = &system.release;
         let format = "$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)";
         let targets = ask("apt-get", &["indextargets", "--format", format, "Created-By: Packages"]).await?;
-        let sources = sources(&targets, &release);
+        let sources = sources(&targets, release);
         if !sources.iter().any(|source| source.ends_with(&format!(" {release} main"))) {
-            return Err(ImageError::NoMirror { release });
+            return Err(ImageError::NoMirror { release: release.clone() });
         }
         let settings = network_settings(&ask("apt-config", &["dump", "Acquire"]).await?);
-        Ok(Self { release, architecture, sources, settings })
+        Ok(Self { sources, settings })
     }
 }
 

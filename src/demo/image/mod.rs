@@ -30,7 +30,11 @@ use tokio::{
 };
 
 pub use self::progress::{Progress, Stage};
-use self::{machine::Machine, progress::Tracker, root::RootError};
+use self::{
+    machine::{Mirror, System},
+    progress::Tracker,
+    root::RootError,
+};
 use super::{
     attached::{Account, Attached, attached_command},
     program::ProgramError,
@@ -92,8 +96,8 @@ pub enum ImageError {
 /// process that builds it already is waited for. `report` hears about every step, and every two seconds anyway.
 /// A build that fails or is dropped leaves nothing behind.
 pub async fn desktop_image(cache: &Path, mut report: impl FnMut(Progress)) -> Result<PathBuf, ImageError> {
-    let machine = Machine::look().await?;
-    let image = cache.join(recipe::file_name(&machine.release, &machine.architecture));
+    let system = System::look().await?;
+    let image = cache.join(recipe::file_name(&system));
     if image.is_file() {
         return Ok(image);
     }
@@ -104,12 +108,13 @@ pub async fn desktop_image(cache: &Path, mut report: impl FnMut(Progress)) -> Re
     if image.is_file() {
         return Ok(image);
     }
+    let mirror = Mirror::look(&system).await?;
     tracing::info!(image = %image.display(), "building the desktop image");
     let workshop = Workshop::open(cache)?;
     let (root, packed) = (workshop.path().join("root"), workshop.path().join("image"));
 
     report(tracker.enter(Stage::Lists));
-    let install = recipe::install(&machine, &root);
+    let install = recipe::install(&system, &mirror, &root);
     follow("mmdebstrap", install, |line| tracker.line(line), &mut report).await?;
     report(tracker.enter(Stage::Furnishing));
     root::clean(&root).map_err(ImageError::Furnish)?;

@@ -4,7 +4,12 @@ use std::{path::Path, process::Command};
 
 use sha2::{Digest, Sha256};
 
-use super::{builder, machine::Machine, progress::Stage, root};
+use super::{
+    builder,
+    machine::{Mirror, System},
+    progress::Stage,
+    root,
+};
 
 /// To be raised when the image changes for a reason that the hash does not see.
 const VERSION: u32 = 1;
@@ -49,7 +54,7 @@ pub const STAGES: &[(Stage, u8)] = &[
 ];
 
 /// The file name of the image that this recipe makes; another recipe has another name.
-pub fn file_name(release: &str, architecture: &str) -> String {
+pub fn file_name(system: &System) -> String {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_le_bytes());
@@ -64,11 +69,12 @@ pub fn file_name(release: &str, architecture: &str) -> String {
         add(file.text.as_bytes());
     }
     let hash: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let System { release, architecture } = system;
     format!("desktop-{release}-{architecture}-{hash}.tar.zst")
 }
 
 /// Installs the packages into `root`. Mounts and processes live in namespaces that end with the command.
-pub fn install(machine: &Machine, root: &Path) -> Command {
+pub fn install(system: &System, mirror: &Mirror, root: &Path) -> Command {
     let mut command = builder("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "mmdebstrap"]);
     command.args(["--mode=root", "--variant=minbase", "--format=directory", "--verbose"]);
@@ -77,11 +83,11 @@ pub fn install(machine: &Machine, root: &Path) -> Command {
     command.arg("--dpkgopt=force-unsafe-io");
     command.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
     command.arg("--aptopt=Acquire::Languages \"none\"");
-    command.args(machine.settings.iter().map(|setting| format!("--aptopt={}", setting.trim_end_matches(';'))));
+    command.args(mirror.settings.iter().map(|setting| format!("--aptopt={}", setting.trim_end_matches(';'))));
     if Path::new(MERGED_USR).is_dir() {
         command.arg(format!("--hook-dir={MERGED_USR}"));
     }
-    command.arg(&machine.release).arg(root).args(&machine.sources);
+    command.arg(&system.release).arg(root).args(&mirror.sources);
     command
 }
 
@@ -99,8 +105,9 @@ mod tests {
 
     #[test]
     fn the_name_tells_release_architecture_and_recipe() {
-        let name = file_name("trixie", "amd64");
-        assert_eq!(name, file_name("trixie", "amd64"));
+        let system = System { release: "trixie".to_owned(), architecture: "amd64".to_owned() };
+        let name = file_name(&system);
+        assert_eq!(name, file_name(&system));
         assert!(name.starts_with("desktop-trixie-amd64-") && name.ends_with(".tar.zst"), "{name}");
         assert_eq!(name.len(), "desktop-trixie-amd64-.tar.zst".len() + 12);
     }

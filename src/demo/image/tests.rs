@@ -29,8 +29,8 @@ async fn the_image_is_a_desktop_and_carries_nothing_of_the_machine_that_built_it
     for path in ["etc/machine-id", "etc/resolv.conf"] {
         assert_eq!(fs::read_to_string(dir.path().join(path)).unwrap(), "", "{path}");
     }
-    let machine = Machine::look().await.unwrap();
-    for host in machine.sources.iter().filter_map(|source| source.split('/').nth(2)) {
+    let mirror = Mirror::look(&System::look().await.unwrap()).await.unwrap();
+    for host in mirror.sources.iter().filter_map(|source| source.split('/').nth(2)) {
         let mut search = Command::new("grep");
         search.args(["--recursive", "--files-with-matches", "--fixed-strings", host]);
         let found = search.arg(dir.path().join("etc")).arg(dir.path().join("var")).output().unwrap();
