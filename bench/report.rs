@@ -12,8 +12,8 @@ pub struct Samples {
 
 impl Default for Samples {
     fn default() -> Self {
-        #[expect(clippy::unwrap_used, reason = "three significant digits are always possible")]
-        let histogram = Histogram::new(3).unwrap();
+        #[expect(clippy::unwrap_used, reason = "these bounds and three significant digits are possible")]
+        let histogram = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).unwrap();
         Self { histogram }
     }
 }
