@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
 
-use qvd::keeper::{Ended, Phase, ShimDir, ShimSpec, ShimStatus, client};
+use qvd::keeper::{Ended, ShimDir, ShimSpec, ShimStatus, client};
 
 use super::{lives, read, signal, wait_until};
 
