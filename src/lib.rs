@@ -4,7 +4,27 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say where"))]
 
 #[cfg(feature = "node")]
+pub mod auth;
+#[cfg(feature = "node")]
+pub mod cli;
+pub mod client;
+#[cfg(feature = "node")]
+pub mod db;
+#[cfg(feature = "node")]
+pub mod events;
+#[cfg(feature = "node")]
+pub mod hkd;
+pub mod demo;
+#[cfg(feature = "node")]
 pub mod hypervisor;
+#[cfg(feature = "node")]
+pub mod l7r;
+pub mod model;
+#[cfg(feature = "node")]
+pub mod node;
+#[cfg(feature = "node")]
+pub mod tunnel;
+pub mod vma;
 pub mod keeper;
 pub mod model;
 #[cfg(feature = "node")]

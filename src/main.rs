@@ -1,3 +1,7 @@
-//! The `qvd` command.
+//! The `qvd` command: reads its arguments, sets up logging and hands over to `cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    qvd::cli::main()
+}

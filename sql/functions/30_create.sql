@@ -1,0 +1,183 @@
+-- Administration: making things.
+
+create or replace function tenant_create(name text, description text default null) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    new_id integer;
+begin
+    insert into tenants (name, description) values (name, description) returning id into new_id;
+    perform audit('create', 'tenant', new_id, tenant_create.name, new_id);
+    return new_id;
+exception when unique_violation then
+    raise exception 'tenant % exists already', name using errcode = 'QV013';
+end $$;
+
+-- A password is hashed with bcrypt here; the first login turns it into argon2id.
+create or replace function password_hash(password text) returns text
+language sql volatile set search_path = qvd, pg_temp as $$
+    select crypt(password, gen_salt('bf', 10))
+$$;
+
+create or replace function user_create(login text, password text default null, tenant text default null) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    wanted record;
+    in_tenant integer;
+    new_id integer;
+begin
+    select * into wanted from name_and_tenant(login);
+    in_tenant := tenant_id(coalesce(wanted.tenant, user_create.tenant, 'default'));
+    if password = '' then
+        raise exception 'user % needs a password that is not empty', login
+            using errcode = 'QV014', hint = 'Leave it out for a user who cannot log in with a password kept here.';
+    end if;
+    insert into users (tenant_id, login, password)
+    values (in_tenant,
+        case when config_get('model.user.login.case-sensitive') in ('1', 'yes', 'true', 'on')
+            then wanted.name else lower(wanted.name) end,
+        password_hash(user_create.password))
+    returning id into new_id;
+    perform audit('create', 'user', new_id, wanted.name, in_tenant);
+    return new_id;
+exception when unique_violation then
+    raise exception 'user % exists already', login using errcode = 'QV013';
+end $$;
+
+create or replace function user_password(wanted text, password text) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    target users;
+begin
+    if coalesce(password, '') = '' then
+        raise exception 'the password of % must not be empty', wanted using errcode = 'QV014';
+    end if;
+    update users u set password = password_hash(user_password.password) where u.id = user_id(wanted)
+    returning * into target;
+    perform audit('update', 'user', target.id, target.login, target.tenant_id, '{"password": "changed"}');
+end $$;
+
+create or replace function host_create(name text, address inet, description text default null) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    new_id integer;
+begin
+    insert into hosts (name, address, description) values (name, host_create.address, description)
+    returning id into new_id;
+    perform audit('create', 'host', new_id, host_create.name, 0);
+    return new_id;
+exception when unique_violation then
+    raise exception 'a host named % or with address % exists already', name, address
+        using errcode = 'QV013', hint = 'select name, address from hosts;';
+end $$;
+
+-- `memory` and `user_storage` in MB.
+create or replace function osf_create(
+    name text, memory integer default null, user_storage integer default 0, tenant text default null
+) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    wanted record;
+    in_tenant integer;
+    new_id integer;
+begin
+    select * into wanted from name_and_tenant(osf_create.name);
+    in_tenant := tenant_id(coalesce(wanted.tenant, osf_create.tenant, 'default'));
+    insert into osfs (tenant_id, name, memory, user_storage_size)
+    values (in_tenant, wanted.name, coalesce(osf_create.memory, config_get('osf.default.memory', in_tenant)::integer),
+        user_storage)
+    returning id into new_id;
+    perform audit('create', 'osf', new_id, wanted.name, in_tenant);
+    return new_id;
+exception when unique_violation then
+    raise exception 'OSF % exists already', name using errcode = 'QV013';
+end $$;
+
+-- Makes the file `path` below the images directory the newest version of an OSF: its tags are its version (fixed),
+-- `head` and `default`, which are taken from the version that had them.
+create or replace function di_create(osf text, path text, version text default null) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    of_osf integer := osf_id(osf);
+    wanted text := version;
+    new_id integer;
+begin
+    perform 1 from osfs where id = of_osf for update;
+    if wanted is null then
+        select to_char(now() at time zone 'utc', 'YYYY-MM-DD-') || to_char(n, 'FM000') into wanted
+        from generate_series(0, 999) n
+        where not exists (select from dis d
+            where d.osf_id = of_osf and d.version = to_char(now() at time zone 'utc', 'YYYY-MM-DD-') || to_char(n, 'FM000'))
+        order by n limit 1;
+    end if;
+    insert into dis (osf_id, path, version) values (of_osf, di_create.path, wanted) returning id into new_id;
+    update di_runtimes set state = 'published', state_ts = now(), percentage = 100 where di_id = new_id;
+    delete from di_tags t using dis d
+    where d.id = t.di_id and d.osf_id = of_osf and t.tag in ('head', 'default') and not t.fixed;
+    insert into di_tags (di_id, tag, fixed)
+    values (new_id, wanted, true), (new_id, 'head', false), (new_id, 'default', false);
+    perform audit('create', 'di', new_id, path, (select tenant_id from osfs where id = of_osf));
+    return new_id;
+exception when unique_violation then
+    raise exception 'OSF % has a version % already', osf, wanted using errcode = 'QV013';
+end $$;
+
+-- The highest free address of the VM network.
+create or replace function vm_address_free() returns inet
+language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+declare
+    first inet := config_get('vm.network.ip.start')::inet;
+    mask text := config_get('vm.network.netmask');
+    network inet;
+    last inet;
+    chosen inet;
+begin
+    if mask like '%.%' then
+        mask := (select sum(length(replace(octet::integer::bit(8)::text, '0', '')))
+            from unnest(string_to_array(mask, '.')) octet)::text;
+    end if;
+    network := set_masklen(first, mask::integer);
+    last := host(broadcast(network))::inet - 1;
+    -- The highest address that no VM has: either the top of the range or just below a VM whose neighbour is free.
+    select candidate into chosen from (
+        select last as candidate
+        union all
+        select v.ip - 1 from vms v where v.ip between first and last
+    ) candidates
+    where candidate >= first
+        and not exists (select from vms v where v.ip = candidate)
+        and not exists (select from hosts h where h.address = candidate)
+    order by candidate desc limit 1;
+    if chosen is null then
+        raise exception 'no address is free between % and %', host(first), host(last)
+            using errcode = 'QV032', hint = 'Widen vm.network.netmask or lower vm.network.ip.start.';
+    end if;
+    return chosen;
+end $$;
+
+create or replace function vm_create(
+    owner text, name text, osf text, tag text default 'default', ip inet default null
+) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    of_user users;
+    of_osf osfs;
+    new_id integer;
+begin
+    select * into of_user from users where id = user_id(owner);
+    -- An OSF without a tenant is looked for in the owner's.
+    select o.* into of_osf from osfs o join tenants t on t.id = o.tenant_id, name_and_tenant(osf) n
+    where o.name = n.name and o.tenant_id = of_user.tenant_id and t.name = coalesce(n.tenant, t.name);
+    if of_osf.id is null then
+        raise exception 'there is no OSF % in the tenant of %', osf, owner
+            using errcode = 'QV010', hint = 'select name from osfs;';
+    end if;
+    -- One at a time chooses an address.
+    perform pg_advisory_xact_lock(hashtext('qvd.vm_address'));
+    insert into vms (name, user_id, osf_id, di_tag, ip)
+    values (vm_create.name, of_user.id, of_osf.id, tag, coalesce(vm_create.ip, vm_address_free()))
+    returning id into new_id;
+    perform audit('create', 'vm', new_id, vm_name(new_id), of_user.tenant_id);
+    return new_id;
+exception when unique_violation then
+    raise exception 'VM % of % exists already, or another VM has its address', name, owner using errcode = 'QV013';
+end $$;

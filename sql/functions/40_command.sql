@@ -1,0 +1,204 @@
+-- Administration: telling VMs what to do, and configuration.
+
+-- Places by weight of memory and processing power per VM, plus chance (classic formula). Null when no node can take
+-- a VM.
+create or replace function place_default(vm integer) returns integer
+language sql volatile security definer set search_path = qvd, pg_temp as $$
+    select h.id
+    from hosts h join host_runtimes r on r.host_id = h.id
+    where h.backend and not r.blocked and r.state = 'running'
+        and r.ok_ts > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second'
+    order by
+        (config_get('l7r.loadbalancer.plugin.default.weight.ram')::float8 * coalesce(r.usable_ram, 0)
+            + config_get('l7r.loadbalancer.plugin.default.weight.cpu')::float8 * coalesce(r.usable_cpu, 0))
+        / (1 + (select count(*) from vm_runtimes v where v.host_id = h.id))
+        + random() * config_get('l7r.loadbalancer.plugin.default.weight.random')::float8 desc
+    limit 1
+$$;
+
+-- Chooses a node for a VM with the balancer that is configured.
+create or replace function place(vm integer) returns integer
+language plpgsql volatile security definer set search_path = qvd, pg_temp as $$
+declare
+    chosen integer;
+begin
+    execute format('select qvd.%I($1)', 'place_' || config_get('l7r.loadbalancer.plugin')) into chosen using vm;
+    if chosen is null then
+        raise exception 'no host can take VM %', vm_name(vm)
+            using errcode = 'QV030', hint = 'A host must be running, not blocked and a back end: select * from host_list;';
+    end if;
+    return chosen;
+end $$;
+
+-- The image version that a start of the VM would use now; null when there is none.
+create or replace function di_for(vm integer) returns integer
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select d.id
+    from vms v join dis d on d.osf_id = v.osf_id join di_tags t on t.di_id = d.id and t.tag = v.di_tag
+        join di_runtimes r on r.di_id = d.id
+    where v.id = vm and not d.blocked and r.state in ('ready', 'published')
+    order by r.state = 'published' desc, d.id desc limit 1
+$$;
+
+-- Asks for a VM to be started; places it when it has no node. Returns its id. A VM that is up or on its way is left
+-- alone, so asking twice is the same as asking once.
+create or replace function vm_start(vm integer) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    target vm_runtimes;
+begin
+    select * into target from vm_runtimes where vm_id = vm for update;
+    if target.vm_id is null then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    if target.vm_state in ('starting', 'running') or target.vm_cmd = 'start' then
+        return vm;
+    end if;
+    if di_for(vm) is null then
+        raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
+            vm_name(vm) using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
+    end if;
+    update vm_runtimes set host_id = coalesce(target.host_id, place(vm)), vm_cmd = 'start' where vm_id = vm;
+    perform audit('start', 'vm', vm, vm_name(vm), target.tenant_id);
+    return vm;
+end $$;
+
+-- Asks for a VM to be stopped. One that waits to be started is not started.
+create or replace function vm_stop(vm integer) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    target vm_runtimes;
+begin
+    select * into target from vm_runtimes where vm_id = vm for update;
+    if target.vm_id is null then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    if target.vm_state = 'stopped' and target.vm_cmd = 'start' then
+        update vm_runtimes set vm_cmd = null, host_id = null, vm_reason = 'the start was withdrawn' where vm_id = vm;
+    elsif target.vm_state in ('stopped', 'stopping') or target.vm_cmd = 'stop' then
+        return vm;
+    else
+        update vm_runtimes set vm_cmd = 'stop' where vm_id = vm;
+    end if;
+    perform audit('stop', 'vm', vm, vm_name(vm), target.tenant_id);
+    return vm;
+end $$;
+
+-- Asks for the user of a VM to be disconnected; the desktop goes on.
+create or replace function vm_disconnect(vm integer) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    target vm_runtimes;
+begin
+    select * into target from vm_runtimes where vm_id = vm for update;
+    if target.vm_id is null then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    if target.user_state <> 'disconnected' then
+        update vm_runtimes set user_cmd = 'abort' where vm_id = vm;
+        perform audit('disconnect', 'vm', vm, vm_name(vm), target.tenant_id);
+    end if;
+    return vm;
+end $$;
+
+create or replace function vm_start(vm text) returns integer language sql as $$ select vm_start(vm_id(vm)) $$;
+create or replace function vm_stop(vm text) returns integer language sql as $$ select vm_stop(vm_id(vm)) $$;
+create or replace function vm_disconnect(vm text) returns integer language sql as $$ select vm_disconnect(vm_id(vm)) $$;
+
+create or replace function vm_block(vm text, blocked boolean default true) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    target vm_runtimes;
+begin
+    update vm_runtimes r set blocked = vm_block.blocked where r.vm_id = vm_id(vm) returning * into target;
+    perform audit(case when blocked then 'block' else 'unblock' end, 'vm', target.vm_id, vm, target.tenant_id);
+    return target.vm_id;
+end $$;
+
+create or replace function user_block(wanted text, blocked boolean default true) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    target users;
+begin
+    update users u set blocked = user_block.blocked where u.id = user_id(wanted) returning * into target;
+    perform audit(case when blocked then 'block' else 'unblock' end, 'user', target.id, wanted, target.tenant_id);
+    return target.id;
+end $$;
+
+create or replace function host_block(wanted text, blocked boolean default true) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    target integer;
+begin
+    update host_runtimes r set blocked = host_block.blocked from hosts h where h.id = r.host_id and h.name = wanted
+    returning r.host_id into target;
+    if target is null then
+        raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
+    end if;
+    perform audit(case when blocked then 'block' else 'unblock' end, 'host', target, wanted, 0);
+    return target;
+end $$;
+
+-- Why `value` cannot be a value of `wanted`; null when it can.
+create or replace function config_problem(wanted text, value text) returns text
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select case
+        when value like '%${%' then null
+        when unit = 'port' and not (value ~ '^[0-9]{1,5}$' and value::integer between 1 and 65535)
+            then 'expected a port number from 1 to 65535'
+        when unit = 'count' and value !~ '^[0-9]{1,9}$' then 'expected a whole number'
+        when unit = 'seconds' and value !~ '^[0-9]+(\.[0-9]+)?$' then 'expected a number of seconds'
+        when unit = '0|1' and lower(value) not in ('0', '1', 'yes', 'no', 'true', 'false', 'on', 'off', '')
+            then 'expected 0 or 1'
+        when unit = 'address' and value !~ '^([0-9]{1,3}\.){3}[0-9]{1,3}$' then 'expected an IPv4 address'
+        when unit = 'path' and value = '' then 'expected a path'
+    end
+    from config_keys where key = wanted
+$$;
+
+-- Sets a configuration key for everybody or one tenant. A bad value is refused; a key that no program knows is kept
+-- with a warning, since other programs may.
+create or replace function config_set(wanted text, new_value text, tenant text default null) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
+    problem text := config_problem(wanted, new_value);
+begin
+    if problem is not null then
+        raise exception '% = %: %', wanted, new_value, problem using errcode = 'QV014';
+    end if;
+    if wanted like 'database.%' or wanted in ('nodename', 'path.run') then
+        raise exception '% is set in the configuration file of each node, not here', wanted using errcode = 'QV014';
+    end if;
+    if not exists (select from config_keys where key = wanted) then
+        raise warning 'no program of this version knows the key %', wanted
+            using hint = 'select key, meaning from config_keys;';
+    end if;
+    insert into configs (tenant_id, key, value) values (of_tenant, wanted, new_value)
+    on conflict (tenant_id, key) do update set value = excluded.value;
+    perform audit('update', 'config', null, wanted, of_tenant, jsonb_build_object('value', new_value));
+end $$;
+
+-- Back to the default.
+create or replace function config_reset(wanted text, tenant text default null) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
+begin
+    delete from configs c where c.tenant_id = of_tenant and c.key = wanted;
+    perform audit('delete', 'config', null, wanted, of_tenant);
+end $$;
+
+-- Sets the certificate chain and the key (PEM) that every L7R shows to its clients.
+create or replace function config_ssl(certificate text, private_key text) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    if certificate !~ '-----BEGIN CERTIFICATE-----' then
+        raise exception 'the certificate is not in PEM form' using errcode = 'QV014';
+    elsif private_key !~ '-----BEGIN [A-Z ]*PRIVATE KEY-----' then
+        raise exception 'the private key is not in PEM form' using errcode = 'QV014';
+    end if;
+    insert into ssl_configs (key, value) values ('l7r.ssl.cert', certificate), ('l7r.ssl.key', private_key)
+    on conflict (key) do update set value = excluded.value;
+    perform audit('update', 'config', null, 'l7r.ssl', -1);
+end $$;

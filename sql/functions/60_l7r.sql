@@ -1,0 +1,238 @@
+-- What l7r may do. Writes name the session they are about; when that session is no longer the VM's, nothing is done.
+
+-- A new L7R process of a node announces itself and learns who else is on record there.
+create or replace function l7r_start(
+    node_name text, node_boot uuid, node_pid integer, node_pid_start bigint,
+    out node integer, out address inet, out instance bigint
+)
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    select h.id, h.address into node, address from hosts h where h.name = node_name;
+    if node is null then
+        raise exception 'no host is named %', node_name using errcode = 'QV010', hint = 'select name from hosts;';
+    end if;
+    insert into l7r_instances (host_id, boot_id, pid, pid_start)
+    values (node, node_boot, node_pid, node_pid_start) returning id into instance;
+end $$;
+
+create or replace function l7r_instances_of(node integer)
+returns table (instance bigint, boot_id uuid, pid integer, pid_start bigint)
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select id, boot_id, pid, pid_start from l7r_instances where host_id = node and ended_at is null
+$$;
+
+-- Ends what instances left that are proven gone. Returns how many sessions that were.
+create or replace function l7r_gone(instances bigint[], reason text) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    ended integer;
+begin
+    update vm_runtimes set user_state = 'disconnected' where l7r_instance = any (instances);
+    with closed as (
+        update user_sessions set ended_at = now(), end_reason = reason
+        where l7r_instance = any (instances) and ended_at is null returning 1)
+    select count(*) into ended from closed;
+    update l7r_instances set ended_at = now() where id = any (instances) and ended_at is null;
+    return ended;
+end $$;
+
+create or replace function l7r_host(node integer, out state host_state, out blocked boolean)
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select state, blocked from host_runtimes where host_id = node
+$$;
+
+-- The account that a login of a tenant means, with what its password is checked against.
+create or replace function l7r_user(
+    wanted_login text, wanted_tenant text,
+    out user_id integer, out tenant_id integer, out login text, out password text, out blocked boolean
+)
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select u.id, t.id, u.login, u.password, u.blocked or t.blocked
+    from users u join tenants t on t.id = u.tenant_id
+    where u.login = wanted_login and t.name = wanted_tenant and t.id > 0
+$$;
+
+-- Replaces a password hash by a stronger one of the same password, unless it was changed meanwhile.
+create or replace function l7r_password_upgrade(account integer, was text, becomes text) returns boolean
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    update users set password = becomes where id = account and password = was;
+    return found;
+end $$;
+
+create or replace function l7r_vms(account integer, applications boolean)
+returns table (id integer, name text, state vm_state, blocked boolean, is_application boolean)
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select v.id, v.name, r.vm_state, r.blocked, o.is_application
+    from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
+    where v.user_id = account and o.is_application = applications
+    order by v.name
+$$;
+
+-- What the checks before a connection need. No row: no such VM.
+create or replace function l7r_vm(wanted integer, out owner integer, out blocked boolean, out state vm_state)
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select v.user_id, r.blocked, r.vm_state from vms v join vm_runtimes r on r.vm_id = v.id where v.id = wanted
+$$;
+
+-- Takes a VM for a client. When another session has it, that one is told to go and null is returned: ask again when
+-- the VM has changed. A session of an instance that has ended, or of a node whose lease has lapsed, is replaced.
+create or replace function l7r_acquire(
+    by_instance bigint, wanted integer, account integer, client inet, token text,
+    out session bigint, out host_address text, out properties jsonb
+)
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    me l7r_instances;
+    target vm_runtimes;
+begin
+    select * into me from l7r_instances where id = by_instance and ended_at is null;
+    if me.id is null then
+        raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
+    end if;
+    select * into target from vm_runtimes where vm_id = wanted for update;
+    if target.user_state <> 'disconnected' then
+        if exists (
+            select from l7r_instances i join host_runtimes h on h.host_id = i.host_id
+            where i.id = target.l7r_instance and i.ended_at is null
+                and (h.host_id = me.host_id or h.ok_ts
+                    > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
+        ) then
+            update vm_runtimes set user_cmd = 'abort' where vm_id = wanted and user_cmd is null;
+            return;
+        end if;
+        update user_sessions set ended_at = now(), end_reason = 'its router is gone'
+        where id = target.session_id and ended_at is null;
+        update vm_runtimes set user_state = 'disconnected' where vm_id = wanted;
+    end if;
+    insert into user_sessions (vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
+    select wanted, v.name, account, u.login, u.tenant_id, target.host_id, me.host_id, me.id, client
+    from vms v, users u where v.id = wanted and u.id = account
+    returning id into session;
+    update vm_runtimes
+    set user_state = 'connecting', session_id = session, l7r_host_id = me.host_id, l7r_instance = me.id,
+        real_user_id = account
+    where vm_id = wanted;
+    delete from user_tokens where vm_id = wanted and expiration < now();
+    insert into user_tokens (token, user_id, vm_id, expiration, multi_use)
+    values (l7r_acquire.token, account, wanted, now() + interval '24 hours', true);
+    select host(h.address) into host_address from hosts h where h.id = me.host_id;
+    properties := vm_effective_properties(wanted);
+end $$;
+
+-- Properties of OSF, image, owner and VM, the later overriding the earlier.
+create or replace function vm_effective_properties(vm integer) returns jsonb
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select coalesce(jsonb_object_agg(key, value order by rank), '{}')
+    from (
+        select l.key, p.value, p.rank
+        from (
+            select op.property_id, op.value, 1 from vms v join osf_properties op on op.osf_id = v.osf_id where v.id = vm
+            union all
+            select dp.property_id, dp.value, 2 from di_properties dp
+            where dp.di_id = coalesce((select current_di_id from vm_runtimes where vm_id = vm), di_for(vm))
+            union all
+            select up.property_id, up.value, 3 from vms v join user_properties up on up.user_id = v.user_id where v.id = vm
+            union all
+            select vp.property_id, vp.value, 4 from vm_properties vp where vp.vm_id = vm
+        ) p (property_id, value, rank)
+            join qvd_object_properties_list o on o.id = p.property_id
+            join properties_list l on l.id = o.property_id
+        order by rank
+    ) ranked
+$$;
+
+-- How the VM of a session stands. No row: the session has ended.
+create or replace function l7r_session(
+    wanted bigint,
+    out state vm_state, out commanded boolean, out aborted boolean, out placed boolean,
+    out address inet, out vma_port integer, out x_port integer, out secret bytea, out reason text
+)
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select r.vm_state, r.vm_cmd is not null, r.user_cmd is not null, r.host_id is not null,
+        r.vm_address, r.vm_vma_port, r.vm_x_port, s.secret, r.vm_reason
+    from user_sessions u join vm_runtimes r on r.vm_id = u.vm_id and r.session_id = u.id
+        left join vm_secrets s on s.vm_id = r.vm_id
+    where u.id = wanted
+$$;
+
+-- Asks for the VM of a session to be started, as an administrator would.
+create or replace function l7r_vm_start(wanted bigint) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    perform vm_start(r.vm_id) from vm_runtimes r where r.session_id = wanted;
+end $$;
+
+-- The VM of a session is told to stop, because its user asked.
+create or replace function l7r_vm_stop(vm integer, account integer) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
+end $$;
+
+-- The last check before bytes flow: false when the session was aborted or has ended.
+create or replace function l7r_connected(wanted bigint, way text) returns boolean
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    on_host integer;
+begin
+    update vm_runtimes set user_state = 'connected'
+    where session_id = wanted and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
+    returning host_id into on_host;
+    if not found then
+        return false;
+    end if;
+    update user_sessions set connected_at = now(), tunnel = way, host_id = on_host where id = wanted;
+    return true;
+end $$;
+
+-- The sessions of an instance that must end.
+create or replace function l7r_aborted(by_instance bigint) returns setof bigint
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select r.session_id from vm_runtimes r
+    where r.user_cmd is not null and r.l7r_instance = by_instance
+        and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance)
+$$;
+
+-- A session is over. Whoever has the VM by now keeps it.
+create or replace function l7r_end(wanted bigint, reason text, up bigint, down bigint) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    update vm_runtimes set user_state = 'disconnected' where session_id = wanted;
+    update user_sessions set ended_at = now(), end_reason = reason, bytes_up = up, bytes_down = down
+    where id = wanted and ended_at is null;
+end $$;
+
+-- Why a session of an account ended; null while it lasts or when it is another's.
+create or replace function l7r_session_end(wanted bigint, account integer) returns text
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select end_reason from user_sessions where id = wanted and user_id = account
+$$;
+
+-- Bytes of sessions that go on, added up in memory and written now and then.
+create or replace function l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    update user_sessions s set bytes_up = t.up, bytes_down = t.down
+    from unnest(sessions, ups, downs) t (id, up, down) where s.id = t.id and s.ended_at is null;
+end $$;
+
+-- Adds to the counters of a node.
+create or replace function l7r_count(
+    node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint
+) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    update host_counters set http_requests = http_requests + requests, auth_attempts = auth_attempts + attempts,
+        auth_ok = auth_ok + ok, nx_attempts = nx_attempts + nx_tries, nx_ok = nx_ok + nx_done,
+        short_sessions = short_sessions + shorts
+    where host_id = node;
+end $$;
+
+-- Certificate and key for every L7R.
+create or replace function l7r_ssl() returns table (key text, value text)
+language sql stable security definer set search_path = qvd, pg_temp as $$
+    select key, value from ssl_configs
+$$;

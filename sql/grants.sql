@@ -1,0 +1,63 @@
+-- The roles and the least they need. Applied last, over everything the other files made.
+
+do $$
+declare
+    wanted text;
+begin
+    foreach wanted in array array['qvd_node', 'qvd_l7r', 'qvd_admin', 'qvd_readonly'] loop
+        if not exists (select from pg_roles where rolname = wanted) then
+            begin
+                execute format('create role %I login', wanted);
+            exception when duplicate_object or unique_violation then
+                null; -- another database of this server was being set up at the same moment
+            end;
+        end if;
+    end loop;
+    execute format('alter database %I set search_path = qvd, public', current_database());
+    execute format('revoke all on database %I from public', current_database());
+    execute format('grant connect on database %I to qvd_node, qvd_l7r, qvd_admin, qvd_readonly', current_database());
+end $$;
+
+revoke all on schema qvd from public;
+grant usage on schema qvd to qvd_node, qvd_l7r, qvd_admin, qvd_readonly;
+revoke all on all tables in schema qvd from public, qvd_node, qvd_l7r, qvd_admin, qvd_readonly;
+revoke all on all sequences in schema qvd from public, qvd_node, qvd_l7r, qvd_admin, qvd_readonly;
+revoke all on all functions in schema qvd from public, qvd_node, qvd_l7r, qvd_admin, qvd_readonly;
+
+-- The daemons read configuration and call their functions, nothing else.
+grant select on versions, configs to qvd_node, qvd_l7r;
+grant execute on function
+    node_start, node_state, node_lease, node_claim, node_vms, node_vm_state, beat_try, wake
+    to qvd_node;
+grant execute on function
+    l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_vms, l7r_vm, l7r_acquire,
+    l7r_session, l7r_vm_start, l7r_vm_stop, l7r_connected, l7r_aborted, l7r_end, l7r_session_end, l7r_traffic,
+    l7r_count, l7r_ssl
+    to qvd_l7r;
+
+-- Nobody reads what could be used to become somebody: password hashes, tokens, keys, the VMs' secrets.
+grant select on
+    versions, tenants, hosts, host_runtimes, host_counters, osfs, dis, di_runtimes, di_tags, vms, vm_runtimes,
+    vm_counters, l7r_instances, user_sessions, properties_list, qvd_object_properties_list, user_properties,
+    vm_properties, host_properties, osf_properties, di_properties, configs, config_keys, log, beat,
+    vm_list, host_list, session_list, user_list, di_list
+    to qvd_readonly, qvd_admin;
+grant select (id, tenant_id, login, blocked, description, language) on users to qvd_readonly, qvd_admin;
+grant execute on function config_get, vm_id(text), vm_name, user_id, osf_id, tenant_id, name_and_tenant,
+    vm_effective_properties, di_for, vm_address_free, vm_transition_allowed, vm_command_allowed,
+    user_transition_allowed, host_transition_allowed
+    to qvd_readonly, qvd_admin;
+
+grant insert, delete on tenants, users, hosts, osfs, dis, di_tags, vms, properties_list, qvd_object_properties_list,
+    user_properties, vm_properties, host_properties, osf_properties, di_properties, configs to qvd_admin;
+grant update on tenants, users, hosts, osfs, dis, di_tags, vms, properties_list, qvd_object_properties_list,
+    user_properties, vm_properties, host_properties, osf_properties, di_properties, configs to qvd_admin;
+grant update (blocked, vm_cmd, user_cmd, vm_expiration_soft, vm_expiration_hard) on vm_runtimes to qvd_admin;
+grant update (blocked, cmd) on host_runtimes to qvd_admin;
+grant insert, update, delete on ssl_configs to qvd_admin;
+grant usage on all sequences in schema qvd to qvd_admin;
+grant execute on function
+    tenant_create, user_create, user_password, host_create, osf_create, di_create, vm_create, place, place_default,
+    vm_start(integer), vm_start(text), vm_stop(integer), vm_stop(text), vm_disconnect(integer), vm_disconnect(text),
+    vm_block, user_block, host_block, config_set, config_reset, config_problem, config_ssl, password_hash, wake
+    to qvd_admin;

@@ -1,0 +1,109 @@
+//! `qvd node`, `qvd hkd`, `qvd l7r`: the processes of a node.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    events, hkd, l7r,
+    model::config::{Config, keys},
+    node::{self, Process},
+};
+
+use super::settings::ConfigFile;
+
+#[derive(Args)]
+pub struct Daemon {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+#[derive(Args)]
+pub struct Status {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Runs every process of the node until it is told to end.
+pub async fn node(arguments: Daemon) -> anyhow::Result<()> {
+    let config = arguments.file.read_node()?;
+    let stop = until_told_to_end()?;
+    tokio::spawn(node::lifeline(stop.clone()));
+    node::run(processes(&config, &arguments.file.config)?, stop).await?;
+    Ok(())
+}
+
+/// Runs hkd.
+pub async fn hkd(arguments: Daemon) -> anyhow::Result<()> {
+    let config = arguments.file.read_node()?;
+    let stop = until_told_to_end()?;
+    tokio::spawn(node::lifeline(stop.clone()));
+    hkd::run(config, hkd::hypervisor_for, stop).await.context("hkd ends")
+}
+
+/// Runs l7r.
+pub async fn l7r(arguments: Daemon) -> anyhow::Result<()> {
+    let config = arguments.file.read_node()?;
+    let stop = until_told_to_end()?;
+    tokio::spawn(node::lifeline(stop.clone()));
+    l7r::run(config, stop).await.context("l7r ends")
+}
+
+/// Prints the counters of the node's event plane.
+pub async fn status(arguments: Status) -> anyhow::Result<()> {
+    let relay = arguments.file.read()?.get(&keys::PATH_RUN).join("relay.sock");
+    let status = events::status(&relay)
+        .await
+        .with_context(|| format!("hkd does not answer on {}; is this node running?", relay.display()))?;
+    println!("{status}");
+    Ok(())
+}
+
+/// The processes of a node with this configuration.
+pub fn processes(config: &Config, file: &Path) -> anyhow::Result<Vec<Process>> {
+    let own = std::env::current_exe().context("this program cannot find itself")?;
+    let file = file.canonicalize().with_context(|| format!("{} cannot be found", file.display()))?;
+    let daemon = |name: &'static str| Process {
+        name,
+        program: own.clone(),
+        arguments: vec![name.to_owned(), "--config".to_owned(), file.display().to_string()],
+    };
+    let keeper = Process {
+        name: "keeper",
+        program: bin_directory(config, &own).join("qvd-keeper"),
+        arguments: vec![
+            "keeper".to_owned(),
+            "--hosts-dir".to_owned(),
+            config.get(&keys::PATH_STORAGE_HOSTS).display().to_string(),
+            "--name".to_owned(),
+            config.get(&keys::NODENAME),
+            "--interval".to_owned(),
+            config.get(&keys::HKD_LEASE_RENEW).as_secs_f64().to_string(),
+        ],
+    };
+    Ok(vec![keeper, daemon("hkd"), daemon("l7r")])
+}
+
+fn bin_directory(config: &Config, own: &Path) -> PathBuf {
+    let configured = config.get(&keys::PATH_QVD_BIN);
+    if configured.is_empty() { own.parent().unwrap_or(Path::new("/")).to_owned() } else { configured.into() }
+}
+
+/// Cancelled by SIGTERM or SIGINT.
+pub fn until_told_to_end() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(stop)
+}

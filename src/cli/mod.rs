@@ -1,0 +1,94 @@
+//! The `qvd` command line: what people and service managers type. Each command is a file that parses its arguments
+//! and calls the room that does the work; nothing is decided here.
+
+mod admin;
+mod config;
+mod daemons;
+mod db;
+mod settings;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::client;
+
+/// Virtual Linux desktops: nodes, routers, clients and their administration.
+#[derive(Parser)]
+#[command(name = "qvd", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Connect to a desktop
+    Client(Box<client::ClientArgs>),
+    /// Run a node: keeper, hkd and l7r, each restarted when it dies
+    Node(daemons::Daemon),
+    /// Run the house keeping daemon alone
+    Hkd(daemons::Daemon),
+    /// Run the router alone
+    L7r(daemons::Daemon),
+    /// Print the counters of this node's event plane as JSON
+    Status(daemons::Status),
+    /// Look at the cluster
+    #[command(subcommand)]
+    Admin(admin::Command),
+    /// Prepare the database and see how it stands
+    #[command(subcommand)]
+    Db(db::Command),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Parses the command line and runs it. Errors are printed with their causes.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("qvd: the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(run(arguments.command));
+    // A blocking task that never ends (a read of a terminal) must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("qvd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Client(arguments) => return Ok(client::run(*arguments).await),
+        Command::Node(arguments) => daemons::node(arguments).await?,
+        Command::Hkd(arguments) => daemons::hkd(arguments).await?,
+        Command::L7r(arguments) => daemons::l7r(arguments).await?,
+        Command::Status(arguments) => daemons::status(arguments).await?,
+        Command::Admin(command) => admin::run(command).await?,
+        Command::Db(command) => db::run(command).await?,
+        Command::Config(command) => config::run(command)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `QVD_LOG` chooses what is logged (default `info`), `QVD_LOG_FORMAT=json` how.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("QVD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var("QVD_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        builder.json().init();
+    } else {
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
+    }
+}

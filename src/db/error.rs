@@ -1,0 +1,98 @@
+//! Why a call of the database failed, sorted by what the caller can do about it.
+
+use deadpool_postgres::PoolError;
+use thiserror::Error;
+use tokio_postgres::error::SqlState;
+
+/// A failed call.
+#[derive(Debug, Error)]
+pub enum DbError {
+    /// The server cannot be reached or the connection broke; the same call may work later.
+    #[error("the database cannot be reached")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Every connection of the pool stayed busy.
+    #[error("no database connection became free in time")]
+    Busy,
+    /// The connection cannot be set up as configured.
+    #[error("the connection to the database is not configured right: {0}")]
+    Setup(String),
+    /// Another process has taken over the node or the instance that the caller speaks for.
+    #[error("{0}")]
+    Revoked(String),
+    /// The rules of the schema refuse; the sentence is meant for people.
+    #[error("{message}{}", .hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    Refused {
+        /// SQLSTATE of class `QV`.
+        code: String,
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The statement failed for a reason that nobody planned for.
+    #[error("the database refused a statement: {message}")]
+    Statement {
+        /// The server's message.
+        message: String,
+        /// The whole error.
+        #[source]
+        source: tokio_postgres::Error,
+    },
+    /// An answer does not have the shape that this version expects.
+    #[error("the database gave an unexpected answer: {0}")]
+    Shape(String),
+}
+
+impl DbError {
+    /// Whether the same call may succeed when it is repeated.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Busy => true,
+            Self::Statement { source, .. } => source.code().is_some_and(|code| {
+                *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED
+            }),
+            _ => false,
+        }
+    }
+
+    /// Whether the database refused by one of its own rules with this SQLSTATE.
+    pub fn is(&self, state: &str) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == state)
+    }
+}
+
+impl From<tokio_postgres::Error> for DbError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(server) = error.as_db_error() else {
+            return Self::Unreachable(Box::new(error));
+        };
+        let code = server.code().clone();
+        let message = server.message().to_owned();
+        let gone = [
+            SqlState::ADMIN_SHUTDOWN,
+            SqlState::CRASH_SHUTDOWN,
+            SqlState::CANNOT_CONNECT_NOW,
+            SqlState::TOO_MANY_CONNECTIONS,
+            SqlState::READ_ONLY_SQL_TRANSACTION,
+        ];
+        if code.code() == "QV001" {
+            Self::Revoked(message)
+        } else if code.code().starts_with("QV") {
+            Self::Refused { code: code.code().to_owned(), message, hint: server.hint().map(str::to_owned) }
+        } else if gone.contains(&code) {
+            Self::Unreachable(Box::new(error))
+        } else {
+            Self::Statement { message, source: error }
+        }
+    }
+}
+
+impl From<PoolError> for DbError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error.into(),
+            PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => Self::Busy,
+            other => Self::Unreachable(Box::new(other)),
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! What l7r asks of the database (`sql/functions/60_l7r.sql`).
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::model::{HostId, HostState, InstanceId, SessionId, TenantId, UserId, VmId, VmSecret, VmState};
+
+use super::{Database, DbError, node::word};
+
+/// An L7R process that has announced itself.
+#[derive(Clone, Debug)]
+pub struct Started {
+    /// Its node.
+    pub host: HostId,
+    /// Address of its node in the VM network.
+    pub address: IpAddr,
+    /// This run.
+    pub instance: InstanceId,
+}
+
+/// Another run of L7R on record for a node.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// The run.
+    pub instance: InstanceId,
+    /// Kernel it ran under.
+    pub boot_id: String,
+    /// Its process.
+    pub pid: i32,
+    /// Start time of that process in ticks since boot.
+    pub pid_start: i64,
+}
+
+/// Whether a node serves users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostStatus {
+    /// Its state.
+    pub state: HostState,
+    /// An administrator took it out of service.
+    pub blocked: bool,
+}
+
+/// The account behind a login.
+#[derive(Clone)]
+pub struct Account {
+    /// The user.
+    pub user: UserId,
+    /// The user's tenant.
+    pub tenant: TenantId,
+    /// The login as stored.
+    pub login: String,
+    /// What a password is checked against; `None`: no password opens this account here.
+    pub password: Option<String>,
+    /// The user or the tenant is blocked.
+    pub blocked: bool,
+}
+
+/// A VM as its user sees it in the list.
+#[derive(Clone, Debug)]
+pub struct ListedVm {
+    /// The VM.
+    pub vm: VmId,
+    /// Its name.
+    pub name: String,
+    /// Its state.
+    pub state: VmState,
+    /// Offline for maintenance.
+    pub blocked: bool,
+    /// Made from an OSF of applications.
+    pub is_application: bool,
+}
+
+/// What is checked before a VM is touched.
+#[derive(Clone, Copy, Debug)]
+pub struct VmCheck {
+    /// Whose it is.
+    pub owner: UserId,
+    /// Offline for maintenance.
+    pub blocked: bool,
+    /// Its state.
+    pub state: VmState,
+}
+
+/// A VM that now belongs to a session of ours.
+#[derive(Clone, Debug)]
+pub struct Acquired {
+    /// The session.
+    pub session: SessionId,
+    /// Address of this node, for the agent.
+    pub host_address: String,
+    /// Properties for the agent, overridden in the order of classic QVD.
+    pub properties: Vec<(String, String)>,
+}
+
+/// How the VM of a session stands.
+#[derive(Clone, Debug)]
+pub struct SessionVm {
+    /// Its state.
+    pub state: VmState,
+    /// A command waits to be taken.
+    pub commanded: bool,
+    /// Somebody wants this session to end.
+    pub aborted: bool,
+    /// It has a node.
+    pub placed: bool,
+    /// Where its agent listens.
+    pub vma: Option<SocketAddr>,
+    /// Where nxagent listens.
+    pub x: Option<SocketAddr>,
+    /// Shared with its agent.
+    pub secret: Option<VmSecret>,
+    /// Why its last run ended, if it did.
+    pub reason: Option<String>,
+}
+
+impl Database {
+    /// Announces this process as an L7R of the node.
+    pub async fn l7r_start(&self, node: &str, boot_id: &str, pid: i32, pid_start: i64) -> Result<Started, DbError> {
+        let connection = self.connection().await?;
+        let row = connection
+            .query_one(
+                "select node, address, instance from l7r_start($1, $2::text::uuid, $3, $4)",
+                &[&node, &boot_id, &pid, &pid_start],
+            )
+            .await?;
+        Ok(Started { host: HostId(row.get(0)), address: row.get(1), instance: InstanceId(row.get(2)) })
+    }
+
+    /// The runs on record for a node that have not ended.
+    pub async fn l7r_instances(&self, host: HostId) -> Result<Vec<Instance>, DbError> {
+        let connection = self.connection().await?;
+        let rows = connection
+            .query("select instance, boot_id::text, pid, pid_start from l7r_instances_of($1)", &[&host.0])
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| Instance {
+                instance: InstanceId(row.get(0)),
+                boot_id: row.get(1),
+                pid: row.get(2),
+                pid_start: row.get(3),
+            })
+            .collect())
+    }
+
+    /// Ends instances that are proven gone, with all their sessions. Returns the number of sessions.
+    pub async fn l7r_gone(&self, instances: &[InstanceId], reason: &str) -> Result<i32, DbError> {
+        let ids: Vec<i64> = instances.iter().map(|instance| instance.0).collect();
+        let connection = self.connection().await?;
+        Ok(connection.query_one("select l7r_gone($1, $2)", &[&ids, &reason]).await?.get(0))
+    }
+
+    /// Whether the node serves users; `None` when it is no longer on record.
+    pub async fn l7r_host(&self, host: HostId) -> Result<Option<HostStatus>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select state::text, blocked from l7r_host($1)").await?;
+        let row = connection.query_one(&statement, &[&host.0]).await?;
+        let state: Option<&str> = row.get(0);
+        state.map(|state| Ok(HostStatus { state: word(state)?, blocked: row.get(1) })).transpose()
+    }
+
+    /// The account of a login in a tenant, both normalised.
+    pub async fn l7r_user(&self, login: &str, tenant: &str) -> Result<Option<Account>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached("select user_id, tenant_id, login, password, blocked from l7r_user($1, $2)")
+            .await?;
+        let row = connection.query_one(&statement, &[&login, &tenant]).await?;
+        let user: Option<i32> = row.get(0);
+        Ok(user.map(|user| Account {
+            user: UserId(user),
+            tenant: TenantId(row.get(1)),
+            login: row.get(2),
+            password: row.get(3),
+            blocked: row.get(4),
+        }))
+    }
+
+    /// Stores a stronger hash of the same password, unless the password was changed meanwhile.
+    pub async fn l7r_password_upgrade(&self, user: UserId, was: &str, becomes: &str) -> Result<bool, DbError> {
+        let connection = self.connection().await?;
+        Ok(connection.query_one("select l7r_password_upgrade($1, $2, $3)", &[&user.0, &was, &becomes]).await?.get(0))
+    }
+
+    /// The user's desktops, or applications.
+    pub async fn l7r_vms(&self, user: UserId, applications: bool) -> Result<Vec<ListedVm>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached("select id, name, state::text, blocked, is_application from l7r_vms($1, $2)")
+            .await?;
+        let rows = connection.query(&statement, &[&user.0, &applications]).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(ListedVm {
+                    vm: VmId(row.get(0)),
+                    name: row.get(1),
+                    state: word(row.get(2))?,
+                    blocked: row.get(3),
+                    is_application: row.get(4),
+                })
+            })
+            .collect()
+    }
+
+    /// Owner and state of a VM; `None` when there is no such VM.
+    pub async fn l7r_vm(&self, vm: VmId) -> Result<Option<VmCheck>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select owner, blocked, state::text from l7r_vm($1)").await?;
+        let row = connection.query_one(&statement, &[&vm.0]).await?;
+        let owner: Option<i32> = row.get(0);
+        owner
+            .map(|owner| Ok(VmCheck { owner: UserId(owner), blocked: row.get(1), state: word(row.get(2))? }))
+            .transpose()
+    }
+
+    /// Takes a VM for a client. `None`: another session has it and was told to go.
+    pub async fn l7r_acquire(
+        &self,
+        instance: InstanceId,
+        vm: VmId,
+        user: UserId,
+        client: IpAddr,
+        token: &str,
+    ) -> Result<Option<Acquired>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached("select session, host_address, properties from l7r_acquire($1, $2, $3, $4, $5)")
+            .await?;
+        let row = connection.query_one(&statement, &[&instance.0, &vm.0, &user.0, &client, &token]).await?;
+        let session: Option<i64> = row.get(0);
+        let Some(session) = session else { return Ok(None) };
+        let properties: serde_json::Value = row.get(2);
+        let properties = properties.as_object().into_iter().flatten();
+        Ok(Some(Acquired {
+            session: SessionId(session),
+            host_address: row.get(1),
+            properties: properties.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
+        }))
+    }
+
+    /// How the VM of a session stands; `None` when the session has ended.
+    pub async fn l7r_session(&self, session: SessionId) -> Result<Option<SessionVm>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached(
+                "select state::text, commanded, aborted, placed, address, vma_port, x_port, secret, reason \
+                 from l7r_session($1)",
+            )
+            .await?;
+        let row = connection.query_one(&statement, &[&session.0]).await?;
+        let state: Option<&str> = row.get(0);
+        let Some(state) = state else { return Ok(None) };
+        let address: Option<IpAddr> = row.get(4);
+        let at = |port: Option<i32>| {
+            Some(SocketAddr::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), u16::try_from(port?).ok()?))
+                .filter(|_| address.is_some())
+        };
+        let secret: Option<Vec<u8>> = row.get(7);
+        Ok(Some(SessionVm {
+            state: word(state)?,
+            commanded: row.get(1),
+            aborted: row.get(2),
+            placed: row.get(3),
+            vma: at(row.get(5)),
+            x: at(row.get(6)),
+            secret: secret.and_then(|bytes| Some(VmSecret::new(bytes.try_into().ok()?))),
+            reason: row.get(8),
+        }))
+    }
+
+    /// Asks for the VM of a session to be started, placing it first.
+    pub async fn l7r_vm_start(&self, session: SessionId) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        connection.execute("select l7r_vm_start($1)", &[&session.0]).await?;
+        Ok(())
+    }
+
+    /// Asks for a VM to be stopped in the name of its owner.
+    pub async fn l7r_vm_stop(&self, vm: VmId, owner: UserId) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        connection.execute("select l7r_vm_stop($1, $2)", &[&vm.0, &owner.0]).await?;
+        Ok(())
+    }
+
+    /// The last check before bytes flow: false when the session was aborted, has ended, or its VM no longer runs.
+    pub async fn l7r_connected(&self, session: SessionId, way: &str) -> Result<bool, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select l7r_connected($1, $2)").await?;
+        Ok(connection.query_one(&statement, &[&session.0, &way]).await?.get(0))
+    }
+
+    /// The sessions of an instance that must end.
+    pub async fn l7r_aborted(&self, instance: InstanceId) -> Result<Vec<SessionId>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select l7r_aborted($1)").await?;
+        let rows = connection.query(&statement, &[&instance.0]).await?;
+        Ok(rows.iter().map(|row| SessionId(row.get(0))).collect())
+    }
+
+    /// A session is over.
+    pub async fn l7r_end(&self, session: SessionId, reason: &str, up: u64, down: u64) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select l7r_end($1, $2, $3, $4)").await?;
+        connection.execute(&statement, &[&session.0, &reason, &(up as i64), &(down as i64)]).await?;
+        Ok(())
+    }
+
+    /// Why a session of this user ended; `None` while it lasts or when it is somebody else's.
+    pub async fn l7r_session_end(&self, session: SessionId, user: UserId) -> Result<Option<String>, DbError> {
+        let connection = self.connection().await?;
+        Ok(connection.query_one("select l7r_session_end($1, $2)", &[&session.0, &user.0]).await?.get(0))
+    }
+
+    /// Writes the bytes moved so far by sessions that go on: (session, up, down).
+    pub async fn l7r_traffic(&self, sessions: &[(SessionId, u64, u64)]) -> Result<(), DbError> {
+        let ids: Vec<i64> = sessions.iter().map(|(session, ..)| session.0).collect();
+        let ups: Vec<i64> = sessions.iter().map(|(_, up, _)| *up as i64).collect();
+        let downs: Vec<i64> = sessions.iter().map(|(.., down)| *down as i64).collect();
+        let connection = self.connection().await?;
+        connection.execute("select l7r_traffic($1, $2, $3)", &[&ids, &ups, &downs]).await?;
+        Ok(())
+    }
+
+    /// Adds to the counters of a node, in the order of the columns of `host_counters`.
+    pub async fn l7r_count(&self, host: HostId, added: [u64; 6]) -> Result<(), DbError> {
+        let [requests, attempts, ok, tries, done, shorts] = added.map(|count| count as i64);
+        let connection = self.connection().await?;
+        connection
+            .execute(
+                "select l7r_count($1, $2, $3, $4, $5, $6, $7)",
+                &[&host.0, &requests, &attempts, &ok, &tries, &done, &shorts],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Certificate chain and key (PEM) from the database, when both are there.
+    pub async fn l7r_certificate(&self) -> Result<Option<(String, String)>, DbError> {
+        let connection = self.connection().await?;
+        let rows = connection.query("select key, value from l7r_ssl()", &[]).await?;
+        let value =
+            |wanted: &str| rows.iter().find(|row| row.get::<_, &str>(0) == wanted).map(|row| row.get::<_, String>(1));
+        Ok(value("l7r.ssl.cert").zip(value("l7r.ssl.key")))
+    }
+}

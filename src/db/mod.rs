@@ -1,0 +1,89 @@
+//! The database as the daemons and tools see it: a pool, the migration runner, and one file of typed calls for each
+//! group of functions in `sql/`. No other room holds SQL.
+//!
+//! A refusal by the database's own rules (SQLSTATE class `QV`) is an error of its own kind, because its sentence is
+//! meant for people. What a refusal means for the caller is not decided here.
+
+mod admin;
+mod connect;
+mod error;
+mod l7r;
+mod listen;
+mod migrate;
+mod node;
+
+pub use admin::{AdminError, Table};
+pub use connect::{Connector, Role};
+pub use error::DbError;
+pub use l7r::{Account, Acquired, HostStatus, Instance, ListedVm, SessionVm, Started, VmCheck};
+pub use listen::{Listen, Listener, Notification};
+pub use migrate::{MigrateError, Migration, Status};
+pub use node::{Claim, Life, NodeVm};
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+
+/// A pool of connections that speak with the rights of one role.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+}
+
+impl Database {
+    /// Makes the pool; connections are opened when they are needed, so this does not fail while the server is down.
+    pub fn new(connector: &Connector, size: usize) -> Result<Self, DbError> {
+        let manager = Manager::from_config(
+            connector.postgres(),
+            connector.tls()?,
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let limit = Some(connector.connect_timeout());
+        let pool = Pool::builder(manager)
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(limit)
+            .create_timeout(limit)
+            .build()
+            .map_err(|error| DbError::Setup(error.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    /// Waits until the database answers or `limit` has passed.
+    pub async fn reachable(&self, limit: Duration) -> Result<(), DbError> {
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            match self.connection().await {
+                Ok(_) => return Ok(()),
+                Err(error) if tokio::time::Instant::now() >= deadline => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<Object, DbError> {
+        Ok(self.pool.get().await?)
+    }
+
+    /// Whether the schema is that of this version; otherwise its version, or why it is not known, and ours.
+    pub async fn schema_is_ours(&self) -> Result<(), (Result<String, DbError>, i32)> {
+        let known = migrate::newest();
+        let found = async {
+            let connection = self.connection().await?;
+            let row = connection.query_opt("select version from versions where component = 'schema'", &[]).await?;
+            Ok(row.map(|row| row.get::<_, String>(0)).unwrap_or_default())
+        };
+        match found.await {
+            Ok(found) if found == known.to_string() => Ok(()),
+            other => Err((other, known)),
+        }
+    }
+
+    /// Rows of `configs` that apply to every tenant.
+    pub async fn config_rows(&self) -> Result<Vec<(String, String)>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select key, value from configs where tenant_id = -1").await?;
+        let rows = connection.query(&statement, &[]).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+}

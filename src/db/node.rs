@@ -1,0 +1,183 @@
+//! What hkd asks of the database (`sql/functions/50_node.sql`).
+
+use std::{net::IpAddr, time::Duration};
+
+use tokio_postgres::Row;
+
+use crate::model::{
+    DiId, Epoch, HostId, HostState, OsfId, TenantId, UserId, VmCommand, VmId, VmSecret, VmSpec, VmState,
+};
+
+use super::{Database, DbError};
+
+/// A node's present life: who it is and under which epoch it may write.
+#[derive(Clone, Debug)]
+pub struct Life {
+    /// The node.
+    pub host: HostId,
+    /// Its address in the VM network.
+    pub address: IpAddr,
+    /// Named in every write.
+    pub epoch: Epoch,
+    /// Its state when it was asked.
+    pub state: HostState,
+    /// VMs that were on record here and cannot live, since the machine was booted anew.
+    pub released: Vec<VmId>,
+}
+
+/// A VM on record for a node.
+#[derive(Clone, Debug)]
+pub struct NodeVm {
+    /// The VM.
+    pub vm: VmId,
+    /// Its published state.
+    pub state: VmState,
+    /// What it is made of; `None` when its OSF has no image for its tag.
+    pub spec: Option<VmSpec>,
+    /// The tag that chose the image.
+    pub tag: String,
+}
+
+/// A command that was taken and must now be carried out.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// What to do.
+    pub command: VmCommand,
+    /// With which VM.
+    pub vm: NodeVm,
+}
+
+const NODE_VM: &str = "vm_id, name, tenant_id, user_id, login, osf_id, memory, user_storage_size, di_id, di_path, \
+     di_tag, ip, secret, vm_state::text";
+
+impl Database {
+    /// Begins or continues the life of the node named `name`.
+    pub async fn node_start(&self, name: &str, boot_id: &str, pid: u32) -> Result<Life, DbError> {
+        let connection = self.connection().await?;
+        let row = connection
+            .query_one(
+                "select node, address, node_epoch, state::text, released from node_start($1, $2::text::uuid, $3)",
+                &[&name, &boot_id, &(pid as i32)],
+            )
+            .await?;
+        let released: Vec<i32> = row.get(4);
+        Ok(Life {
+            host: HostId(row.get(0)),
+            address: row.get(1),
+            epoch: row.get(2),
+            state: word(row.get(3))?,
+            released: released.into_iter().map(VmId).collect(),
+        })
+    }
+
+    /// Publishes the state of the node.
+    pub async fn node_state(&self, host: HostId, epoch: Epoch, state: HostState) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select node_state($1, $2, $3::text::host_state)").await?;
+        connection.execute(&statement, &[&host.0, &epoch, &state.as_str()]).await?;
+        Ok(())
+    }
+
+    /// Renews the lease. `ram` is in MB, `cpu` in bogomips; `degraded` says why notifications are not relied upon.
+    pub async fn node_lease(
+        &self,
+        host: HostId,
+        epoch: Epoch,
+        ram: f32,
+        cpu: f32,
+        degraded: Option<&str>,
+    ) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select node_lease($1, $2, $3, $4, $5)").await?;
+        connection.execute(&statement, &[&host.0, &epoch, &ram, &cpu, &degraded]).await?;
+        Ok(())
+    }
+
+    /// Takes every command that waits for the node.
+    pub async fn node_claim(&self, host: HostId, epoch: Epoch) -> Result<Vec<Claim>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached(&format!(
+                "select {NODE_VM}, command::text from (select command, (vm).* from node_claim($1, $2)) claimed"
+            ))
+            .await?;
+        let rows = connection.query(&statement, &[&host.0, &epoch]).await?;
+        rows.iter().map(|row| Ok(Claim { command: word(row.get(14))?, vm: node_vm(row)? })).collect()
+    }
+
+    /// The VMs that are on record for the node and not stopped.
+    pub async fn node_vms(&self, host: HostId, epoch: Epoch) -> Result<Vec<NodeVm>, DbError> {
+        let connection = self.connection().await?;
+        let rows = connection.query(&format!("select {NODE_VM} from node_vms($1, $2)"), &[&host.0, &epoch]).await?;
+        rows.iter().map(node_vm).collect()
+    }
+
+    /// Publishes the state of a VM if it is still in one of the states `expected`. Says whether it was.
+    pub async fn node_vm_state(
+        &self,
+        (host, epoch): (HostId, Epoch),
+        vm: VmId,
+        expected: &[VmState],
+        becomes: VmState,
+        reason: Option<&str>,
+    ) -> Result<bool, DbError> {
+        let expected: Vec<&str> = expected.iter().map(|state| state.as_str()).collect();
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached("select node_vm_state($1, $2, $3, $4::text[]::vm_state[], $5::text::vm_state, $6)")
+            .await?;
+        let row =
+            connection.query_one(&statement, &[&host.0, &epoch, &vm.0, &expected, &becomes.as_str(), &reason]).await?;
+        Ok(row.get(0))
+    }
+
+    /// Beats for the cluster if the last beat is older than `age`. Says whether this was the one.
+    pub async fn beat_try(&self, age: Duration) -> Result<bool, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select beat_try($1 * interval '1 second')").await?;
+        Ok(connection.query_one(&statement, &[&age.as_secs_f64()]).await?.get(0))
+    }
+
+    /// Notifies the node itself, to learn whether its own listener hears.
+    pub async fn echo(&self, host: HostId) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select wake('qvd_host_' || $1::int, 'echo', $1)").await?;
+        connection.execute(&statement, &[&host.0]).await?;
+        Ok(())
+    }
+}
+
+fn node_vm(row: &Row) -> Result<NodeVm, DbError> {
+    let vm = VmId(row.get(0));
+    let shape = |what: &str| DbError::Shape(format!("VM {vm}: {what}"));
+    let di: Option<i32> = row.get(8);
+    let spec = match di {
+        None => None,
+        Some(di) => {
+            let IpAddr::V4(address) = row.get(11) else { return Err(shape("its address is not IPv4")) };
+            let secret: Option<Vec<u8>> = row.get(12);
+            let secret =
+                secret.map(<[u8; 32]>::try_from).transpose().map_err(|_| shape("its secret is not 32 bytes"))?;
+            Some(VmSpec {
+                vm,
+                name: row.get(1),
+                tenant: TenantId(row.get(2)),
+                user: UserId(row.get(3)),
+                login: row.get(4),
+                osf: OsfId(row.get(5)),
+                memory_mb: u32::try_from(row.get::<_, i32>(6)).map_err(|_| shape("its memory is negative"))?,
+                user_storage_mb: u32::try_from(row.get::<_, i32>(7)).map_err(|_| shape("its home is negative"))?,
+                di: DiId(di),
+                di_path: row.get(9),
+                address,
+                secret: secret.map(VmSecret::new),
+            })
+        }
+    };
+    Ok(NodeVm { vm, state: word(row.get(13))?, spec, tag: row.get(10) })
+}
+
+/// A word of the database as the type that stands for it.
+pub(super) fn word<T: std::str::FromStr<Err = crate::model::UnknownWord>>(text: &str) -> Result<T, DbError> {
+    text.parse().map_err(|error: crate::model::UnknownWord| DbError::Shape(error.to_string()))
+}

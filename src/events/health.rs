@@ -1,0 +1,285 @@
+//! Whether wake-ups can be relied upon, as a pure state machine.
+//!
+//! ```text
+//!            lost connection, missed beat, unannounced work
+//!   healthy ───────────────────────────────────────────────► troubled
+//!      ▲                                                        │
+//!      └── a beat is heard, and no work came unannounced ───────┘
+//!          for a relaxed interval
+//! ```
+//!
+//! A node that misses a beat notifies itself once (*echo*): if it hears that, the connection is good and the beat is
+//! what failed; if not, its connection is dead and is replaced. Work that a poll found and that nothing announced
+//! within `GRACE` means that notifications are swallowed on the way although the connection looks well.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// How long a notification may come after the poll that found its work.
+const GRACE: Duration = Duration::from_millis(500);
+/// How long an echo may take.
+const ECHO: Duration = Duration::from_secs(2);
+
+/// The rhythm of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Intervals {
+    /// Age at which the beat is renewed.
+    pub beat: Duration,
+    /// Between polls when all is well.
+    pub relaxed: Duration,
+    /// Between polls in trouble.
+    pub urgent: Duration,
+}
+
+/// Why wake-ups cannot be relied upon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There is no listening connection.
+    Disconnected,
+    /// The cluster's beat stays away.
+    NoBeat,
+    /// Work was found that nobody announced.
+    Unannounced,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disconnected => "the listening connection to the database is lost",
+            Self::NoBeat => "notifications do not arrive (no beat)",
+            Self::Unannounced => "work was found that no notification announced",
+        })
+    }
+}
+
+/// What the shell must do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Try to be the one who beats.
+    Beat,
+    /// Notify this node itself.
+    Echo,
+    /// Replace the listening connection.
+    Reconnect,
+}
+
+/// The state of the event plane as one node sees it.
+#[derive(Debug)]
+pub struct Health {
+    intervals: Intervals,
+    connected: bool,
+    last_beat: Instant,
+    last_try: Option<Instant>,
+    last_wake: Option<Instant>,
+    echo: Option<Instant>,
+    suspicion: Option<Instant>,
+    last_unannounced: Option<Instant>,
+    trouble: Option<Trouble>,
+}
+
+impl Health {
+    /// Before the first connection.
+    pub fn new(intervals: Intervals, now: Instant) -> Self {
+        Self {
+            intervals,
+            connected: false,
+            last_beat: now,
+            last_try: None,
+            last_wake: None,
+            echo: None,
+            suspicion: None,
+            last_unannounced: None,
+            trouble: Some(Trouble::Disconnected),
+        }
+    }
+
+    /// What is wrong, if anything is.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble
+    }
+
+    /// The interval between polls.
+    pub fn poll_interval(&self) -> Duration {
+        if self.trouble.is_some() { self.intervals.urgent } else { self.intervals.relaxed }
+    }
+
+    /// The age at which a beat is due.
+    pub fn beat_age(&self) -> Duration {
+        self.intervals.beat
+    }
+
+    /// The listening connection was made and listens.
+    pub fn connected(&mut self, now: Instant) {
+        self.connected = true;
+        self.last_beat = now;
+        self.echo = None;
+        self.last_try = None;
+        if self.trouble == Some(Trouble::Disconnected) && self.last_unannounced.is_none() {
+            self.trouble = None;
+        }
+    }
+
+    /// The listening connection ended.
+    pub fn disconnected(&mut self) {
+        self.connected = false;
+        self.trouble = Some(Trouble::Disconnected);
+    }
+
+    /// The beat was heard.
+    pub fn beat(&mut self, now: Instant) {
+        self.last_beat = now;
+        self.echo = None;
+        if self.connected {
+            self.recover(now);
+        }
+    }
+
+    /// A wake-up for this node was heard.
+    pub fn woken(&mut self, now: Instant) {
+        self.last_wake = Some(now);
+        self.suspicion = None;
+    }
+
+    /// The echo was heard: the connection is good.
+    pub fn echoed(&mut self, now: Instant) {
+        self.echo = None;
+        // The plane carries what is sent; who beats is another question, asked again after a full interval.
+        self.last_beat = now;
+    }
+
+    /// A poll found work.
+    pub fn poll_found_work(&mut self, now: Instant) {
+        if self.last_wake.is_none_or(|wake| now.saturating_duration_since(wake) > GRACE) {
+            self.suspicion.get_or_insert(now);
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.suspicion.is_some_and(|since| now.saturating_duration_since(since) > GRACE) {
+            self.suspicion = None;
+            self.last_unannounced = Some(now);
+            self.trouble = Some(Trouble::Unannounced);
+            if self.connected {
+                actions.push(Action::Reconnect);
+            }
+        }
+        if !self.connected {
+            return actions;
+        }
+        if self.last_try.is_none_or(|tried| now.saturating_duration_since(tried) >= self.intervals.beat) {
+            self.last_try = Some(now);
+            actions.push(Action::Beat);
+        }
+        let silence = now.saturating_duration_since(self.last_beat);
+        if let Some(asked) = self.echo {
+            if now.saturating_duration_since(asked) > ECHO {
+                self.echo = None;
+                actions.push(Action::Reconnect);
+            }
+        } else if silence > self.intervals.beat * 2 + ECHO {
+            self.trouble = Some(Trouble::NoBeat);
+            self.echo = Some(now);
+            actions.push(Action::Echo);
+        }
+        if self.trouble == Some(Trouble::Unannounced) && silence <= self.intervals.beat * 2 + ECHO {
+            self.recover(now);
+        }
+        actions
+    }
+
+    fn recover(&mut self, now: Instant) {
+        let calm = self.last_unannounced.is_none_or(|at| now.saturating_duration_since(at) >= self.intervals.relaxed);
+        if calm {
+            self.last_unannounced = None;
+            self.trouble = None;
+        } else {
+            self.trouble = Some(Trouble::Unannounced);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVALS: Intervals =
+        Intervals { beat: Duration::from_secs(5), relaxed: Duration::from_secs(30), urgent: Duration::from_secs(1) };
+
+    fn healthy() -> (Health, Instant) {
+        let now = Instant::now();
+        let mut health = Health::new(INTERVALS, now);
+        health.connected(now);
+        assert_eq!(health.trouble(), None);
+        (health, now)
+    }
+
+    fn seconds(n: f64) -> Duration {
+        Duration::from_secs_f64(n)
+    }
+
+    #[test]
+    fn a_lost_connection_makes_polls_urgent_until_it_is_back() {
+        let (mut health, now) = healthy();
+        health.disconnected();
+        assert_eq!(health.poll_interval(), INTERVALS.urgent);
+        health.connected(now + seconds(3.0));
+        assert_eq!(health.poll_interval(), INTERVALS.relaxed);
+    }
+
+    #[test]
+    fn a_missed_beat_is_followed_by_one_echo_and_without_answer_by_a_new_connection() {
+        let (mut health, now) = healthy();
+        let mut seen = Vec::new();
+        for quarter in 0..80 {
+            let at = now + seconds(f64::from(quarter) / 4.0);
+            seen.extend(health.tick(at).into_iter().filter(|action| *action != Action::Beat));
+            if seen.contains(&Action::Reconnect) {
+                break;
+            }
+        }
+        assert_eq!(seen, [Action::Echo, Action::Reconnect]);
+        assert_eq!(health.trouble(), Some(Trouble::NoBeat));
+    }
+
+    #[test]
+    fn an_echo_that_is_heard_keeps_the_connection() {
+        let (mut health, now) = healthy();
+        let at = now + seconds(12.5);
+        assert!(health.tick(at).contains(&Action::Echo));
+        health.echoed(at + seconds(0.1));
+        assert!(!health.tick(at + seconds(5.0)).contains(&Action::Reconnect));
+        assert_eq!(health.poll_interval(), INTERVALS.urgent, "still no beat");
+        health.beat(at + seconds(6.0));
+        assert_eq!(health.trouble(), None);
+    }
+
+    #[test]
+    fn unannounced_work_makes_polls_urgent_for_a_relaxed_interval() {
+        let (mut health, now) = healthy();
+        health.poll_found_work(now + seconds(1.0));
+        assert!(!health.tick(now + seconds(1.2)).contains(&Action::Reconnect));
+        assert!(health.tick(now + seconds(1.6)).contains(&Action::Reconnect));
+        assert_eq!(health.trouble(), Some(Trouble::Unannounced));
+        health.disconnected();
+        health.connected(now + seconds(2.0));
+        health.beat(now + seconds(3.0));
+        assert_eq!(health.trouble(), Some(Trouble::Unannounced));
+        health.beat(now + seconds(33.0));
+        assert_eq!(health.trouble(), None);
+    }
+
+    #[test]
+    fn work_whose_notification_comes_a_moment_later_or_came_just_before_was_announced() {
+        let (mut health, now) = healthy();
+        health.poll_found_work(now + seconds(1.0));
+        health.woken(now + seconds(1.1));
+        assert!(!health.tick(now + seconds(2.0)).contains(&Action::Reconnect));
+        health.poll_found_work(now + seconds(1.3));
+        assert!(!health.tick(now + seconds(3.0)).contains(&Action::Reconnect));
+        assert_eq!(health.trouble(), None);
+    }
+}

@@ -1,0 +1,249 @@
+//! Start, run and end of the daemon.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    db::{Connector, Database, DbError, Life, Role},
+    events::{Cause, Channel, Intervals, Plane, RelayServer},
+    hypervisor::{Hypervisor, HypervisorError},
+    model::{
+        HostState,
+        config::{Config, keys},
+    },
+};
+
+use super::{
+    fleet::{Fleet, Node},
+    lease,
+    reconcile::reconcile,
+    supervisor::Begin,
+};
+
+/// Why the daemon cannot run, or stopped.
+#[derive(Debug, Error)]
+pub enum HkdError {
+    /// Another hkd of this node runs.
+    #[error("another hkd holds {0}")]
+    Locked(PathBuf),
+    /// A directory or file of its own cannot be used.
+    #[error("{what} {path}", path = .path.display())]
+    File {
+        /// What could not be done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The database refused.
+    #[error("the database does not let this node start")]
+    Db(#[from] DbError),
+    /// The schema is of another version.
+    #[error("the schema of the database has version {found}, this program needs {known}; run `qvd db migrate`")]
+    Schema {
+        /// What the database has.
+        found: String,
+        /// What this program has.
+        known: i32,
+    },
+    /// The node cannot run VMs of the kind that is configured.
+    #[error("this node cannot run VMs")]
+    Hypervisor(#[from] HypervisorError),
+    /// Its epoch is over.
+    #[error("another process has taken this node over")]
+    Revoked,
+}
+
+/// Runs the daemon until `stop`. VMs go on when it ends; the next one adopts them. `make` builds the hypervisor once
+/// configuration and address are known.
+pub async fn run(
+    mut config: Config,
+    make: impl FnOnce(&Config, &Life) -> Result<Arc<dyn Hypervisor>, HypervisorError>,
+    stop: CancellationToken,
+) -> Result<(), HkdError> {
+    let path_run = config.get(&keys::PATH_RUN);
+    std::fs::create_dir_all(&path_run).map_err(|source| HkdError::File {
+        what: "cannot make",
+        path: path_run.clone(),
+        source,
+    })?;
+    let _lock = lock(&config.get(&keys::HKD_LOCK))?;
+    let connector = Connector::from_config(&config, Role::Node)?;
+    let database = Database::new(&connector, config.get(&keys::DATABASE_POOL_SIZE) as usize)?;
+    if !wait_for_database(&database, &stop).await {
+        return Ok(());
+    }
+    database.schema_is_ours().await.map_err(|(found, known)| match found {
+        Ok(found) => HkdError::Schema { found, known },
+        Err(error) => error.into(),
+    })?;
+    let nodename = config.get(&keys::NODENAME);
+    let life = database.node_start(&nodename, &boot_id(), std::process::id()).await?;
+    for refused in config.add_rows(database.config_rows().await?) {
+        tracing::warn!(host = %life.host, "{refused}; ignored");
+    }
+    let hypervisor = make(&config, &life)?;
+    hypervisor.prepare_node().await?;
+
+    let intervals = Intervals {
+        beat: config.get(&keys::HKD_BEAT),
+        relaxed: config.get(&keys::HKD_POLL_RELAXED),
+        urgent: config.get(&keys::HKD_POLL_URGENT),
+    };
+    let plane = Plane::start(connector, database.clone(), life.host, intervals, stop.clone());
+    let relay_path = path_run.join("relay.sock");
+    let relay = RelayServer::bind(&relay_path).map_err(|source| HkdError::File {
+        what: "cannot listen on",
+        path: relay_path.clone(),
+        source,
+    })?;
+    tokio::spawn(relay.serve(plane.hub().clone(), stop.clone()));
+
+    let node = Arc::new(Node {
+        host: life.host,
+        epoch: life.epoch,
+        database: database.clone(),
+        hypervisor,
+        heavy: Arc::new(Semaphore::new(config.get(&keys::HKD_MAX_HEAVY).max(1) as usize)),
+        config: ArcSwap::from_pointee(config.clone()),
+        fleet: Fleet::default(),
+        stop: stop.child_token(),
+    });
+    adopt(&node, &life).await?;
+    tokio::spawn(lease::keep(node.clone(), plane.hub().clone()));
+    if life.state != HostState::Running {
+        node.retrying("say that the node runs", || database.node_state(node.host, node.epoch, HostState::Running))
+            .await;
+    }
+    tokio::spawn(follow_config(node.clone(), config, plane.clone()));
+    tracing::info!(host = %node.host, name = nodename, epoch = node.epoch, "hkd runs");
+    let _ = sd_notify();
+
+    serve(&node, &plane).await;
+
+    if stop.is_cancelled() {
+        let _ = database.node_state(node.host, node.epoch, HostState::Stopped).await;
+        let _ = std::fs::remove_file(relay_path);
+        tracing::info!(host = %node.host, "hkd ends; VMs go on");
+        Ok(())
+    } else {
+        Err(HkdError::Revoked)
+    }
+}
+
+/// The hypervisor that is configured.
+pub fn hypervisor_for(config: &Config, life: &Life) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
+    crate::hypervisor::for_node(config, life.address)
+}
+
+async fn serve(node: &Arc<Node>, plane: &Plane) {
+    let mut commands = plane.hub().watch(Channel::Host(node.host)).await;
+    let mut cause = Cause::Woken;
+    loop {
+        match reconcile(node).await {
+            Ok(0) => {}
+            Ok(count) if cause == Cause::Poll => {
+                tracing::info!(host = %node.host, count, "a poll found work");
+                plane.poll_found_work();
+            }
+            Ok(_) => {}
+            Err(DbError::Revoked(message)) => {
+                tracing::error!(host = %node.host, "{message}");
+                node.stop.cancel();
+            }
+            Err(error) => tracing::warn!(host = %node.host, %error, "cannot ask for commands"),
+        }
+        cause = tokio::select! {
+            cause = commands.changed() => cause,
+            () = node.stop.cancelled() => return,
+        };
+    }
+}
+
+/// Gives a supervisor to every VM that the database or the node knows of.
+async fn adopt(node: &Arc<Node>, life: &Life) -> Result<(), HkdError> {
+    let found = node.hypervisor.found().await?;
+    let on_record = node.database.node_vms(node.host, node.epoch).await?;
+    for record in on_record {
+        let alive = found.iter().any(|found| found.vm == record.vm && found.alive);
+        let begin = Begin::Adopt { spec: record.spec.map(Box::new), published: record.state, alive };
+        node.fleet.begin(node, record.vm, begin);
+    }
+    for stray in found {
+        if !node.fleet.has(stray.vm) {
+            tracing::warn!(vm = %stray.vm, alive = stray.alive, "here but not assigned to this node; ending it");
+            let begin = Begin::Adopt { spec: None, published: crate::model::VmState::Stopped, alive: stray.alive };
+            node.fleet.begin(node, stray.vm, begin);
+        }
+    }
+    if !life.released.is_empty() {
+        tracing::info!(host = %node.host, count = life.released.len(), "the machine was restarted; its VMs are stopped");
+    }
+    Ok(())
+}
+
+async fn follow_config(node: Arc<Node>, file: Config, plane: Plane) {
+    let mut watch = plane.hub().watch(Channel::Config).await;
+    loop {
+        tokio::select! {
+            _ = watch.changed() => {}
+            () = node.stop.cancelled() => return,
+        }
+        if let Ok(rows) = node.database.config_rows().await {
+            let mut config = file.clone();
+            for refused in config.add_rows(rows) {
+                tracing::warn!(host = %node.host, "{refused}; ignored");
+            }
+            node.config.store(Arc::new(config));
+        }
+    }
+}
+
+async fn wait_for_database(database: &Database, stop: &CancellationToken) -> bool {
+    let mut told = false;
+    loop {
+        let attempt = tokio::select! {
+            attempt = database.reachable(Duration::from_secs(1)) => attempt,
+            () = stop.cancelled() => return false,
+        };
+        match attempt {
+            Ok(()) => return true,
+            Err(error) if !told => {
+                told = true;
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!("{error} ({cause}); trying until it answers");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, HkdError> {
+    let file =
+        File::create(path).map_err(|source| HkdError::File { what: "cannot make", path: path.to_owned(), source })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| HkdError::Locked(path.to_owned()))
+}
+
+/// Identifies this boot of the kernel.
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Tells a service manager that waits for it that the daemon is up.
+fn sd_notify() -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    std::os::unix::net::UnixDatagram::unbound()?.send_to(b"READY=1", path).map(drop)
+}

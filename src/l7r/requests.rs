@@ -1,0 +1,252 @@
+//! The requests of one connection, one after the other. Each check is made in the order of the classic protocol, and
+//! nothing is written before access is known to be allowed.
+
+use std::{net::IpAddr, sync::Arc};
+
+use crate::{
+    auth::{Authenticated, Rejection},
+    db::DbError,
+    model::{HostState, SessionId, UserId, VmId, config::keys},
+    tunnel::Conn,
+};
+
+use super::{
+    connect,
+    http::{Answer, Credentials, Dialogue, DialogueError, Request, Status},
+    router::{Router, count},
+    stop,
+};
+
+/// What a request came to.
+pub enum Served {
+    /// The next one may come.
+    Open(Dialogue<Conn>),
+    /// The connection has become a tunnel and has ended, or the client is gone.
+    Closed,
+}
+
+/// What is remembered between the requests of one connection.
+pub struct Connection {
+    pub router: Arc<Router>,
+    pub client: IpAddr,
+    /// The last credentials that were accepted, and for whom.
+    accepted: Option<(Credentials, Authenticated)>,
+}
+
+/// The text of refused credentials.
+const REJECTED: &str = "Authentication failed";
+/// The text when the database is away.
+const NO_DATABASE: &str = "The service is not available at the moment, retry later.";
+
+impl Connection {
+    /// A connection from `client`.
+    pub fn new(router: Arc<Router>, client: IpAddr) -> Self {
+        Self { router, client, accepted: None }
+    }
+
+    /// Serves requests until the client leaves or becomes a tunnel.
+    pub async fn serve(mut self, conn: Conn) -> Result<(), DialogueError> {
+        let limit = self.router.config.load().get(&keys::L7R_HEAD_LIMIT) as usize;
+        let mut dialogue = Dialogue::new(conn, limit);
+        loop {
+            let request = tokio::select! {
+                request = dialogue.next_request() => request?,
+                () = self.router.stop.cancelled() => None,
+            };
+            let Some(request) = request else { return Ok(()) };
+            match self.request(dialogue, request).await? {
+                Served::Open(again) => dialogue = again,
+                Served::Closed => return Ok(()),
+            }
+        }
+    }
+
+    async fn request(&mut self, mut dialogue: Dialogue<Conn>, request: Request) -> Result<Served, DialogueError> {
+        tracing::debug!(client = %self.client, path = request.path, "request");
+        let answer = if request.method != "GET" {
+            Answer::from(Status::NotFound)
+        } else {
+            match request.path.as_str() {
+                "/qvd/ping" => self.ping().await,
+                "/qvd/list_of_vm" => self.list(&request, false).await,
+                "/qvd/list_of_applications" => self.list(&request, true).await,
+                "/qvd/session_end" => self.session_end(&request).await,
+                "/qvd/connect_to_vm" => match self.may_connect(&request).await {
+                    Ok((vm, user)) => return connect::connect(self, dialogue, &request, vm, user).await,
+                    Err(answer) => answer,
+                },
+                "/qvd/stop_vm" => match self.may_stop(&request).await {
+                    Ok((vm, user)) => return stop::stop(self, dialogue, vm, user).await,
+                    Err(answer) => answer,
+                },
+                _ => Answer::from(Status::NotFound),
+            }
+        };
+        dialogue.answer(&answer).await?;
+        Ok(Served::Open(dialogue))
+    }
+
+    async fn ping(&self) -> Answer {
+        match self.host_serves().await {
+            Ok(()) => Answer::text(Status::Ok, "I am alive!\r\n"),
+            Err(answer) => answer,
+        }
+    }
+
+    async fn list(&mut self, request: &Request, applications: bool) -> Answer {
+        match self.listed(request, applications).await {
+            Ok(answer) | Err(answer) => answer,
+        }
+    }
+
+    async fn listed(&mut self, request: &Request, applications: bool) -> Result<Answer, Answer> {
+        self.host_on_record().await?;
+        count(&self.router.counts.requests);
+        let user = self.authenticate(request).await?;
+        self.host_serves().await?;
+        let vms = self.router.database.l7r_vms(user.user, applications).await.map_err(unavailable)?;
+        let list: Vec<_> = vms
+            .into_iter()
+            .map(|vm| {
+                // Some clients take numbers for the flags and nothing else.
+                serde_json::json!({
+                    "id": vm.vm.0,
+                    "state": vm.state.as_str(),
+                    "name": vm.name,
+                    "blocked": i32::from(vm.blocked),
+                    "is_application": i32::from(vm.is_application),
+                })
+            })
+            .collect();
+        Answer::json(&list).map_err(|_| Answer::from(Status::Internal))
+    }
+
+    /// Why a session of the user ended: an extension that classic clients do not know, so that a user whose desktop
+    /// was taken over can be told.
+    async fn session_end(&mut self, request: &Request) -> Answer {
+        let ended = async {
+            let user = self.authenticate(request).await?;
+            let id = request.query.get("id").and_then(|id| id.parse().ok());
+            let id = id.ok_or_else(|| Answer::text(Status::Unprocessable, "parameter id is missing"))?;
+            let reason = self.router.database.l7r_session_end(SessionId(id), user.user).await.map_err(unavailable)?;
+            Answer::json(&serde_json::json!({ "reason": reason })).map_err(|_| Status::Internal.into())
+        };
+        ended.await.unwrap_or_else(|answer: Answer| answer)
+    }
+
+    async fn may_connect(&mut self, request: &Request) -> Result<(VmId, Authenticated), Answer> {
+        self.host_on_record().await?;
+        count(&self.router.counts.requests);
+        let user = self.authenticate(request).await?;
+        self.host_serves().await?;
+        if !request.wants_tunnel() {
+            return Err(Status::UpgradeRequired.into());
+        }
+        let id = wanted_id(request)?;
+        let forbidden: Vec<&str> = request
+            .query
+            .iter()
+            .map(|(name, _)| name)
+            .filter(|name| *name != "id" && !name.starts_with("qvd.client.") && !name.starts_with("custom."))
+            .collect();
+        if !forbidden.is_empty() {
+            return Err(Answer::text(Status::Forbidden, format!("Invalid parameters {}", forbidden.join(", "))));
+        }
+        let none = || Answer::text(Status::NotFound, "The requested virtual machine does not exist");
+        let vm = VmId(id.ok_or_else(none)?);
+        let check = self.router.database.l7r_vm(vm).await.map_err(unavailable)?.ok_or_else(none)?;
+        if check.blocked {
+            return Err(Answer::text(Status::Forbidden, "The requested virtual machine is offline for maintenance"));
+        }
+        if check.owner != user.user {
+            tracing::warn!(user = %user.user, %vm, client = %self.client, "access to a foreign VM refused");
+            return Err(not_available("You are not allowed to access requested virtual machine"));
+        }
+        Ok((vm, user))
+    }
+
+    async fn may_stop(&mut self, request: &Request) -> Result<(VmId, UserId), Answer> {
+        self.host_on_record().await?;
+        count(&self.router.counts.requests);
+        let user = self.authenticate(request).await?;
+        self.host_serves().await?;
+        let none = || Answer::text(Status::NotFound, "The requested virtual machine does not exist");
+        let vm = VmId(wanted_id(request)?.ok_or_else(none)?);
+        let check = self.router.database.l7r_vm(vm).await.map_err(unavailable)?.ok_or_else(none)?;
+        if check.owner != user.user {
+            return Err(Answer::text(Status::Forbidden, "You are not allowed to access requested virtual machine"));
+        }
+        Ok((vm, user.user))
+    }
+
+    async fn host_on_record(&self) -> Result<(), Answer> {
+        self.host().await.map(drop)
+    }
+
+    async fn host_serves(&self) -> Result<(), Answer> {
+        let host = self.host().await?;
+        if host.blocked {
+            Err(Answer::text(Status::Unavailable, "Server is blocked"))
+        } else if host.state != HostState::Running {
+            Err(Answer::text(Status::Unavailable, format!("Server is {}", host.state)))
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn host(&self) -> Result<crate::db::HostStatus, Answer> {
+        let host = self.router.database.l7r_host(self.router.host).await.map_err(unavailable)?;
+        host.ok_or_else(|| Answer::text(Status::Unavailable, "Host is not registered in the database"))
+    }
+
+    async fn authenticate(&mut self, request: &Request) -> Result<Authenticated, Answer> {
+        let rejected = || Answer::text(Status::Unauthorized, REJECTED);
+        let credentials = request.credentials().map_err(|error| {
+            tracing::info!(client = %self.client, %error, "rejected");
+            rejected()
+        })?;
+        if let Some((accepted, user)) = &self.accepted
+            && *accepted == credentials
+        {
+            return Ok(user.clone());
+        }
+        self.accepted = None;
+        count(&self.router.counts.auth_attempts);
+        let Credentials::Password { login, password } = &credentials else {
+            tracing::info!(client = %self.client, "rejected: tokens are not accepted by this version");
+            return Err(rejected());
+        };
+        let config = self.router.config.load_full();
+        match self.router.authenticator.authenticate(login, password, &config).await {
+            Ok(user) => {
+                count(&self.router.counts.auth_ok);
+                tracing::info!(client = %self.client, user = %user.user, "authenticated");
+                self.accepted = Some((credentials, user.clone()));
+                Ok(user)
+            }
+            Err(Rejection::Db(error)) => Err(unavailable(error)),
+            Err(reason) => {
+                tracing::info!(client = %self.client, login, %reason, "rejected");
+                Err(rejected())
+            }
+        }
+    }
+}
+
+/// The `id` of a request: an error when it is missing, `None` when no VM can have it.
+fn wanted_id(request: &Request) -> Result<Option<i32>, Answer> {
+    let id = request.query.get("id");
+    let id = id.ok_or_else(|| Answer::text(Status::Unprocessable, "parameter id is missing"))?;
+    Ok(id.parse().ok())
+}
+
+/// The classic text of every failure to bring client and VM together.
+pub fn not_available(reason: &str) -> Answer {
+    Answer::text(Status::Unavailable, format!("The requested virtual machine is not available: {reason}, retry later."))
+}
+
+/// What the client reads when the database is away or refuses; the details go to the log.
+pub fn unavailable(error: DbError) -> Answer {
+    tracing::warn!(error = &error as &dyn std::error::Error, "the database could not answer");
+    Answer::text(Status::Unavailable, NO_DATABASE)
+}

@@ -1,0 +1,167 @@
+//! What all connections of one L7R process share: the database, the hub, the sessions under way, counters.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    auth::LocalAuthenticator,
+    db::Database,
+    events::{Channel, Hub},
+    model::{HostId, InstanceId, SessionId, config::Config},
+    tunnel::Counters,
+};
+
+/// One L7R process.
+pub struct Router {
+    pub database: Database,
+    pub hub: Hub,
+    pub config: ArcSwap<Config>,
+    pub host: HostId,
+    pub instance: InstanceId,
+    pub authenticator: LocalAuthenticator,
+    pub sessions: Sessions,
+    pub counts: Counts,
+    /// The process ends.
+    pub stop: CancellationToken,
+}
+
+/// A session that this process holds.
+#[derive(Clone, Default)]
+pub struct Held {
+    /// Somebody wants it to end.
+    pub abort: CancellationToken,
+    /// Bytes moved so far.
+    pub counters: Arc<Counters>,
+}
+
+/// The sessions of this process.
+#[derive(Default)]
+pub struct Sessions {
+    held: Mutex<HashMap<SessionId, Held>>,
+}
+
+/// Takes its session off the list when it is dropped.
+pub struct Registered {
+    router: Arc<Router>,
+    session: SessionId,
+    pub held: Held,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.router.sessions.held().remove(&self.session);
+    }
+}
+
+impl Sessions {
+    /// Puts a session on the list.
+    pub fn register(router: &Arc<Router>, session: SessionId) -> Registered {
+        let held = Held::default();
+        router.sessions.held().insert(session, held.clone());
+        Registered { router: router.clone(), session, held }
+    }
+
+    fn traffic(&self) -> Vec<(SessionId, u64, u64)> {
+        self.held().iter().map(|(session, held)| (*session, held.counters.up(), held.counters.down())).collect()
+    }
+
+    fn abort(&self, session: SessionId) {
+        if let Some(held) = self.held().get(&session) {
+            held.abort.cancel();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held().is_empty()
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counters that are added up here and written to `host_counters` now and then.
+#[derive(Default)]
+pub struct Counts {
+    pub requests: AtomicU64,
+    pub auth_attempts: AtomicU64,
+    pub auth_ok: AtomicU64,
+    pub nx_attempts: AtomicU64,
+    pub nx_ok: AtomicU64,
+    pub short_sessions: AtomicU64,
+}
+
+/// Adds one.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+impl Counts {
+    fn take(&self) -> [u64; 6] {
+        [&self.requests, &self.auth_attempts, &self.auth_ok, &self.nx_attempts, &self.nx_ok, &self.short_sessions]
+            .map(|counter| counter.swap(0, Relaxed))
+    }
+
+    fn give_back(&self, counts: [u64; 6]) {
+        let counters =
+            [&self.requests, &self.auth_attempts, &self.auth_ok, &self.nx_attempts, &self.nx_ok, &self.short_sessions];
+        for (counter, count) in counters.into_iter().zip(counts) {
+            counter.fetch_add(count, Relaxed);
+        }
+    }
+}
+
+const FLUSH: Duration = Duration::from_secs(5);
+
+impl Router {
+    /// Ends sessions as soon as somebody wants them to end.
+    pub async fn obey_aborts(self: Arc<Self>) {
+        let mut watch = self.hub.watch(Channel::Host(self.host)).await;
+        loop {
+            // With no session there is nothing that could be aborted, and nothing to ask.
+            if !self.sessions.is_empty() {
+                match self.database.l7r_aborted(self.instance).await {
+                    Ok(sessions) => sessions.into_iter().for_each(|session| self.sessions.abort(session)),
+                    Err(error) => tracing::warn!(%error, "cannot ask which sessions must end"),
+                }
+            }
+            tokio::select! {
+                _ = watch.changed() => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Writes counters and traffic every few seconds, and once more at the end.
+    pub async fn flush(self: Arc<Self>) {
+        loop {
+            let last = tokio::select! {
+                () = tokio::time::sleep(FLUSH) => false,
+                () = self.stop.cancelled() => true,
+            };
+            let counts = self.counts.take();
+            if counts != [0; 6]
+                && let Err(error) = self.database.l7r_count(self.host, counts).await
+            {
+                self.counts.give_back(counts);
+                tracing::debug!(%error, "cannot write the counters");
+            }
+            let traffic = self.sessions.traffic();
+            if !traffic.is_empty() && !last {
+                let _ = self.database.l7r_traffic(&traffic).await;
+            }
+            if last {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Runs the processes of a node where no service manager does: starts keeper, hkd and l7r, restarts the one that
+//! dies, and ends all when it is told to. Desktops belong to none of them and go on.
+//!
+//! Each child holds the reading end of a pipe as its standard input. When this process dies, however it dies, the
+//! pipe closes and the children end in good order (`lifeline`).
+
+use std::{
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use thiserror::Error;
+use tokio::{
+    io::AsyncReadExt,
+    process::{Child, Command},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Set for children that must end with their parent.
+const LIFELINE: &str = "QVD_LIFELINE";
+/// A child that lived this long has not failed at start.
+const STEADY: Duration = Duration::from_secs(10);
+const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+/// For a child to end in good order.
+const FAREWELL: Duration = Duration::from_secs(15);
+
+/// A process of the node.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// For logs.
+    pub name: &'static str,
+    /// What to run.
+    pub program: PathBuf,
+    /// With which arguments.
+    pub arguments: Vec<String>,
+}
+
+/// A process that cannot even be started.
+#[derive(Debug, Error)]
+#[error("cannot start {name} ({program})", program = .program.display())]
+pub struct NodeError {
+    name: &'static str,
+    program: PathBuf,
+    #[source]
+    source: std::io::Error,
+}
+
+/// Keeps `processes` running until `stop`.
+pub async fn run(processes: Vec<Process>, stop: CancellationToken) -> Result<(), NodeError> {
+    let mut keepers = JoinSet::new();
+    for process in processes {
+        let first = start(&process)?;
+        keepers.spawn(keep(process, first, stop.clone()));
+    }
+    while let Some(ended) = keepers.join_next().await {
+        if let Ok(Err(error)) = ended {
+            stop.cancel();
+            keepers.detach_all();
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+async fn keep(process: Process, mut child: Child, stop: CancellationToken) -> Result<(), NodeError> {
+    let mut backoff = BACKOFF[0];
+    loop {
+        let began = Instant::now();
+        tokio::select! {
+            status = child.wait() => match status {
+                Ok(status) => tracing::warn!(process = process.name, %status, "ended; starting it again"),
+                Err(error) => tracing::warn!(process = process.name, %error, "lost; starting it again"),
+            },
+            () = stop.cancelled() => {
+                end(&process, child).await;
+                return Ok(());
+            }
+        }
+        backoff = if began.elapsed() > STEADY { BACKOFF[0] } else { (backoff * 2).min(BACKOFF[1]) };
+        tokio::select! {
+            () = tokio::time::sleep(backoff) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        child = start(&process)?;
+    }
+}
+
+fn start(process: &Process) -> Result<Child, NodeError> {
+    let failed = |source| NodeError { name: process.name, program: process.program.clone(), source };
+    let child = Command::new(&process.program)
+        .args(&process.arguments)
+        .env(LIFELINE, "stdin")
+        .stdin(Stdio::piped())
+        // A Ctrl-C of the terminal is for this process, which ends its children in order.
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    tracing::debug!(process = process.name, pid = child.id(), "started");
+    Ok(child)
+}
+
+async fn end(process: &Process, mut child: Child) {
+    if let Some(pid) = child.id() {
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
+    }
+    if tokio::time::timeout(FAREWELL, child.wait()).await.is_err() {
+        tracing::warn!(process = process.name, "does not end; killing it");
+        let _ = child.kill().await;
+    }
+}
+
+/// Cancels `stop` when the parent that started this process as its child is gone. Does nothing for others.
+pub async fn lifeline(stop: CancellationToken) {
+    if std::env::var_os(LIFELINE).is_none() {
+        return;
+    }
+    let mut end = tokio::io::stdin();
+    let mut nothing = [0; 64];
+    while matches!(end.read(&mut nothing).await, Ok(read) if read > 0) {}
+    tracing::info!("the process that started this one is gone; ending");
+    stop.cancel();
+}

@@ -1,0 +1,93 @@
+//! The outer connection: TLS or plain TCP behind one type, which the relay can take apart when it knows a better way
+//! to move the bytes of one kind.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsStream, client, server};
+
+/// A connection that may be encrypted.
+#[derive(Debug)]
+pub enum Conn {
+    /// TCP as it is.
+    Plain(TcpStream),
+    /// TLS, handshake completed, either role.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Conn {
+    /// The TCP connection underneath.
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// What protects the bytes, for logs: `TLSv1_3 TLS13_AES_256_GCM_SHA384` or `plain`.
+    pub fn protection(&self) -> String {
+        let Self::Tls(tls) = self else { return "plain".to_owned() };
+        let (_, session) = tls.get_ref();
+        match (session.protocol_version(), session.negotiated_cipher_suite()) {
+            (Some(version), Some(suite)) => format!("{version:?} {:?}", suite.suite()),
+            _ => "TLS".to_owned(),
+        }
+    }
+}
+
+impl From<TcpStream> for Conn {
+    fn from(tcp: TcpStream) -> Self {
+        Self::Plain(tcp)
+    }
+}
+
+impl From<server::TlsStream<TcpStream>> for Conn {
+    fn from(tls: server::TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(tls.into()))
+    }
+}
+
+impl From<client::TlsStream<TcpStream>> for Conn {
+    fn from(tls: client::TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(tls.into()))
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The relay in user space: one task, two directions, each a small state machine.
+//!
+//! ```text
+//!              end of stream            writer shut down
+//!  Moving ─────────────────────► Closing ─────────────────► Closed
+//! ```
+//!
+//! The tunnel is over when both directions are `Closed`, when either fails, or when it is cancelled. Closing one
+//! direction tells the peer (FIN, before it close_notify in TLS) and leaves the other direction alone.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll, ready},
+};
+
+use futures_util::FutureExt;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Conn, Counters, Ended, Reason};
+
+/// Bytes read at a time: four full TLS records.
+const CHUNK: usize = 64 * 1024;
+
+thread_local! {
+    /// Where every tunnel of a thread reads to. Nothing stays here between two polls.
+    static SPACE: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK].into_boxed_slice());
+}
+
+/// Carries bytes both ways until both sides have closed, one fails, or `cancel` says so.
+///
+/// `leftover` was read from the outer side before the tunnel began and is delivered first. `counters` may be read
+/// by others meanwhile. Both connections are closed when this returns or is dropped.
+pub async fn relay(
+    mut outer: Conn,
+    mut inner: TcpStream,
+    leftover: Vec<u8>,
+    counters: &Counters,
+    cancel: &CancellationToken,
+) -> Ended {
+    let reason = tokio::select! {
+        biased;
+        () = cancel.cancelled() => Reason::Cancelled,
+        reason = carry(&mut outer, &mut inner, leftover, counters) => reason,
+    };
+    // What can be said to the peer without waiting is said: after a failure of the inner side the outer one should
+    // not take the end for a network failure.
+    let _ = outer.shutdown().now_or_never();
+    Ended { up: counters.up(), down: counters.down(), reason }
+}
+
+async fn carry<O, I>(outer: &mut O, inner: &mut I, leftover: Vec<u8>, counters: &Counters) -> Reason
+where
+    O: AsyncRead + AsyncWrite + Unpin,
+    I: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut up = Direction { pending: Pending::from(leftover), ..Direction::default() };
+    let mut down = Direction::default();
+    let mut first = None;
+    poll_fn(|cx| {
+        let up_poll = up.poll(cx, outer, inner, &counters.up);
+        let down_poll = down.poll(cx, inner, outer, &counters.down);
+        if first.is_none() {
+            first = match (up.end, down.end) {
+                (Some(End::Said), _) => Some(Reason::OuterClosed),
+                (Some(End::Cut), _) => Some(Reason::OuterCut),
+                (None, Some(_)) => Some(Reason::InnerClosed),
+                (None, None) => None,
+            };
+        }
+        let failed = match (up_poll, down_poll) {
+            (Poll::Ready(Err(Failure::Read(error))), _) | (_, Poll::Ready(Err(Failure::Write(error)))) => {
+                Reason::OuterFailed(error)
+            }
+            (Poll::Ready(Err(Failure::Write(error))), _) | (_, Poll::Ready(Err(Failure::Read(error)))) => {
+                Reason::InnerFailed(error)
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Reason::InnerClosed,
+            _ => return Poll::Pending,
+        };
+        // A side that closed and then resets what still comes has closed, not failed.
+        Poll::Ready(first.take().unwrap_or(failed))
+    })
+    .await
+}
+
+/// How a stream ended.
+#[derive(Clone, Copy)]
+enum End {
+    /// In good order.
+    Said,
+    /// Without the goodbye of TLS. Classic peers always do so.
+    Cut,
+}
+
+/// Which end of a direction failed.
+enum Failure {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Moving,
+    Closing,
+    Closed,
+}
+
+/// Bytes that were read and that the writer would not take yet.
+#[derive(Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl From<Vec<u8>> for Pending {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, written: 0 }
+    }
+}
+
+impl Pending {
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+}
+
+#[derive(Default)]
+struct Direction {
+    state: State,
+    pending: Pending,
+    /// The writer holds bytes that it has not passed on to the kernel.
+    unflushed: bool,
+    end: Option<End>,
+}
+
+impl Direction {
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        delivered: &AtomicU64,
+    ) -> Poll<Result<(), Failure>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            match self.state {
+                State::Moving => {
+                    ready!(self.poll_write_pending(cx, writer, delivered)).map_err(Failure::Write)?;
+                    match SPACE.with_borrow_mut(|space| self.poll_move(cx, reader, writer, delivered, space)) {
+                        Poll::Ready(result) => result?,
+                        Poll::Pending => {
+                            if self.unflushed {
+                                ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(Failure::Write)?;
+                                self.unflushed = false;
+                            }
+                            return Poll::Pending;
+                        }
+                    }
+                }
+                State::Closing => {
+                    ready!(self.poll_write_pending(cx, writer, delivered)).map_err(Failure::Write)?;
+                    match ready!(Pin::new(&mut *writer).poll_shutdown(cx)) {
+                        // The peer is gone completely; that it closed was the news, not that it cannot be told so.
+                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                        result => result.map_err(Failure::Write)?,
+                    }
+                    self.state = State::Closed;
+                }
+                State::Closed => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    fn poll_write_pending<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+        delivered: &AtomicU64,
+    ) -> Poll<io::Result<()>> {
+        while !self.pending.rest().is_empty() {
+            let taken = ready!(Pin::new(&mut *writer).poll_write(cx, self.pending.rest()))?;
+            self.account(taken, delivered)?;
+            self.pending.written += taken;
+        }
+        self.pending = Pending::default();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once and writes what the writer takes; the rest stays pending.
+    fn poll_move<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        delivered: &AtomicU64,
+        space: &mut [u8],
+    ) -> Poll<Result<(), Failure>> {
+        let mut buffer = ReadBuf::new(space);
+        let end = match ready!(Pin::new(reader).poll_read(cx, &mut buffer)) {
+            Ok(()) => buffer.filled().is_empty().then_some(End::Said),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Some(End::Cut),
+            Err(error) => return Poll::Ready(Err(Failure::Read(error))),
+        };
+        if end.is_some() {
+            self.end = end;
+            self.state = State::Closing;
+            return Poll::Ready(Ok(()));
+        }
+        let mut rest = buffer.filled();
+        while !rest.is_empty() {
+            match Pin::new(&mut *writer).poll_write(cx, rest) {
+                Poll::Ready(Ok(taken)) => {
+                    self.account(taken, delivered).map_err(Failure::Write)?;
+                    rest = &rest[taken..];
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Write(error))),
+                Poll::Pending => {
+                    self.pending = Pending::from(rest.to_vec());
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn account(&mut self, taken: usize, delivered: &AtomicU64) -> io::Result<()> {
+        if taken == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.unflushed = true;
+        delivered.fetch_add(taken as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "relay_tests.rs"]
+mod tests;

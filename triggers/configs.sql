@@ -1,0 +1,26 @@
+-- Every daemon reads its configuration again when a row changes; a value of the wrong type is refused, whoever writes.
+
+create or replace function configs_guard() returns trigger
+language plpgsql set search_path = qvd, pg_temp as $$
+declare
+    problem text := config_problem(new.key, new.value);
+begin
+    if problem is not null then
+        raise exception '% = %: %', new.key, new.value, problem using errcode = 'QV014';
+    end if;
+    return new;
+end $$;
+
+create or replace trigger guard before insert or update on configs
+    for each row execute function configs_guard();
+
+create or replace function configs_wake() returns trigger
+language plpgsql set search_path = qvd, pg_temp as $$
+begin
+    perform wake('qvd_config', 'config', null, coalesce(new.tenant_id, old.tenant_id));
+    perform wake('qvd_admin', 'config', null, coalesce(new.tenant_id, old.tenant_id));
+    return null;
+end $$;
+
+create or replace trigger wake after insert or update or delete on configs
+    for each row execute function configs_wake();

@@ -1,0 +1,35 @@
+-- A VM comes with its runtime and counter rows, belongs to one tenant, and is deleted only when stopped.
+
+create or replace function vms_guard() returns trigger
+language plpgsql set search_path = qvd, pg_temp as $$
+begin
+    if tg_op = 'DELETE' then
+        if exists (select from vm_runtimes where vm_id = old.id and (vm_state <> 'stopped' or vm_cmd is not null)) then
+            raise exception 'VM % is not stopped', vm_name(old.id) using errcode = 'QV022', hint = 'Stop it first.';
+        end if;
+        return old;
+    end if;
+    if (select tenant_id from users where id = new.user_id) is distinct from
+        (select tenant_id from osfs where id = new.osf_id) then
+        raise exception 'user and OSF of VM % belong to different tenants', new.name using errcode = 'QV023';
+    end if;
+    return new;
+end $$;
+
+create or replace trigger guard before insert or update of user_id, osf_id or delete on vms
+    for each row execute function vms_guard();
+
+create or replace function vms_wake() returns trigger
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    if tg_op = 'INSERT' then
+        insert into vm_runtimes (vm_id, tenant_id) select new.id, tenant_id from users where id = new.user_id;
+        insert into vm_counters (vm_id) values (new.id);
+    end if;
+    perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),
+        (select tenant_id from users where id = coalesce(new.user_id, old.user_id)));
+    return null;
+end $$;
+
+create or replace trigger wake after insert or update or delete on vms
+    for each row execute function vms_wake();
