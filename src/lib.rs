@@ -3,33 +3,35 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say where"))]
 
+pub mod keeper;
+pub mod model;
+pub mod vma;
+
 #[cfg(feature = "node")]
 pub mod auth;
 #[cfg(feature = "node")]
 pub mod cli;
+#[cfg(feature = "node")]
 pub mod client;
 #[cfg(feature = "node")]
 pub mod db;
 #[cfg(feature = "node")]
+pub mod demo;
+#[cfg(feature = "node")]
 pub mod events;
 #[cfg(feature = "node")]
 pub mod hkd;
-pub mod demo;
 #[cfg(feature = "node")]
 pub mod hypervisor;
 #[cfg(feature = "node")]
 pub mod l7r;
-pub mod model;
-#[cfg(feature = "node")]
-pub mod node;
-#[cfg(feature = "node")]
-pub mod tunnel;
-pub mod vma;
-pub mod keeper;
-pub mod model;
 #[cfg(feature = "node")]
 pub mod network;
+#[cfg(feature = "node")]
+pub mod node;
 #[cfg(feature = "node")]
 pub mod process;
 #[cfg(feature = "node")]
 pub mod storage;
+#[cfg(feature = "node")]
+pub mod tunnel;

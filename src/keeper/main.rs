@@ -40,8 +40,8 @@ fn run_shim(dir: PathBuf, detached: bool) -> ExitCode {
 }
 
 fn run_keeper(spec: &HeartbeatSpec) -> ExitCode {
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false);
     // A log that cannot be written, on a full disk say, must not end the keeper; complaining about it would.
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
     log.log_internal_errors(false).init();
     match heartbeat::run(spec) {
         Ok(()) => ExitCode::SUCCESS,

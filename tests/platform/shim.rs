@@ -88,7 +88,8 @@ async fn kill_leaves_no_process_of_the_vm_whatever_it_did_to_get_away() {
 #[tokio::test]
 async fn what_the_command_leaves_behind_ends_with_it() {
     let vm = Vm::new();
-    vm.start("setsid sleep 1004 & echo $!; exit 3").await;
+    // It may be over before anyone could ask for its status.
+    client::start(Path::new(KEEPER), &vm.shim, &vm.spec("setsid sleep 1004 & echo $!; exit 3")).await.unwrap();
     assert_eq!(client::wait(&vm.shim).await, Some(Ended::Status(3)));
     assert!(vm.printed_pids(1).iter().all(|pid| !lives(*pid)));
 }
