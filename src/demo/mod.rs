@@ -7,5 +7,5 @@ pub mod display;
 pub mod image;
 pub mod postgres;
 pub mod program;
-pub mod site;
 pub mod screenshot;
+pub mod site;
