@@ -162,6 +162,22 @@ async fn a_vm_that_lies_about_its_address_is_not_heard() {
 }
 
 #[tokio::test]
+async fn a_vm_that_is_not_plugged_in_yet_is_not_heard() {
+    let mut lab = Lab::new(16).await;
+    let vm = VmId(1);
+    lab.boot(vm).await;
+    let port = lab.network.host_end(vm);
+    assert!(run(&format!("ip link set {port} nomaster up")));
+    assert!(run(&format!("ip addr add 10.202.16.50/32 dev {port}")), "so that the node would answer");
+    assert!(run(&format!("ip route replace {}/32 dev {port}", lab.address(vm))));
+    let on_node = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let target = format!("10.202.16.50:{}", on_node.local_addr().unwrap().port());
+    assert!(!lab.connects(Some(vm), &target));
+    assert!(run("nft flush chain inet qvd_hplbr16 input"));
+    assert!(lab.connects(Some(vm), &target), "the rules and nothing else kept it away");
+}
+
+#[tokio::test]
 async fn the_bridge_is_mended_and_its_port_isolated_and_all_can_be_removed_again() {
     let mut lab = Lab::new(13).await;
     let mac = printed("cat /sys/class/net/hplbr13/address");

@@ -343,7 +343,7 @@ async fn a_vm_that_runs_elsewhere_is_not_started() {
     let error = node.hypervisor.start(&node.spec(VM)).await.unwrap_err().to_string();
     assert!(error.contains("lock.1 is locked: the VM still runs") && error.ends_with("stop it there first"), "{error}");
     assert_eq!(node.traces(VM), [""; 0]);
-    drop(elsewhere);
+    elsewhere.unlock().unwrap();
     node.hypervisor.start(&node.spec(VM)).await.unwrap();
 }
 

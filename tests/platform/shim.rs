@@ -1,6 +1,12 @@
 //! The shim with ordinary processes in place of a VM.
 
-use std::{fs, os::unix::process::CommandExt, path::Path, process::Command};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::{net::UnixStream, process::CommandExt},
+    path::Path,
+    process::Command,
+};
 
 use qvd::keeper::{Ended, ShimDir, ShimSpec, ShimStatus, client};
 
@@ -49,10 +55,11 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        // The shim's own lock file names nobody, so it is found by its directory.
-        let _ = Command::new("pkill")
-            .args(["-KILL", "-f", &format!("shim --detach {}", self.dir.path().display())])
-            .status();
+        // To the end of the connection, so that the directory is not removed under a living shim.
+        if let Ok(mut shim) = UnixStream::connect(self.shim.socket()) {
+            let _ = shim.write_all(b"wait\nkill\n");
+            let _ = shim.read_to_end(&mut Vec::new());
+        }
     }
 }
 
