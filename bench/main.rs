@@ -3,9 +3,12 @@
 //! Nothing is judged here: figures are printed, people compare them with the promises.
 
 mod claims;
+mod connect;
+mod desktop;
 mod notify;
 mod report;
 mod site;
+mod vmstart;
 
 use std::process::ExitCode;
 
@@ -56,7 +59,8 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match arguments.scenario {
             Scenario::Notify => notify::run(arguments.repetitions.unwrap_or(300), seen).await,
-            _ => unreachable!(),
+            Scenario::Connect => connect::run(arguments.repetitions.unwrap_or(25)).await,
+            Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
         }
     });
     match outcome {
