@@ -89,7 +89,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// `QVD_LOG` chooses what is logged (default `info`), `QVD_LOG_FORMAT=json` how.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("QVD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written, on a full disk say, must not end a daemon.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if std::env::var("QVD_LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().init();
     } else {
