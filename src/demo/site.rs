@@ -188,8 +188,13 @@ impl Site {
     }
 
     /// How to connect to the database with a role.
+    pub fn connection_string(&self, role: &str) -> String {
+        self.cluster.connection_string(DATABASE, role)
+    }
+
+    /// The same, ready to use.
     pub fn connector(&self, role: &str) -> Result<Connector, DbError> {
-        Connector::from_url(&self.cluster.connection_string(DATABASE, role), "qvd site")
+        Connector::from_url(&self.connection_string(role), "qvd site")
     }
 
     /// Runs statements as the owner of the schema; the first value of the first row, if there is one.

@@ -11,7 +11,7 @@ use super::StorageError;
 /// A lock file, held until dropped. The file stays.
 #[derive(Debug)]
 pub struct StorageLock {
-    _file: File,
+    file: File,
 }
 
 impl StorageLock {
@@ -20,7 +20,7 @@ impl StorageLock {
         let lock = || {
             let file = open(path)?;
             file.lock()?;
-            Ok(Self { _file: file })
+            Ok(Self { file })
         };
         lock().map_err(StorageError::file("lock", path))
     }
@@ -29,14 +29,38 @@ impl StorageLock {
     pub fn take(path: &Path) -> Result<Self, StorageError> {
         let file = open(path).map_err(StorageError::file("lock", path))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(error)) => Err(StorageError::file("lock", path)(error)),
         }
     }
 }
 
+impl Drop for StorageLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a program that another thread is just starting holds a copy of it between
+        // its fork and its exec, and with the copy the lock. There is nobody to tell of a failure, which closing mends.
+        let _ = self.file.unlock();
+    }
+}
+
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_free_once_dropped_though_a_child_still_has_a_copy_of_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock.1");
+        let lock = StorageLock::take(&path).unwrap();
+        let _copy = lock.file.try_clone().unwrap();
+        assert!(matches!(StorageLock::take(&path), Err(StorageError::InUse { .. })));
+        drop(lock);
+        assert!(StorageLock::take(&path).is_ok());
+    }
 }

@@ -4,6 +4,7 @@
 //! the X session the agent starts a `monitor`, which outlives it. They share nothing but files in the run directory,
 //! so each can be killed and replaced alone. What nodes do with the answers is not known here.
 
+mod announce;
 mod command;
 mod config;
 mod dialog;
@@ -17,6 +18,7 @@ pub mod monitor;
 mod options;
 mod output;
 mod parameters;
+mod pidfd;
 mod power;
 mod rundir;
 mod server;
@@ -28,6 +30,7 @@ use std::{
     error::Error,
     fmt, io,
     net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -73,6 +76,7 @@ pub fn serve(settings: Settings) -> Result<(), AgentFailure> {
     let agent = Arc::new(Agent::new(settings)?);
     agent.watch().map_err(AgentFailure::Watch)?;
     tracing::info!(port, version = env!("CARGO_PKG_VERSION"), "serving");
+    announce::to_gateway();
     server::serve(&listener, &agent);
     Ok(())
 }
@@ -83,6 +87,13 @@ pub fn clear_signal_mask() {
     if let Err(error) = SigSet::empty().thread_set_mask() {
         tracing::warn!(%error, "cannot clear the signal mask");
     }
+}
+
+/// The file of this program, by which it starts itself in another role.
+fn ourselves() -> PathBuf {
+    let file = std::env::current_exe().unwrap_or_default();
+    // A program that was replaced while it runs has no path any more, but can still be run.
+    if file.exists() { file } else { PathBuf::from("/proc/self/exe") }
 }
 
 /// An error and all its causes in one line, for callers that get nothing but text.
