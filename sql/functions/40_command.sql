@@ -166,7 +166,9 @@ language sql stable security definer set search_path = qvd, pg_temp as $$
         when unit = 'seconds' and value !~ '^[0-9]+(\.[0-9]+)?$' then 'expected a number of seconds'
         when unit = '0|1' and lower(value) not in ('0', '1', 'yes', 'no', 'true', 'false', 'on', 'off', '')
             then 'expected 0 or 1'
-        when unit = 'address' and value !~ '^([0-9]{1,3}\.){3}[0-9]{1,3}$' then 'expected an IPv4 address'
+        when unit = 'address'
+            and value !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$'
+            then 'expected an IPv4 address'
         when unit = 'path' and value = '' then 'expected a path'
     end
     from config_keys where key = wanted

@@ -28,7 +28,7 @@ use crate::{
 use super::{
     fleet::{Fleet, Node},
     lease,
-    reconcile::reconcile,
+    reconcile::{reconcile, recover},
     supervisor::Begin,
 };
 
@@ -166,8 +166,15 @@ pub fn hypervisor_for(config: &Config, life: &Life) -> Result<Arc<dyn Hypervisor
 async fn serve(node: &Arc<Node>, plane: &Plane) {
     let mut commands = plane.hub().watch(Channel::Host(node.host)).await;
     let mut cause = Cause::Woken;
+    let mut unsure = false;
     loop {
-        match reconcile(node).await {
+        let outcome = if unsure { recover(node).await } else { Ok(()) };
+        let outcome = match outcome {
+            Ok(()) => reconcile(node).await,
+            Err(error) => Err(error),
+        };
+        unsure = outcome.is_err();
+        match outcome {
             Ok(0) => {}
             Ok(count) if cause == Cause::Poll => {
                 tracing::info!(host = %node.host, count, "a poll found work");
@@ -180,8 +187,10 @@ async fn serve(node: &Arc<Node>, plane: &Plane) {
             }
             Err(error) => tracing::warn!(host = %node.host, %error, "cannot ask for commands"),
         }
+        let retry = node.config.load().get(&keys::HKD_POLL_URGENT);
         cause = tokio::select! {
             cause = commands.changed() => cause,
+            () = tokio::time::sleep(retry), if unsure => Cause::Woken,
             () = node.stop.cancelled() => return,
         };
     }
