@@ -24,6 +24,7 @@ use super::daemons::until_told_to_end;
 const LOGIN: &str = "alice";
 const PASSWORD: &str = "wonderland";
 const VM: &str = "desktop";
+const MEMORY_AND_HOME_MB: (i32, i32) = (1024, 1024);
 const SIZE: (u32, u32) = (1280, 800);
 const DRAWN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -141,14 +142,7 @@ enum Screen {
 async fn furnish(site: &Site, desktop: &Path) -> anyhow::Result<()> {
     let file = desktop.file_name().and_then(|name| name.to_str()).context("the image has no name")?;
     site.add_image(desktop, file)?;
-    site.sql(&format!(
-        "select osf_create('desktop', memory => 1024, user_storage => 1024)
-             where not exists (select from osfs where name = 'desktop');
-         select di_create('desktop', '{file}') where not exists (select from dis where path = '{file}');
-         select user_create('{LOGIN}', '{PASSWORD}') where not exists (select from users where login = '{LOGIN}');
-         select vm_create('{LOGIN}', '{VM}', 'desktop') where not exists (select from vms where name = '{VM}')"
-    ))
-    .await?;
+    site.connector("postgres")?.settle_desktop((LOGIN, PASSWORD), VM, file, MEMORY_AND_HOME_MB).await?;
     Ok(())
 }
 

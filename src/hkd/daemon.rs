@@ -53,7 +53,9 @@ pub enum HkdError {
     #[error("the database does not let this node start")]
     Db(#[from] DbError),
     /// The schema is of another version.
-    #[error("the schema of the database has version {found}, this program needs {known}; run `qvd db migrate`")]
+    #[error(
+        "the schema of the database has version {found}, this program needs {known}; run `qvd db migrate`, or the program that made it"
+    )]
     Schema {
         /// What the database has.
         found: String,
@@ -96,8 +98,18 @@ pub async fn run(
     for refused in config.add_rows(database.config_rows().await?) {
         tracing::warn!(host = %life.host, "{refused}; ignored");
     }
-    let hypervisor = make(&config, &life)?;
-    hypervisor.prepare_node().await?;
+    let prepared = async {
+        let hypervisor = make(&config, &life)?;
+        hypervisor.prepare_node().await.map(|()| hypervisor)
+    };
+    let hypervisor = match prepared.await {
+        Ok(hypervisor) => hypervisor,
+        Err(error) => {
+            // Nobody shall wait for a node that cannot be one.
+            let _ = database.node_state(life.host, life.epoch, HostState::Stopped).await;
+            return Err(error.into());
+        }
+    };
 
     let intervals = Intervals {
         beat: config.get(&keys::HKD_BEAT),
