@@ -46,8 +46,9 @@ async fn a_schema_of_another_version_is_refused() {
     let db = Db::with_vms(0).await;
     let known = db.sql("select version from versions where component = 'schema'").await.unwrap();
     db.sql("update versions set version = '0' where component = 'schema'").await;
-    let sentence =
-        format!("the schema of the database has version 0, this program needs {known}; run `qvd db migrate`");
+    let sentence = format!(
+        "the schema of the database has version 0, this program needs {known}; run `qvd db migrate`, or the program that made it"
+    );
     refused(&Host::new(&db, &[]), &sentence).await;
     assert_eq!(db.sql("select state from host_list").await.unwrap(), "stopped", "nothing was touched");
     let empty = Db::empty().await;
