@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Authenticated,
-    db::{Acquired, DbError, SessionVm},
+    db::{Acquired, DbError, SessionVm, StartAsked},
     events::{Channel, Watch},
     model::{SessionId, VmId, XState, config::keys},
     tunnel::{self, Conn},
@@ -171,13 +171,12 @@ impl Attempt {
                 }
             }
             Operation::StartVm => match &self.session {
-                Some((session, _)) => match database.l7r_vm_start(*session).await {
-                    Ok(()) => Event::StartAsked(Ok(())),
-                    Err(DbError::Refused { message, .. }) => {
-                        tracing::warn!(vm = %self.vm, reason = message, "cannot be started");
-                        Event::StartAsked(Err(message))
+                Some((session, _)) => match database.l7r_vm_start(*session).await? {
+                    StartAsked::Accepted => Event::StartAsked(Ok(())),
+                    StartAsked::NoHost => Event::StartAsked(Err("no host available".to_owned())),
+                    StartAsked::Refused => {
+                        Event::StartAsked(Err(format!("Failed to start virtual machine {}", self.vm)))
                     }
-                    Err(error) => return Err(error),
                 },
                 None => Event::Aborted,
             },
