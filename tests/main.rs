@@ -1,3 +1,5 @@
-//! The `qvd` command.
+//! Tests of the parts together: real programs, real PostgreSQL, real sockets.
 
-fn main() {}
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say where")]
+
+mod wire;
