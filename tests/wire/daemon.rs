@@ -30,7 +30,14 @@ async fn the_router_runs_without_any_right() {
 /// Runs a router that cannot start, and gives what it says.
 fn complaint(directory: &Path, settings: &str) -> String {
     let file = directory.join("node.conf");
-    fs::write(&file, format!("nodename = nowhere\npath.run = {}/run\n{settings}", directory.display())).unwrap();
+    fs::write(
+        &file,
+        format!(
+            "nodename = nowhere\npath.run = {0}/run\npath.l7r.ssl = {0}/run/l7r/ssl\n{settings}",
+            directory.display()
+        ),
+    )
+    .unwrap();
     let output = Command::new("timeout")
         .args(["--signal=KILL", "30", env!("CARGO_BIN_EXE_qvd"), "l7r", "--config"])
         .arg(file)
