@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_an_end_with_status_127() {
-        let command = attached_command("/nonexistent/program", &Account::own().unwrap(), Signal::SIGTERM);
+        let mut command = attached_command("/nonexistent/program", &Account::own().unwrap(), Signal::SIGTERM);
+        command.stderr(Stdio::null());
         let child = Attached::start(command, Signal::SIGTERM).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert_eq!(runtime.block_on(child.exited()).and_then(|status| status.code()), Some(127));

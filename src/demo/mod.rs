@@ -3,6 +3,9 @@
 //! Nodes, users and sessions are not made here; that is said once, in the `demo` command.
 
 pub mod attached;
+pub mod display;
+pub mod image;
 pub mod postgres;
 pub mod program;
+pub mod screenshot;
 pub mod site;

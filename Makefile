@@ -1,0 +1,75 @@
+# What a developer needs, each in one word. `make` alone says what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help packages build agents release demo test bench fmt lint deny clean
+
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+STATIC := target/static/$(HOST)/release
+AGENTS := qvd-vma qvd-keeper
+# The tests wait more than they compute.
+TEST_THREADS ?= 4
+# Containers, mounts and namespaces are root's business.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env)
+ifneq ($(SUDO),)
+export CARGO_TARGET_$(shell echo '$(HOST)' | tr 'a-z-' 'A-Z_')_RUNNER = $(SUDO)
+endif
+
+# $(call step,name,command): says what is done and how long it took.
+step = @printf '\n== %s\n' '$(1)'; start=$$SECONDS; $(2); printf '== %s: %s s\n' '$(1)' $$((SECONDS - start))
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+packages: ## install missing Debian packages
+	$(call step,packages,.ci/install-packages)
+
+build: packages ## build for debugging
+	$(call step,build,cargo build)
+
+# Built apart because they are static. They are put in place by renaming, so that a running one is not disturbed.
+agents: packages ## build the static programs (VM agent, keeper) and put them next to qvd
+	$(call step,agents,RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --target $(HOST) \
+	    --target-dir target/static --no-default-features --features agents $(addprefix --bin ,$(AGENTS)))
+	@for dir in target/debug target/release; do \
+	    mkdir -p $$dir; \
+	    for agent in $(AGENTS); do \
+	        cmp --quiet $(STATIC)/$$agent $$dir/$$agent && continue; \
+	        install $(STATIC)/$$agent $$dir/$$agent.new; \
+	        mv $$dir/$$agent.new $$dir/$$agent; \
+	        echo "$$dir/$$agent is new"; \
+	    done; \
+	done
+
+release: packages agents ## build for use
+	$(call step,release,cargo build --release --bin qvd)
+
+demo: release ## a desktop on this machine, until Ctrl-C; ONCE=1 ends after the screenshot
+	@printf '\n== demo\n'
+	@exec $(SUDO) target/release/qvd demo $(if $(filter-out 0,$(ONCE)),--once)
+
+test: packages agents ## all that continuous integration does
+	$(call step,format,cargo fmt --check)
+	$(call step,lints,cargo clippy --all-targets --all-features -- --deny warnings)
+	$(call step,dependencies,$(MAKE) --no-print-directory deny)
+	$(call step,compile,cargo test --no-run)
+	@printf '\n== tests\n'
+	@cargo test -- --test-threads=$(TEST_THREADS)
+
+bench: packages agents ## one benchmark: SCENARIO=notify ARGS=--json
+	$(call step,release,cargo build --release --bin qvd --bin qvd-bench)
+	@exec $(SUDO) target/release/qvd-bench $(SCENARIO) $(ARGS)
+
+fmt: ## format the code
+	cargo fmt
+
+lint: ## lints for developers
+	cargo clippy --all-targets --all-features
+
+deny: ## check licences and dependencies, if cargo-deny is installed
+	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \
+	else echo 'cargo-deny is not installed; skipped'; fi
+
+clean: ## forget everything that was built
+	cargo clean
