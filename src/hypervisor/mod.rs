@@ -88,10 +88,3 @@ pub struct HypervisorError {
     #[source]
     pub source: Option<io::Error>,
 }
-/// temporary
-pub fn for_node(
-    _: &crate::model::config::Config,
-    _: std::net::IpAddr,
-) -> Result<std::sync::Arc<dyn Hypervisor>, HypervisorError> {
-    Err(HypervisorError { what: "x".into(), hint: None, source: None })
-}
