@@ -2,7 +2,7 @@
 //! whoever is left without a parent, and ends everything when it is told to. It knows nothing of the X session.
 //!
 //! ```text
-//!  prepare ──► running ──TERM, INT, PWR──► ending: TERM to all ──all gone, or the grace is over──► KILL, exit 0
+//!  prepare ──► running ──TERM, INT, PWR──► ending: TERM to all ──nobody is left who hears it, or too late──► KILL, exit 0
 //!                │ ▲
 //!   agent ended  ▼ │ pause (none after a long life)
 //!              pausing
@@ -13,10 +13,7 @@ use std::{
     io::{self, Read, Write},
     os::{
         fd::AsFd,
-        unix::{
-            fs::{OpenOptionsExt, PermissionsExt},
-            process::CommandExt,
-        },
+        unix::fs::{OpenOptionsExt, PermissionsExt},
     },
     path::Path,
     process::Command,
@@ -35,10 +32,13 @@ use nix::{
     unistd::Pid,
 };
 
-use super::command::SYSTEM_PATH;
+use super::{command::SYSTEM_PATH, ourselves};
 
 /// How long processes may take to end. nxagent needs about a second.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How often they are asked. nxagent forgets the first time, since it then has nobody to write to.
+const ROUND: Duration = Duration::from_millis(250);
 
 /// After a life of this length the agent is restarted at once.
 const LONG_LIFE: Duration = Duration::from_secs(10);
@@ -94,7 +94,7 @@ fn keep_running(signals: &SignalFd) {
 }
 
 fn start(pause: Duration) -> AgentLife {
-    match Command::new("/proc/self/exe").arg0("qvd-vma").arg("agent").env("PATH", path()).spawn() {
+    match Command::new(ourselves()).arg("agent").env("PATH", path()).spawn() {
         Ok(child) => AgentLife::Running { pid: Pid::from_raw(child.id().cast_signed()), since: Instant::now(), pause },
         Err(error) => {
             let pause = next_pause(Duration::ZERO, pause);
@@ -155,18 +155,53 @@ fn end_all(signals: &SignalFd) {
     tracing::info!("ending all processes");
     let everybody = Pid::from_raw(-1);
     let deadline = Instant::now() + GRACE;
-    // Who is stopped could not hear the first signal.
-    for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-        let _ = signal::kill(everybody, signal);
-    }
     while Instant::now() < deadline {
-        match reap() {
-            Reaped::Process(_) => continue,
-            Reaped::Nobody => wait_for_end(signals, Some(deadline)),
-            Reaped::Alone => return,
-        };
+        // Asked again, since programs that end start others that then nobody ends. Who is stopped hears nothing.
+        for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+            let _ = signal::kill(everybody, signal);
+        }
+        let round = deadline.min(Instant::now() + ROUND);
+        while Instant::now() < round {
+            match reap() {
+                Reaped::Process(_) => {}
+                Reaped::Alone => return,
+                Reaped::Nobody if others().iter().all(|other| other.is_deaf) => return kill_all(),
+                Reaped::Nobody => drop(wait_for_end(signals, Some(round))),
+            }
+        }
     }
-    let _ = signal::kill(everybody, Signal::SIGKILL);
+    kill_all();
+}
+
+fn kill_all() {
+    let left: Vec<_> = others().into_iter().map(|other| other.name).collect();
+    tracing::info!(?left, "killing who did not end");
+    let _ = signal::kill(Pid::from_raw(-1), Signal::SIGKILL);
+}
+
+/// A process that is left.
+struct Other {
+    name: String,
+    /// It ignores TERM, so that waiting for it is in vain: a shell, or a session manager that lost its display.
+    is_deaf: bool,
+}
+
+fn others() -> Vec<Other> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        (pid != std::process::id()).then_some(entry.path())
+    });
+    processes.filter_map(|process| parse_other(&fs::read_to_string(process.join("status")).ok()?)).collect()
+}
+
+/// Reads the `status` of a process; `None` when it has ended.
+fn parse_other(status: &str) -> Option<Other> {
+    let field = |name: &str| status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()));
+    if field("State")?.starts_with(['Z', 'X']) {
+        return None;
+    }
+    let ignored = u64::from_str_radix(field("SigIgn")?, 16).ok()?;
+    Some(Other { name: field("Name")?.to_owned(), is_deaf: ignored >> (Signal::SIGTERM as u32 - 1) & 1 == 1 })
 }
 
 /// Makes the root file system usable. What fails is logged: the desktop may work without it.
@@ -245,6 +280,14 @@ mod tests {
         }
         assert!(pauses.is_sorted() && pauses[0] == FIRST_PAUSE && pauses[9] == LONGEST_PAUSE, "{pauses:?}");
         assert_eq!(next_pause(LONG_LIFE, LONGEST_PAUSE), Duration::ZERO);
+    }
+
+    #[test]
+    fn who_ignores_term_is_not_waited_for_and_the_dead_do_not_count() {
+        let status = |state, ignored| format!("Name:\ticewm\nState:\t{state}\nSigBlk:\t0\nSigIgn:\t{ignored}\n");
+        assert!(parse_other(&status("S (sleeping)", "0000000080004002")).is_some_and(|other| other.is_deaf));
+        assert!(parse_other(&status("S (sleeping)", "0000000080300000")).is_some_and(|other| !other.is_deaf));
+        assert!(parse_other(&status("Z (zombie)", "0000000000000000")).is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use nix::{
 };
 use thiserror::Error;
 
-use super::users::Account;
+use super::{ourselves, users::Account};
 
 /// The subcommand.
 pub const NAME: &str = "launch";
@@ -45,11 +45,11 @@ pub enum LaunchError {
 }
 
 /// A command that runs `program` with the rights of `account` and the file mode mask `umask`, in its home. The
-/// process gets TERM when the thread that spawned it ends.
+/// process is killed when the thread that spawned it ends.
 pub fn command(account: &Account, umask: u32, program: &Path) -> Command {
     let groups = account.groups.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0("qvd-vma").arg(NAME).arg(account.uid.to_string()).arg(account.gid.to_string()).arg(groups);
+    let mut command = Command::new(ourselves());
+    command.arg(NAME).arg(account.uid.to_string()).arg(account.gid.to_string()).arg(groups);
     command.arg(format!("{umask:o}")).arg(program);
     command
 }
@@ -70,7 +70,7 @@ pub fn run(arguments: &[OsString]) -> LaunchError {
     let become_user = setgroups(&groups)
         .and_then(|()| setgid(Gid::from_raw(gid)))
         .and_then(|()| setuid(Uid::from_raw(uid)))
-        .and_then(|()| prctl::set_pdeathsig(Signal::SIGTERM));
+        .and_then(|()| prctl::set_pdeathsig(Signal::SIGKILL));
     if let Err(source) = become_user {
         return LaunchError::Become { uid, source };
     }

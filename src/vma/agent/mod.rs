@@ -17,6 +17,7 @@ pub mod monitor;
 mod options;
 mod output;
 mod parameters;
+mod pidfd;
 mod power;
 mod rundir;
 mod server;
@@ -28,6 +29,7 @@ use std::{
     error::Error,
     fmt, io,
     net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -83,6 +85,13 @@ pub fn clear_signal_mask() {
     if let Err(error) = SigSet::empty().thread_set_mask() {
         tracing::warn!(%error, "cannot clear the signal mask");
     }
+}
+
+/// The file of this program, by which it starts itself in another role.
+fn ourselves() -> PathBuf {
+    let file = std::env::current_exe().unwrap_or_default();
+    // A program that was replaced while it runs has no path any more, but can still be run.
+    if file.exists() { file } else { PathBuf::from("/proc/self/exe") }
 }
 
 /// An error and all its causes in one line, for callers that get nothing but text.

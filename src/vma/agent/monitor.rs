@@ -11,12 +11,13 @@ use std::{
         process::CommandExt,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     thread,
     time::Duration,
 };
 
+use nix::{sys::signal::Signal, unistd::Pid};
 use thiserror::Error;
 
 use super::{
@@ -26,9 +27,11 @@ use super::{
     hooks::{Action, Entered, HookError, Hooks, open_log},
     launch,
     options::{self, InvalidCharacters},
+    ourselves,
     output::{self, Heard},
     parameters::Parameters,
-    rundir::{RunDir, replace_file},
+    pidfd::PidFd,
+    rundir::{RunDir, replace_file, send},
     state::NxState,
     users::{self, Account, UserError},
 };
@@ -128,20 +131,14 @@ fn session(parameters: &Parameters, settings: &Settings, run: &RunDir, hooks: &H
     let log = SessionLog::open(&settings.log_dir)
         .map_err(|source| MonitorError::Log { dir: settings.log_dir.display().to_string(), source })?;
     let (reader, writer) = io::pipe().map_err(MonitorError::Run)?;
-    let mut child = start(&account, settings, writer).map_err(MonitorError::Run)?;
+    let child = start(&account, settings, writer).map_err(MonitorError::Run)?;
     tracing::info!(user = account.name, "X session started");
-    let ear = Ear {
-        run: run.clone(),
-        hooks: hooks.clone(),
-        uid: account.uid,
-        log,
-        state: None,
-        up: false,
-        last: String::new(),
-    };
+    let (pid, nxagent) = mpsc::channel();
+    let (run, hooks) = (run.clone(), hooks.clone());
+    let ear = Ear { run, hooks, uid: account.uid, log, nxagent: pid, state: None, up: false, last: String::new() };
     let ear = Arc::new(Mutex::new(Some(ear)));
     let drained = listen(reader, Arc::clone(&ear));
-    let status = child.wait().map_err(MonitorError::Run)?;
+    let status = wait(child, nxagent).map_err(MonitorError::Run)?;
     // Programs that the user left running may hold the pipe open for ever.
     let _ = drained.recv_timeout(Duration::from_millis(200));
     let ear = lock(&ear).take();
@@ -180,11 +177,33 @@ fn start(account: &Account, settings: &Settings, output: io::PipeWriter) -> io::
     let mut command = launch::command(account, settings.umask.0, &settings.xinit);
     command.arg(&settings.x_session).args(&settings.x_session_args.0).arg("--");
     command.arg(&settings.nxagent).args([&format!(":{display}"), "-ac", "-name", "QVD", "-display", &link]);
+    // Without access control the display must not be reachable from outside.
+    command.args(["-nolisten", "tcp"]);
     command.args(&settings.nxagent_args.0);
     command.env_clear().envs(environment::of_session(account, &settings.lang));
-    command.env("NX_CLIENT", std::env::current_exe()?).env(RUN_VARIABLE, &settings.run_dir);
+    command.env("NX_CLIENT", ourselves()).env(RUN_VARIABLE, &settings.run_dir);
     command.current_dir(&account.home);
     command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output).spawn()
+}
+
+/// Waits for the end of xinit. Once nxagent has ended there is nothing left to wait for, but xinit, which then tries
+/// to end nxagent, may take ten seconds to see it.
+fn wait(mut xinit: Child, nxagent: mpsc::Receiver<Pid>) -> io::Result<ExitStatus> {
+    let pid = Pid::from_raw(xinit.id().cast_signed());
+    let (end, ended) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        let Some(nxagent) = nxagent.recv().ok().and_then(|pid| PidFd::open(pid).ok()) else { return };
+        nxagent.wait();
+        for (signal, patience) in [(Signal::SIGTERM, Duration::from_millis(300)), (Signal::SIGKILL, Duration::MAX)] {
+            send(pid, signal);
+            if ended.recv_timeout(patience) != Err(mpsc::RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    });
+    let status = xinit.wait();
+    drop(end);
+    status
 }
 
 type SharedEar = Arc<Mutex<Option<Ear>>>;
@@ -220,6 +239,7 @@ struct Ear {
     hooks: Hooks,
     uid: u32,
     log: SessionLog,
+    nxagent: mpsc::Sender<Pid>,
     state: Option<NxState>,
     up: bool,
     last: String,
@@ -260,12 +280,13 @@ impl Ear {
     /// Believes only in a process of the user, and in one: it is going to be signalled with all rights.
     fn pid(&mut self, pid: i32) {
         let users = fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == self.uid);
-        if users
-            && self.run.nxagent().is_none()
-            && let Err(error) = self.run.write_nxagent(pid)
-        {
+        if !users || self.run.nxagent().is_some() {
+            return;
+        }
+        if let Err(error) = self.run.write_nxagent(pid) {
             tracing::warn!(%error, "cannot write the pid of nxagent");
         }
+        let _ = self.nxagent.send(Pid::from_raw(pid));
     }
 }
 
@@ -302,9 +323,9 @@ impl SessionLog {
 
 /// Starts a monitor for a session with these parameters. The first line of what it prints says how it went.
 pub fn spawn(parameters: &Parameters) -> io::Result<Child> {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(ourselves());
     // In a group of its own, a signal for the agent's group does not end the session.
-    command.arg0("qvd-vma").arg(NAME).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.arg(NAME).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
     if let Some(mut input) = child.stdin.take() {
         input.write_all(&serde_json::to_vec(parameters)?)?;

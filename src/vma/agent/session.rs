@@ -96,8 +96,7 @@ impl Session {
     pub fn adopt(settings: Arc<Settings>, hooks: Hooks) -> io::Result<Arc<Self>> {
         let run = RunDir::new(&settings.run_dir);
         run.create()?;
-        if run.monitor().is_none() {
-            run.clear();
+        if run.monitor().is_none() && run.state().is_none() {
             hooks.entered(Entered::Stopped);
         }
         let seen = Seen { line: String::new(), since: Instant::now(), reported: XState::Stopped };
@@ -210,7 +209,7 @@ impl Session {
             state,
             age: seen.since.elapsed(),
             monitor: self.run.monitor().is_some(),
-            nxagent: self.run.nxagent().map(is_alive),
+            nxagent: self.run.nxagent().map(|pid| self.is_nxagent(pid)),
         };
         let verdict = judge(&found, &Limits::of(&self.settings));
         match verdict.act {
@@ -236,14 +235,21 @@ impl Session {
 
     /// Signals nxagent, or the monitor while there is no nxagent yet; what the monitor started ends with it.
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.run.nxagent().filter(|pid| is_alive(*pid)).or_else(|| self.run.monitor()) {
+        if let Some(pid) = self.run.nxagent().filter(|pid| self.is_nxagent(*pid)).or_else(|| self.run.monitor()) {
             send(pid, signal);
         }
     }
 
+    /// Whether a process lives and is the one that serves our display: a file that an earlier run of the VM left may
+    /// name a process that is somebody else's by now.
+    fn is_nxagent(&self, pid: Pid) -> bool {
+        is_alive(pid)
+            && serves_display(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(), self.settings.display)
+    }
+
     fn suspend_now(&self) -> bool {
         let suspendable = self.run.state().is_some_and(|(state, _)| hup_suspends(state));
-        let nxagent = self.run.nxagent().filter(|pid| suspendable && is_alive(*pid));
+        let nxagent = self.run.nxagent().filter(|pid| suspendable && self.is_nxagent(*pid));
         nxagent.inspect(|pid| send(*pid, Signal::SIGHUP)).is_some()
     }
 
@@ -287,6 +293,11 @@ impl Session {
 /// See `watch_with`.
 const SETTLE: Duration = Duration::from_millis(20);
 
+fn serves_display(cmdline: &[u8], display: u32) -> bool {
+    let display = format!(":{display}");
+    cmdline.split(|byte| *byte == 0).any(|argument| argument == display.as_bytes())
+}
+
 fn owner(process: Pid) -> Result<(u32, u32), StartError> {
     let metadata = fs::metadata(format!("/proc/{process}")).map_err(|_| StartError::Gone)?;
     Ok((metadata.uid(), metadata.gid()))
@@ -302,5 +313,17 @@ fn set_timezone(parameters: &Parameters) {
     };
     if let Err(error) = result {
         tracing::warn!(zone, error = %Chain(&error), "cannot set the time zone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_serves_our_display_is_our_nxagent() {
+        assert!(serves_display(b"/usr/bin/nxagent\0:100\0-ac\0", 100));
+        assert!(!serves_display(b"/usr/bin/nxagent\0:1000\0-ac\0", 100));
+        assert!(!serves_display(b"", 100));
     }
 }
