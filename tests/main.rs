@@ -1,3 +1,5 @@
-//! The `qvd` command.
+//! Tests of whole parts against the real machine: containers, bridges, processes. They need root.
 
-fn main() {}
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say where")]
+
+mod desktop;
