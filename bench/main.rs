@@ -4,6 +4,7 @@
 
 mod claims;
 mod connect;
+mod desktop;
 mod notify;
 mod report;
 mod site;

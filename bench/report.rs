@@ -12,8 +12,8 @@ pub struct Samples {
 
 impl Default for Samples {
     fn default() -> Self {
-        #[expect(clippy::unwrap_used, reason = "three significant digits are always possible")]
-        let histogram = Histogram::new(3).unwrap();
+        #[expect(clippy::unwrap_used, reason = "these bounds and three significant digits are possible")]
+        let histogram = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).unwrap();
         Self { histogram }
     }
 }
@@ -97,7 +97,9 @@ fn profile() -> &'static str {
 fn machine() -> Value {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
     json!({
         "cpu": model.unwrap_or_default(),
         "cores": std::thread::available_parallelism().map_or(0, usize::from),

@@ -1,5 +1,8 @@
-//! Tests of whole parts against the real machine: containers, bridges, processes. They need root.
+//! Tests of whole parts against the real machine: databases, containers, bridges, processes. They need root. One
+//! program, so that modules share what is dear to start.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say where")]
 
+mod cluster;
 mod desktop;
+mod platform;

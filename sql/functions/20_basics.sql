@@ -1,31 +1,41 @@
 -- What the other functions stand on: configuration values, the audit log, names.
+-- Functions that commands and connections wait for are plpgsql even where SQL would do: plpgsql keeps its plans for
+-- the session, an SQL function with a search path of its own is planned anew at every call. Their arguments are keys,
+-- so one plan fits all values, and planning would take longer than doing.
 
 -- The value of a configuration key: the tenant's, else everybody's, else the programs' default.
 create or replace function config_get(wanted text, tenant integer default -1) returns text
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select coalesce(
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    return (
+        select coalesce(
         (select value from configs where key = wanted and tenant_id = tenant),
         (select value from configs where key = wanted and tenant_id = -1),
-        (select default_value from config_keys where key = wanted))
-$$;
+        (select default_value from config_keys where key = wanted)));
+end $$;
 
 create or replace function audit(
     action text, object text, id integer, name text, tenant integer, arguments jsonb default null
 ) returns void
-language sql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
     insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
-    values (action, object, id, name, tenant, arguments)
-$$;
+    values (action, object, id, name, tenant, arguments);
+end $$;
 
 -- Wakes whoever waits on `channel`. Payloads say what kind of thing changed and which, never what it holds.
 create or replace function wake(channel text, kind text, id bigint, tenant integer default null) returns void
-language sql as $$
-    select pg_notify(channel,
-        jsonb_strip_nulls(jsonb_build_object('v', 1, 'kind', kind, 'id', id, 'tenant', tenant))::text)
-$$;
+language plpgsql as $$
+begin
+    perform pg_notify(channel,
+        format('{"v":1,"kind":"%s"', kind) || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}');
+end $$;
 
 create or replace function tenant_id(wanted text) returns integer
-language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     found_id integer;
 begin
@@ -45,7 +55,8 @@ $$;
 
 -- The user that `login[@tenant]` means. Without a tenant the login must exist only once.
 create or replace function user_id(wanted text) returns integer
-language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     ids integer[];
     candidates text;
@@ -64,7 +75,8 @@ end $$;
 
 -- The OSF that `name[@tenant]` means.
 create or replace function osf_id(wanted text) returns integer
-language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     ids integer[];
     candidates text;
@@ -83,7 +95,8 @@ end $$;
 
 -- The VM that `login[@tenant]/vm` means.
 create or replace function vm_id(wanted text) returns integer
-language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     ids integer[];
     candidates text;
@@ -94,9 +107,10 @@ begin
     end if;
     select array_agg(v.id), string_agg(u.login || '@' || t.name || '/' || v.name, ', ' order by t.name)
     into ids, candidates
-    from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id,
-        name_and_tenant(split_part(wanted, '/', 1)) n
-    where u.login = n.name and t.name = coalesce(n.tenant, t.name) and v.name = split_part(wanted, '/', 2);
+    from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
+    where u.login = split_part(split_part(wanted, '/', 1), '@', 1)
+        and t.name = coalesce(nullif(split_part(split_part(wanted, '/', 1), '@', 2), ''), t.name)
+        and v.name = split_part(wanted, '/', 2);
     if ids is null then
         raise exception 'there is no VM %', wanted using errcode = 'QV010', hint = 'select vm from vm_list;';
     elsif cardinality(ids) > 1 then
@@ -107,8 +121,11 @@ end $$;
 
 -- How people call a VM.
 create or replace function vm_name(wanted integer) returns text
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select u.login || '@' || t.name || '/' || v.name
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    return (
+        select u.login || '@' || t.name || '/' || v.name
     from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
-    where v.id = wanted
-$$;
+    where v.id = wanted);
+end $$;

@@ -14,7 +14,7 @@ end $$;
 
 -- A password is hashed with bcrypt here; the first login turns it into argon2id.
 create or replace function password_hash(password text) returns text
-language sql volatile set search_path = qvd, pg_temp as $$
+language sql volatile security definer set search_path = qvd, pg_temp as $$
     select crypt(password, gen_salt('bf', 10))
 $$;
 
@@ -137,11 +137,13 @@ begin
     end if;
     network := set_masklen(first, mask::integer);
     last := host(broadcast(network))::inet - 1;
-    -- The highest address that no VM has: either the top of the range or just below a VM whose neighbour is free.
+    -- The highest address that nobody has: either the top of the range or just below a VM or a host.
     select candidate into chosen from (
         select last as candidate
         union all
         select v.ip - 1 from vms v where v.ip between first and last
+        union all
+        select h.address - 1 from hosts h where h.address between first and last
     ) candidates
     where candidate >= first
         and not exists (select from vms v where v.ip = candidate)
@@ -159,11 +161,13 @@ create or replace function vm_create(
 ) returns integer
 language plpgsql security definer set search_path = qvd, pg_temp as $$
 declare
+    -- By itself, since a planner that tries it out would not see a user made by the same statement.
+    owner_id integer := user_id(owner);
     of_user users;
     of_osf osfs;
     new_id integer;
 begin
-    select * into of_user from users where id = user_id(owner);
+    select * into of_user from users where id = owner_id;
     -- An OSF without a tenant is looked for in the owner's.
     select o.* into of_osf from osfs o join tenants t on t.id = o.tenant_id, name_and_tenant(osf) n
     where o.name = n.name and o.tenant_id = of_user.tenant_id and t.name = coalesce(n.tenant, t.name);

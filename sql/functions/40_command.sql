@@ -3,22 +3,29 @@
 -- Places by weight of memory and processing power per VM, plus chance (classic formula). Null when no node can take
 -- a VM.
 create or replace function place_default(vm integer) returns integer
-language sql volatile security definer set search_path = qvd, pg_temp as $$
-    select h.id
-    from hosts h join host_runtimes r on r.host_id = h.id
-    where h.backend and not r.blocked and r.state = 'running'
-        and r.ok_ts > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second'
-    order by
-        (config_get('l7r.loadbalancer.plugin.default.weight.ram')::float8 * coalesce(r.usable_ram, 0)
-            + config_get('l7r.loadbalancer.plugin.default.weight.cpu')::float8 * coalesce(r.usable_cpu, 0))
-        / (1 + (select count(*) from vm_runtimes v where v.host_id = h.id))
-        + random() * config_get('l7r.loadbalancer.plugin.default.weight.random')::float8 desc
-    limit 1
-$$;
+language plpgsql volatile security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+declare
+    ram float8 := config_get('l7r.loadbalancer.plugin.default.weight.ram');
+    cpu float8 := config_get('l7r.loadbalancer.plugin.default.weight.cpu');
+    chance float8 := config_get('l7r.loadbalancer.plugin.default.weight.random');
+    lapse interval := config_get('internal.hkd.lease.lapse')::float8 * interval '1 second';
+begin
+    return (
+        select h.id
+        from hosts h join host_runtimes r on r.host_id = h.id
+        where h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - lapse
+        order by
+            (ram * coalesce(r.usable_ram, 0) + cpu * coalesce(r.usable_cpu, 0))
+            / (1 + (select count(*) from vm_runtimes v where v.host_id = h.id))
+            + random() * chance desc
+        limit 1);
+end $$;
 
 -- Chooses a node for a VM with the balancer that is configured.
 create or replace function place(vm integer) returns integer
-language plpgsql volatile security definer set search_path = qvd, pg_temp as $$
+language plpgsql volatile security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     chosen integer;
 begin
@@ -32,18 +39,22 @@ end $$;
 
 -- The image version that a start of the VM would use now; null when there is none.
 create or replace function di_for(vm integer) returns integer
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select d.id
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    return (
+        select d.id
     from vms v join dis d on d.osf_id = v.osf_id join di_tags t on t.di_id = d.id and t.tag = v.di_tag
         join di_runtimes r on r.di_id = d.id
     where v.id = vm and not d.blocked and r.state in ('ready', 'published')
-    order by r.state = 'published' desc, d.id desc limit 1
-$$;
+    order by r.state = 'published' desc, d.id desc limit 1);
+end $$;
 
 -- Asks for a VM to be started; places it when it has no node. Returns its id. A VM that is up or on its way is left
 -- alone, so asking twice is the same as asking once.
 create or replace function vm_start(vm integer) returns integer
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     target vm_runtimes;
 begin
@@ -65,7 +76,8 @@ end $$;
 
 -- Asks for a VM to be stopped. One that waits to be started is not started.
 create or replace function vm_stop(vm integer) returns integer
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     target vm_runtimes;
 begin
@@ -86,7 +98,8 @@ end $$;
 
 -- Asks for the user of a VM to be disconnected; the desktop goes on.
 create or replace function vm_disconnect(vm integer) returns integer
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     target vm_runtimes;
 begin
@@ -106,7 +119,8 @@ create or replace function vm_stop(vm text) returns integer language sql as $$ s
 create or replace function vm_disconnect(vm text) returns integer language sql as $$ select vm_disconnect(vm_id(vm)) $$;
 
 create or replace function vm_block(vm text, blocked boolean default true) returns integer
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     target vm_runtimes;
 begin
@@ -116,7 +130,8 @@ begin
 end $$;
 
 create or replace function user_block(wanted text, blocked boolean default true) returns integer
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     target users;
 begin
@@ -126,7 +141,8 @@ begin
 end $$;
 
 create or replace function host_block(wanted text, blocked boolean default true) returns integer
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     target integer;
 begin
@@ -150,7 +166,9 @@ language sql stable security definer set search_path = qvd, pg_temp as $$
         when unit = 'seconds' and value !~ '^[0-9]+(\.[0-9]+)?$' then 'expected a number of seconds'
         when unit = '0|1' and lower(value) not in ('0', '1', 'yes', 'no', 'true', 'false', 'on', 'off', '')
             then 'expected 0 or 1'
-        when unit = 'address' and value !~ '^([0-9]{1,3}\.){3}[0-9]{1,3}$' then 'expected an IPv4 address'
+        when unit = 'address'
+            and value !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$'
+            then 'expected an IPv4 address'
         when unit = 'path' and value = '' then 'expected a path'
     end
     from config_keys where key = wanted
@@ -159,7 +177,8 @@ $$;
 -- Sets a configuration key for everybody or one tenant. A bad value is refused; a key that no program knows is kept
 -- with a warning, since other programs may.
 create or replace function config_set(wanted text, new_value text, tenant text default null) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
     problem text := config_problem(wanted, new_value);
@@ -181,7 +200,8 @@ end $$;
 
 -- Back to the default.
 create or replace function config_reset(wanted text, tenant text default null) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
 begin
@@ -191,7 +211,8 @@ end $$;
 
 -- Sets the certificate chain and the key (PEM) that every L7R shows to its clients.
 create or replace function config_ssl(certificate text, private_key text) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     if certificate !~ '-----BEGIN CERTIFICATE-----' then
         raise exception 'the certificate is not in PEM form' using errcode = 'QV014';

@@ -3,7 +3,8 @@
 
 -- Raises unless `node_epoch` is the present life of the host.
 create or replace function node_check(node integer, node_epoch bigint) returns void
-language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     if not exists (select from host_runtimes where host_id = node and epoch = node_epoch) then
         raise exception 'host % lives in another epoch than %', node, node_epoch
@@ -18,7 +19,8 @@ create or replace function node_start(
     node_name text, node_boot uuid, node_pid integer,
     out node integer, out address inet, out node_epoch bigint, out state host_state, out released integer[]
 )
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     runtime host_runtimes;
 begin
@@ -48,7 +50,8 @@ begin
 end $$;
 
 create or replace function node_state(node integer, node_epoch bigint, becomes host_state) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     perform node_check(node, node_epoch);
     update host_runtimes set state = becomes, ok_ts = now(), lease = lease + 1,
@@ -60,7 +63,8 @@ end $$;
 create or replace function node_lease(
     node integer, node_epoch bigint, ram real, cpu real, degraded text
 ) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     perform node_check(node, node_epoch);
     perform set_config('synchronous_commit', 'off', true);
@@ -85,7 +89,8 @@ create or replace view node_vm with (security_barrier) as
 -- it, and how often, a command is taken once.
 create or replace function node_claim(node integer, node_epoch bigint)
 returns table (command vm_cmd, vm node_vm)
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     starts integer[];
     stops integer[];
@@ -125,7 +130,8 @@ end $$;
 
 -- The VMs that the database believes on a node, for a daemon that has just begun.
 create or replace function node_vms(node integer, node_epoch bigint) returns setof node_vm
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     perform node_check(node, node_epoch);
     return query select * from node_vm n where n.host_id = node and n.vm_state <> 'stopped';
@@ -135,7 +141,8 @@ end $$;
 create or replace function node_vm_state(
     node integer, node_epoch bigint, vm integer, expected vm_state[], becomes vm_state, reason text default null
 ) returns boolean
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     perform node_check(node, node_epoch);
     update vm_runtimes r set vm_state = becomes, vm_reason = coalesce(reason, r.vm_reason)
@@ -151,7 +158,8 @@ end $$;
 
 -- Beats for the cluster when the last beat is older than `age`. Says whether the caller was the one.
 create or replace function beat_try(age interval) returns boolean
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     perform set_config('synchronous_commit', 'off', true);
     -- A losing contender must not wait for the winner's lock.

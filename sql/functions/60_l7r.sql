@@ -5,7 +5,8 @@ create or replace function l7r_start(
     node_name text, node_boot uuid, node_pid integer, node_pid_start bigint,
     out node integer, out address inet, out instance bigint
 )
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     select h.id, h.address into node, address from hosts h where h.name = node_name;
     if node is null then
@@ -17,13 +18,17 @@ end $$;
 
 create or replace function l7r_instances_of(node integer)
 returns table (instance bigint, boot_id uuid, pid integer, pid_start bigint)
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select id, boot_id, pid, pid_start from l7r_instances where host_id = node and ended_at is null
-$$;
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    return query select id, boot_id, pid, pid_start from l7r_instances where host_id = node and ended_at is null;
+end $$;
 
 -- Ends what instances left that are proven gone. Returns how many sessions that were.
 create or replace function l7r_gone(instances bigint[], reason text) returns integer
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     ended integer;
 begin
@@ -37,24 +42,34 @@ begin
 end $$;
 
 create or replace function l7r_host(node integer, out state host_state, out blocked boolean)
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select state, blocked from host_runtimes where host_id = node
-$$;
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    select state, blocked
+    into state, blocked
+    from host_runtimes where host_id = node;
+end $$;
 
 -- The account that a login of a tenant means, with what its password is checked against.
 create or replace function l7r_user(
     wanted_login text, wanted_tenant text,
     out user_id integer, out tenant_id integer, out login text, out password text, out blocked boolean
 )
-language sql stable security definer set search_path = qvd, pg_temp as $$
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
     select u.id, t.id, u.login, u.password, u.blocked or t.blocked
+    into user_id, tenant_id, login, password, blocked
     from users u join tenants t on t.id = u.tenant_id
-    where u.login = wanted_login and t.name = wanted_tenant and t.id > 0
-$$;
+    where u.login = wanted_login and t.name = wanted_tenant and t.id > 0;
+end $$;
 
 -- Replaces a password hash by a stronger one of the same password, unless it was changed meanwhile.
 create or replace function l7r_password_upgrade(account integer, was text, becomes text) returns boolean
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     update users set password = becomes where id = account and password = was;
     return found;
@@ -62,18 +77,26 @@ end $$;
 
 create or replace function l7r_vms(account integer, applications boolean)
 returns table (id integer, name text, state vm_state, blocked boolean, is_application boolean)
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select v.id, v.name, r.vm_state, r.blocked, o.is_application
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    return query select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
     from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
     where v.user_id = account and o.is_application = applications
-    order by v.name
-$$;
+    order by v.name;
+end $$;
 
 -- What the checks before a connection need. No row: no such VM.
 create or replace function l7r_vm(wanted integer, out owner integer, out blocked boolean, out state vm_state)
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select v.user_id, r.blocked, r.vm_state from vms v join vm_runtimes r on r.vm_id = v.id where v.id = wanted
-$$;
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    select v.user_id, r.blocked, r.vm_state
+    into owner, blocked, state
+    from vms v join vm_runtimes r on r.vm_id = v.id where v.id = wanted;
+end $$;
 
 -- Takes a VM for a client. When another session has it, that one is told to go and null is returned: ask again when
 -- the VM has changed. A session of an instance that has ended, or of a node whose lease has lapsed, is replaced.
@@ -81,7 +104,8 @@ create or replace function l7r_acquire(
     by_instance bigint, wanted integer, account integer, client inet, token text,
     out session bigint, out host_address text, out properties jsonb
 )
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     me l7r_instances;
     target vm_runtimes;
@@ -122,8 +146,11 @@ end $$;
 
 -- Properties of OSF, image, owner and VM, the later overriding the earlier.
 create or replace function vm_effective_properties(vm integer) returns jsonb
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select coalesce(jsonb_object_agg(key, value order by rank), '{}')
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    return (
+        select coalesce(jsonb_object_agg(key, value order by rank), '{}')
     from (
         select l.key, p.value, p.rank
         from (
@@ -139,8 +166,8 @@ language sql stable security definer set search_path = qvd, pg_temp as $$
             join qvd_object_properties_list o on o.id = p.property_id
             join properties_list l on l.id = o.property_id
         order by rank
-    ) ranked
-$$;
+    ) ranked);
+end $$;
 
 -- How the VM of a session stands. No row: the session has ended.
 create or replace function l7r_session(
@@ -148,31 +175,38 @@ create or replace function l7r_session(
     out state vm_state, out commanded boolean, out aborted boolean, out placed boolean,
     out address inet, out vma_port integer, out x_port integer, out secret bytea, out reason text
 )
-language sql stable security definer set search_path = qvd, pg_temp as $$
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
     select r.vm_state, r.vm_cmd is not null, r.user_cmd is not null, r.host_id is not null,
         r.vm_address, r.vm_vma_port, r.vm_x_port, s.secret, r.vm_reason
+    into state, commanded, aborted, placed, address, vma_port, x_port, secret, reason
     from user_sessions u join vm_runtimes r on r.vm_id = u.vm_id and r.session_id = u.id
         left join vm_secrets s on s.vm_id = r.vm_id
-    where u.id = wanted
-$$;
+    where u.id = wanted;
+end $$;
 
 -- Asks for the VM of a session to be started, as an administrator would.
 create or replace function l7r_vm_start(wanted bigint) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     perform vm_start(r.vm_id) from vm_runtimes r where r.session_id = wanted;
 end $$;
 
 -- The VM of a session is told to stop, because its user asked.
 create or replace function l7r_vm_stop(vm integer, account integer) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
 end $$;
 
 -- The last check before bytes flow: false when the session was aborted or has ended.
 create or replace function l7r_connected(wanted bigint, way text) returns boolean
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 declare
     on_host integer;
 begin
@@ -188,15 +222,19 @@ end $$;
 
 -- The sessions of an instance that must end.
 create or replace function l7r_aborted(by_instance bigint) returns setof bigint
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select r.session_id from vm_runtimes r
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    return query select r.session_id from vm_runtimes r
     where r.user_cmd is not null and r.l7r_instance = by_instance
-        and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance)
-$$;
+        and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance);
+end $$;
 
 -- A session is over. Whoever has the VM by now keeps it.
 create or replace function l7r_end(wanted bigint, reason text, up bigint, down bigint) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     update vm_runtimes set user_state = 'disconnected' where session_id = wanted;
     update user_sessions set ended_at = now(), end_reason = reason, bytes_up = up, bytes_down = down
@@ -205,13 +243,17 @@ end $$;
 
 -- Why a session of an account ended; null while it lasts or when it is another's.
 create or replace function l7r_session_end(wanted bigint, account integer) returns text
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select end_reason from user_sessions where id = wanted and user_id = account
-$$;
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    return (
+        select end_reason from user_sessions where id = wanted and user_id = account);
+end $$;
 
 -- Bytes of sessions that go on, added up in memory and written now and then.
 create or replace function l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     perform set_config('synchronous_commit', 'off', true);
     update user_sessions s set bytes_up = t.up, bytes_down = t.down
@@ -222,7 +264,8 @@ end $$;
 create or replace function l7r_count(
     node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint
 ) returns void
-language plpgsql security definer set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
 begin
     perform set_config('synchronous_commit', 'off', true);
     update host_counters set http_requests = http_requests + requests, auth_attempts = auth_attempts + attempts,
@@ -233,6 +276,9 @@ end $$;
 
 -- Certificate and key for every L7R.
 create or replace function l7r_ssl() returns table (key text, value text)
-language sql stable security definer set search_path = qvd, pg_temp as $$
-    select key, value from ssl_configs
-$$;
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    return query select key, value from ssl_configs;
+end $$;

@@ -3,7 +3,10 @@
 use clap::{Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
-use crate::{db::Listener, events::Channel};
+use crate::{
+    db::{Listener, Role},
+    events::Channel,
+};
 
 use super::settings::DatabaseArg;
 
@@ -46,7 +49,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 async fn watch(database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
-    let connector = database.connector()?;
+    let connector = database.connector(Role::Admin)?;
     let mut listen = Listener::connect(&connector).await?;
     listen.listener.listen([Channel::Admin.to_string().as_str()]).await?;
     eprintln!("watching; Ctrl-C ends");
@@ -71,7 +74,7 @@ async fn list(database: &DatabaseArg, what: What, json: bool) -> anyhow::Result<
         What::User => "user",
         What::Di => "di",
     };
-    let list = database.connector()?.list(name).await?;
+    let list = database.connector(Role::Admin)?.list(name).await?;
     if json {
         let rows: Vec<serde_json::Map<_, _>> = list
             .rows

@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 
+use crate::db::Role;
+
 use super::settings::DatabaseArg;
 
 #[derive(Subcommand)]
@@ -24,7 +26,7 @@ pub enum Command {
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Migrate { database } => {
-            let done = database.connector()?.migrate().await?;
+            let done = database.connector(Role::Owner)?.migrate().await?;
             for migration in &done.pending {
                 println!("applied migration {} ({})", migration.number, migration.name);
             }
@@ -36,7 +38,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
             }
         }
         Command::Status { database, json } => {
-            let status = database.connector()?.migration_status().await?;
+            let status = database.connector(Role::Owner)?.migration_status().await?;
             let pending: Vec<&str> = status.pending.iter().map(|migration| migration.name.as_str()).collect();
             if json {
                 println!(

@@ -5,6 +5,7 @@ mod admin;
 mod config;
 mod daemons;
 mod db;
+mod demo;
 mod settings;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -24,6 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show a desktop: everything on this machine, from nothing to a screenshot
+    Demo(demo::Demo),
     /// Connect to a desktop
     Client(Box<client::ClientArgs>),
     /// Run a node: keeper, hkd and l7r, each restarted when it dies
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Client(arguments) => return Ok(client::run(*arguments).await),
+        Command::Demo(arguments) => demo::run(arguments).await?,
         Command::Node(arguments) => daemons::node(arguments).await?,
         Command::Hkd(arguments) => daemons::hkd(arguments).await?,
         Command::L7r(arguments) => daemons::l7r(arguments).await?,
@@ -85,7 +89,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// `QVD_LOG` chooses what is logged (default `info`), `QVD_LOG_FORMAT=json` how.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("QVD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written, on a full disk say, must not end a daemon.
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if std::env::var("QVD_LOG_FORMAT").is_ok_and(|format| format == "json") {
         builder.json().init();
     } else {

@@ -51,13 +51,13 @@ pub struct DatabaseArg {
 }
 
 impl DatabaseArg {
-    /// How to connect.
-    pub fn connector(&self) -> anyhow::Result<Connector> {
+    /// How to connect; as `role` when the node's configuration says where.
+    pub fn connector(&self, role: Role) -> anyhow::Result<Connector> {
         match &self.database {
             Some(url) => Ok(Connector::from_url(url, "qvd admin")?),
             None => {
                 let config = self.file.read().context("no --database given, and the node's configuration")?;
-                Ok(Connector::from_config(&config, Role::Node)?)
+                Ok(Connector::from_config(&config, role)?)
             }
         }
     }

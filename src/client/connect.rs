@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::{ClientError, Console, Environment, NxproxyError, Settings, nxproxy::Nxproxy, session::Link};
 use crate::tunnel::{Counters, Ended, Reason, relay};
 
+/// For the server to say why it ended a session.
+const WHY_LIMIT: Duration = Duration::from_secs(3);
+
 /// The parameters of the connection, in the words of the protocol.
 pub(super) fn parameters(settings: &Settings, environment: &Environment) -> Vec<(String, String)> {
     let os = if std::env::consts::OS == "macos" { "darwin" } else { std::env::consts::OS };
@@ -36,12 +39,14 @@ pub(super) fn parameters(settings: &Settings, environment: &Environment) -> Vec<
     own.chain(settings.custom.iter().cloned()).collect()
 }
 
-/// Runs the session to its end and says how it ended. An interrupt ends it in good order.
+/// Runs the session to its end and says how it ended. An interrupt ends it in good order. `why` asks the server, when
+/// it was the server that ended the session.
 pub(super) async fn hold(
     link: Link,
     settings: &Settings,
     environment: &Environment,
     console: &impl Console,
+    why: impl Future<Output = Option<String>>,
 ) -> Result<(), ClientError> {
     let cancel = CancellationToken::new();
     let begun = Instant::now();
@@ -57,6 +62,11 @@ pub(super) async fn hold(
         }
     }?;
     console.say(&report(&ended, begun.elapsed()));
+    if matches!(ended.tunnel.reason, Reason::OuterClosed | Reason::OuterCut | Reason::OuterFailed(_))
+        && let Ok(Some(why)) = tokio::time::timeout(WHY_LIMIT, why).await
+    {
+        console.say(&format!("the server says: {why}"));
+    }
     match ended.lost {
         Some(error) => Err(error),
         None => Ok(()),

@@ -76,7 +76,12 @@ pub async fn drive(
     }
     let parameters = connect::parameters(&settings, environment);
     let link = session.connect(desktop.id, &parameters, &mut progress).await?;
-    connect::hold(link, &settings, environment, console).await
+    let name = link.session.clone();
+    let why = async {
+        let mut session = Session::open(&server, credentials.clone(), trust.as_ref()).await.ok()?;
+        session.end_of(&name?).await.ok()?
+    };
+    connect::hold(link, &settings, environment, console, why).await
 }
 
 /// Connects and lists the user's desktops, with further attempts when the network fails, and with consent when the

@@ -117,6 +117,8 @@ pub struct Link {
     pub leftover: Vec<u8>,
     /// Opens the side channels of this session.
     pub slave_key: String,
+    /// Names this session to a server that can say later why it ended; classic servers do not.
+    pub session: Option<String>,
     /// `host:port`, for messages.
     pub server: String,
 }
@@ -175,6 +177,20 @@ impl Session {
         if answer.status == 200 { Ok(()) } else { Err(self.refused(&answer)) }
     }
 
+    /// Why a session of this user ended; `None` when the server does not know.
+    ///
+    /// # Errors
+    /// When the login is rejected or the server will not answer.
+    pub async fn end_of(&mut self, session: &str) -> Result<Option<String>, ClientError> {
+        let answer = self.request(&format!("/qvd/session_end?id={}", escape(session)), &[], &mut |_| {}).await?;
+        if answer.status != 200 {
+            return Err(self.refused(&answer));
+        }
+        let told: serde_json::Value =
+            serde_json::from_slice(&answer.body).map_err(|error| self.gibberish(error.into()))?;
+        Ok(told.get("reason").and_then(|reason| reason.as_str()).map(str::to_owned))
+    }
+
     /// Connects to a desktop, which is started if need be. `progress` hears what the server is doing.
     ///
     /// # Errors
@@ -195,8 +211,9 @@ impl Session {
             return Err(self.refused(&answer));
         }
         let slave_key = answer.header("X-QVD-Slave-Key").unwrap_or_default().to_owned();
+        let session = answer.header("X-QVD-Session-Id").map(str::to_owned);
         let (conn, leftover) = self.exchange.into_parts();
-        Ok(Link { conn, leftover, slave_key, server: self.server })
+        Ok(Link { conn, leftover, slave_key, session, server: self.server })
     }
 
     /// Sends a request and passes interim answers on until the final one.

@@ -1,9 +1,15 @@
-//! What the command line asks of the database with the rights of whoever runs it: any statement, any list.
+//! What administration asks of the database with the rights of whoever runs it: lists, any statement, and what it
+//! takes to set up an installation on one machine.
+
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::Value;
 use thiserror::Error;
+use tokio_postgres::types::ToSql;
 
-use super::{Connector, DbError};
+use crate::model::{HostState, VmState};
+
+use super::{Connector, DbError, node::word};
 
 /// The answer to a query, every value as text.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +52,94 @@ impl Connector {
             table.rows.push(object.into_iter().map(|(_, value)| shown(value)).collect());
         }
         Ok(table)
+    }
+
+    /// Puts a node on record, with the VM network it is in, unless it is there already.
+    pub async fn settle_node(&self, name: &str, address: Ipv4Addr, first_vm: Ipv4Addr) -> Result<(), DbError> {
+        let client = self.client().await?;
+        client
+            .execute(
+                "select qvd.config_set('vm.network.ip.start', $1), qvd.config_set('vm.network.netmask', '24')",
+                &[&first_vm.to_string()],
+            )
+            .await?;
+        client
+            .execute(
+                "select qvd.host_create($1, $2) where not exists (select from qvd.hosts where name = $1)",
+                &[&name, &IpAddr::V4(address)],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Makes one user with one desktop from an image, as far as they are not there. Sizes in MB.
+    pub async fn settle_desktop(
+        &self,
+        (login, password): (&str, &str),
+        vm: &str,
+        image: &str,
+        (memory, home): (i32, i32),
+    ) -> Result<(), DbError> {
+        let client = self.client().await?;
+        let steps: [(&str, &[&(dyn ToSql + Sync)]); 4] = [
+            (
+                "select qvd.osf_create('desktop', $1, $2) where not exists (select from qvd.osfs where name = 'desktop')",
+                &[&memory, &home],
+            ),
+            ("select qvd.di_create('desktop', $1) where not exists (select from qvd.dis where path = $1)", &[&image]),
+            (
+                "select qvd.user_create($1, $2) where not exists (select from qvd.users where login = $1)",
+                &[&login, &password],
+            ),
+            (
+                "select qvd.vm_create($1, $2, 'desktop') where not exists (
+                     select from qvd.vms v join qvd.users u on u.id = v.user_id where u.login = $1 and v.name = $2)",
+                &[&login, &vm],
+            ),
+        ];
+        for (statement, parameters) in steps {
+            client.execute(statement, parameters).await?;
+        }
+        Ok(())
+    }
+
+    /// The state of a node, and whether a router of it is on record; `None`: no such node.
+    pub async fn node_readiness(&self, name: &str) -> Result<Option<(HostState, bool)>, DbError> {
+        let client = self.client().await?;
+        let row = client
+            .query_opt(
+                "select r.state::text, exists (select from qvd.l7r_instances l where l.host_id = h.id and l.ended_at is null)
+                 from qvd.host_runtimes r join qvd.hosts h on h.id = r.host_id where h.name = $1",
+                &[&name],
+            )
+            .await?;
+        row.map(|row| Ok((word(row.get(0))?, row.get(1)))).transpose()
+    }
+
+    /// The state of the VM that `login[@tenant]/vm` means.
+    pub async fn vm_state(&self, vm: &str) -> Result<VmState, DbError> {
+        let client = self.client().await?;
+        let row =
+            client.query_one("select vm_state::text from qvd.vm_runtimes where vm_id = qvd.vm_id($1)", &[&vm]).await?;
+        word(row.get(0))
+    }
+
+    /// Tells every VM to stop that can be told.
+    pub async fn stop_vms(&self) -> Result<(), DbError> {
+        self.execute(
+            "select qvd.vm_stop(vm_id) from qvd.vm_runtimes
+             where vm_state in ('starting', 'running', 'debugging') or vm_cmd = 'start'",
+        )
+        .await
+    }
+
+    /// How many VMs are not stopped, or will not stay so.
+    pub async fn vms_up(&self) -> Result<i64, DbError> {
+        let client = self.client().await?;
+        let row = client
+            .query_one("select count(*) from qvd.vm_runtimes where vm_state <> 'stopped' or vm_cmd is not null", &[])
+            .await?;
+        Ok(row.get(0))
     }
 
     /// Runs statements for their effect.

@@ -16,6 +16,10 @@ pub enum Role {
     Node,
     /// l7r: `qvd_l7r`.
     L7r,
+    /// Administrators at the node's command line: `qvd_admin`.
+    Admin,
+    /// Who makes the schema: `postgres`.
+    Owner,
 }
 
 /// Everything needed to connect, as often as wanted.
@@ -46,6 +50,9 @@ impl Connector {
                 "qvd_l7r",
                 format!("qvd l7r {}", config.get(&keys::NODENAME)),
             ),
+            // Not daemons, so the file holds no password of theirs: the server must trust the socket's peer.
+            Role::Admin => (String::new(), String::new(), "qvd_admin", "qvd admin".to_owned()),
+            Role::Owner => (String::new(), String::new(), "postgres", "qvd db".to_owned()),
         };
         postgres.user(if user.is_empty() { default } else { &user });
         if !password.is_empty() {

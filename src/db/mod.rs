@@ -23,6 +23,7 @@ pub use node::{Claim, Life, NodeVm};
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::error::SqlState;
 
 /// A pool of connections that speak with the rights of one role.
 #[derive(Clone)]
@@ -65,13 +66,17 @@ impl Database {
         Ok(self.pool.get().await?)
     }
 
-    /// Whether the schema is that of this version; otherwise its version, or why it is not known, and ours.
+    /// Whether the schema is that of this version; otherwise its version (0: there is none), or why it is not known,
+    /// and ours.
     pub async fn schema_is_ours(&self) -> Result<(), (Result<String, DbError>, i32)> {
         let known = migrate::newest();
         let found = async {
             let connection = self.connection().await?;
-            let row = connection.query_opt("select version from versions where component = 'schema'", &[]).await?;
-            Ok(row.map(|row| row.get::<_, String>(0)).unwrap_or_default())
+            match connection.query_opt("select version from versions where component = 'schema'", &[]).await {
+                Ok(row) => Ok(row.map(|row| row.get::<_, String>(0)).unwrap_or_default()),
+                Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok("0".to_owned()),
+                Err(error) => Err(error.into()),
+            }
         };
         match found.await {
             Ok(found) if found == known.to_string() => Ok(()),

@@ -18,7 +18,10 @@ use thiserror::Error;
 use crate::{
     db::{Connector, DbError, MigrateError},
     hypervisor::{Container, HypervisorError},
-    model::config::{Config, ConfigError},
+    model::{
+        HostState,
+        config::{Config, ConfigError},
+    },
 };
 
 use super::{
@@ -123,12 +126,9 @@ impl Site {
         site.connector("postgres")?.migrate().await?;
         site.write_configuration()?;
         let (x, y) = site.options.network;
-        let (node, address) = (&site.options.node, site.host_address());
-        site.sql(&format!(
-            "select config_set('vm.network.ip.start', '10.{x}.{y}.100'), config_set('vm.network.netmask', '24');
-             select host_create('{node}', '{address}') where not exists (select from hosts where name = '{node}')"
-        ))
-        .await?;
+        let first_vm = Ipv4Addr::new(10, x, y, 100);
+        let admin = site.connector("postgres")?;
+        admin.settle_node(&site.options.node, site.host_address(), first_vm).await?;
         Ok(site)
     }
 
@@ -184,12 +184,17 @@ impl Site {
 
     /// The certificate that the router made for itself.
     pub fn certificate(&self) -> PathBuf {
-        self.run_directory().join("l7r/ssl/cert.pem")
+        self.options.directory.join("l7r/cert.pem")
     }
 
     /// How to connect to the database with a role.
+    pub fn connection_string(&self, role: &str) -> String {
+        self.cluster.connection_string(DATABASE, role)
+    }
+
+    /// The same, ready to use.
     pub fn connector(&self, role: &str) -> Result<Connector, DbError> {
-        Connector::from_url(&self.cluster.connection_string(DATABASE, role), "qvd site")
+        Connector::from_url(&self.connection_string(role), "qvd site")
     }
 
     /// Runs statements as the owner of the schema; the first value of the first row, if there is one.
@@ -225,13 +230,15 @@ impl Site {
 
     /// Waits until the node takes VMs and users.
     pub async fn wait_node(&self) -> Result<(), SiteError> {
-        let node = &self.options.node;
-        let state = format!(
-            "select case when r.state = 'running' and exists (select from l7r_instances l
-                 where l.host_id = h.id and l.ended_at is null) then 'ready' else r.state::text end
-             from host_runtimes r join hosts h on h.id = r.host_id where h.name = '{node}'"
-        );
-        self.wait_for("the node did not start", &state, "ready").await?;
+        let (admin, node) = (self.connector("postgres")?, &self.options.node);
+        wait_until("the node did not start", "running, with a router", async || {
+            Ok(match admin.node_readiness(node).await? {
+                Some((HostState::Running, true)) => "running, with a router".to_owned(),
+                Some((state, _)) => state.to_string(),
+                None => "not on record".to_owned(),
+            })
+        })
+        .await?;
         let began = Instant::now();
         while tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_err() {
             if began.elapsed() > PATIENCE {
@@ -257,35 +264,21 @@ impl Site {
 
     /// Waits until a query gives this value.
     pub async fn wait_for(&self, otherwise: &str, query: &str, wanted: &str) -> Result<(), SiteError> {
-        let began = Instant::now();
-        loop {
-            let seen = self.sql(query).await.unwrap_or_else(|error| Some(error.to_string()));
-            if seen.as_deref() == Some(wanted) {
-                return Ok(());
-            }
-            if began.elapsed() > PATIENCE {
-                let what = otherwise.to_owned();
-                return Err(SiteError::Patience { what, seconds: PATIENCE.as_secs(), last: seen });
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        wait_until(otherwise, wanted, async || Ok(self.sql(query).await?.unwrap_or_default())).await
     }
 
     /// Waits until the VM `login/name` is in a state.
     pub async fn wait_vm(&self, vm: &str, state: &str) -> Result<(), SiteError> {
-        let query = format!("select vm_state from vm_runtimes where vm_id = vm_id('{vm}')");
-        self.wait_for(&format!("{vm} did not become {state}"), &query, state).await
+        let admin = self.connector("postgres")?;
+        let otherwise = format!("{vm} did not become {state}");
+        wait_until(&otherwise, state, async || Ok(admin.vm_state(vm).await?.to_string())).await
     }
 
     /// Stops every VM and waits for it.
     pub async fn stop_vms(&self) -> Result<(), SiteError> {
-        self.sql(
-            "select count(vm_stop(vm_id)) from vm_runtimes
-             where vm_state in ('starting', 'running', 'debugging') or vm_cmd = 'start'",
-        )
-        .await?;
-        let left = "select count(*) from vm_runtimes where vm_state <> 'stopped' or vm_cmd is not null";
-        self.wait_for("VMs did not stop", left, "0").await
+        let admin = self.connector("postgres")?;
+        admin.stop_vms().await?;
+        wait_until("VMs did not stop", "0", async || Ok(admin.vms_up().await?.to_string())).await
     }
 
     /// Stops VMs, node and database, and takes the node's bridge and packet filter away. Files stay.
@@ -308,6 +301,7 @@ impl Site {
              database.host = {socket}\n\
              path.run = {directory}/run\n\
              path.storage.root = {directory}/storage\n\
+             path.l7r.ssl = {directory}/l7r\n\
              l7r.port = {port}\n\
              vm.hypervisor = {hypervisor}\n\
              vm.network.bridge = {bridge}\n\
@@ -325,6 +319,26 @@ impl Site {
         }
         let path = self.config_file();
         fs::write(&path, text).map_err(|source| SiteError::File { path, source })
+    }
+}
+
+/// Asks until the answer is `wanted`.
+async fn wait_until(
+    otherwise: &str,
+    wanted: &str,
+    ask: impl AsyncFn() -> Result<String, DbError>,
+) -> Result<(), SiteError> {
+    let began = Instant::now();
+    loop {
+        let seen = ask().await.unwrap_or_else(|error| error.to_string());
+        if seen == wanted {
+            return Ok(());
+        }
+        if began.elapsed() > PATIENCE {
+            let what = otherwise.to_owned();
+            return Err(SiteError::Patience { what, seconds: PATIENCE.as_secs(), last: Some(seen) });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

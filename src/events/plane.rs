@@ -170,6 +170,8 @@ impl Task {
                                 if self.health.trouble() == Some(Trouble::Unannounced) {
                                     self.hub.stats().missed.fetch_add(1, Relaxed);
                                 }
+                                // Said before the connection ends, which is the consequence and not the reason.
+                                self.publish();
                                 return Ended::Replace;
                             }
                         }

@@ -28,7 +28,7 @@ use crate::{
 use super::{
     fleet::{Fleet, Node},
     lease,
-    reconcile::reconcile,
+    reconcile::{reconcile, recover},
     supervisor::Begin,
 };
 
@@ -53,7 +53,9 @@ pub enum HkdError {
     #[error("the database does not let this node start")]
     Db(#[from] DbError),
     /// The schema is of another version.
-    #[error("the schema of the database has version {found}, this program needs {known}; run `qvd db migrate`")]
+    #[error(
+        "the schema of the database has version {found}, this program needs {known}; run `qvd db migrate`, or the program that made it"
+    )]
     Schema {
         /// What the database has.
         found: String,
@@ -96,8 +98,18 @@ pub async fn run(
     for refused in config.add_rows(database.config_rows().await?) {
         tracing::warn!(host = %life.host, "{refused}; ignored");
     }
-    let hypervisor = make(&config, &life)?;
-    hypervisor.prepare_node().await?;
+    let prepared = async {
+        let hypervisor = make(&config, &life)?;
+        hypervisor.prepare_node().await.map(|()| hypervisor)
+    };
+    let hypervisor = match prepared.await {
+        Ok(hypervisor) => hypervisor,
+        Err(error) => {
+            // Nobody shall wait for a node that cannot be one.
+            let _ = database.node_state(life.host, life.epoch, HostState::Stopped).await;
+            return Err(error.into());
+        }
+    };
 
     let intervals = Intervals {
         beat: config.get(&keys::HKD_BEAT),
@@ -166,8 +178,15 @@ pub fn hypervisor_for(config: &Config, life: &Life) -> Result<Arc<dyn Hypervisor
 async fn serve(node: &Arc<Node>, plane: &Plane) {
     let mut commands = plane.hub().watch(Channel::Host(node.host)).await;
     let mut cause = Cause::Woken;
+    let mut unsure = false;
     loop {
-        match reconcile(node).await {
+        let outcome = if unsure { recover(node).await } else { Ok(()) };
+        let outcome = match outcome {
+            Ok(()) => reconcile(node).await,
+            Err(error) => Err(error),
+        };
+        unsure = outcome.is_err();
+        match outcome {
             Ok(0) => {}
             Ok(count) if cause == Cause::Poll => {
                 tracing::info!(host = %node.host, count, "a poll found work");
@@ -180,8 +199,10 @@ async fn serve(node: &Arc<Node>, plane: &Plane) {
             }
             Err(error) => tracing::warn!(host = %node.host, %error, "cannot ask for commands"),
         }
+        let retry = node.config.load().get(&keys::HKD_POLL_URGENT);
         cause = tokio::select! {
             cause = commands.changed() => cause,
+            () = tokio::time::sleep(retry), if unsure => Cause::Woken,
             () = node.stop.cancelled() => return,
         };
     }

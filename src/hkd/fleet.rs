@@ -1,7 +1,7 @@
 //! What all supervisors of a node share, and who they are.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future::Future,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -77,6 +77,11 @@ impl Fleet {
     /// Whether a VM has a supervisor.
     pub fn has(&self, vm: VmId) -> bool {
         self.supervisors().contains_key(&vm)
+    }
+
+    /// The VMs that have a supervisor.
+    pub fn supervised(&self) -> HashSet<VmId> {
+        self.supervisors().keys().copied().collect()
     }
 
     /// Gives a supervisor to a VM that has none. One that has keeps its own.

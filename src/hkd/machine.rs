@@ -86,8 +86,8 @@ pub enum Effect {
     Launch,
     /// Tell when it has exited.
     WatchExit,
-    /// Ping the agent once.
-    Ping,
+    /// Ping the agent once; with a limit, give up after that long.
+    Ping(Option<Duration>),
     /// Ask the agent to power off.
     PowerOff,
     /// Kill every process.
@@ -134,6 +134,9 @@ pub struct Limits {
 /// noticed at once, one that takes long is not bothered.
 const BOOT_PING: Duration = Duration::from_millis(4);
 const BOOT_PING_MAX: Duration = Duration::from_millis(250);
+/// A ping of a booting agent gives up soon: what is sent before the VM's network is up is lost, and the kernel sends
+/// it again only after a second. The limit grows with the pauses, for an agent that is slow to answer.
+const BOOT_PING_LIMIT: Duration = Duration::from_millis(20);
 
 /// One VM.
 #[derive(Clone, Debug)]
@@ -268,7 +271,7 @@ impl Machine {
                     return effects;
                 }
                 self.deadline = Some(now + limits.boot);
-                vec![Effect::WatchExit, Effect::Ping]
+                vec![Effect::WatchExit, Effect::Ping(Some(BOOT_PING_LIMIT))]
             }
             (Launching, Event::Launched(Err(why))) => {
                 self.fail(Some(why));
@@ -324,7 +327,8 @@ impl Machine {
         let mut effects = vec![];
         if self.ping_at.is_some_and(|at| at <= now) {
             self.ping_at = None;
-            effects.push(Effect::Ping);
+            let hasty = (self.phase == Phase::Booting).then(|| BOOT_PING_LIMIT.max(self.ping_pause * 5));
+            effects.push(Effect::Ping(hasty));
         }
         if self.deadline.is_none_or(|deadline| deadline > now) {
             return effects;
@@ -452,7 +456,10 @@ mod tests {
         assert_eq!(effects, [Effect::AskSlot]);
         assert_eq!(machine.step(Event::Slot, &LIMITS, now), [Effect::Prepare]);
         assert_eq!(machine.step(Event::Prepared(Ok(())), &LIMITS, now), [Effect::Launch]);
-        assert_eq!(machine.step(Event::Launched(Ok(())), &LIMITS, now), [Effect::WatchExit, Effect::Ping]);
+        assert_eq!(
+            machine.step(Event::Launched(Ok(())), &LIMITS, now),
+            [Effect::WatchExit, Effect::Ping(Some(BOOT_PING_LIMIT))]
+        );
         let effects = machine.step(Event::Pinged(Ok(())), &LIMITS, now);
         assert_eq!(effects, [Effect::Publish(VmState::Running, None), Effect::FreeSlot]);
     }

@@ -2,7 +2,11 @@
 //! run beside it and report back as events. States are published in order by a task of their own, which keeps trying
 //! while the database is away, so a database outage never holds up a VM.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tracing::Instrument;
@@ -159,7 +163,7 @@ impl Task {
                     let _ = events.send(Event::Exited(exited.await));
                 });
             }
-            Effect::Ping => match self.agent() {
+            Effect::Ping(limit) => match self.agent(limit) {
                 Some(agent) => {
                     tokio::spawn(async move {
                         let _ = events.send(Event::Pinged(agent.ping().await.map_err(|error| describe(&error))));
@@ -167,7 +171,7 @@ impl Task {
                 }
                 None => self.report(Event::Pinged(Err("its address is not known".to_owned()))),
             },
-            Effect::PowerOff => match self.agent() {
+            Effect::PowerOff => match self.agent(None) {
                 Some(agent) => {
                     tokio::spawn(async move {
                         let outcome = agent.poweroff().await.map_err(|error| describe(&error));
@@ -203,11 +207,12 @@ impl Task {
         let _ = self.events.send(event);
     }
 
-    fn agent(&self) -> Option<AgentClient> {
+    fn agent(&self, limit: Option<Duration>) -> Option<AgentClient> {
         let spec = self.spec.as_ref()?;
         let config = self.node.config.load();
         let address = SocketAddr::from((spec.address, config.get(&keys::VM_PORT_VMA)));
-        Some(AgentClient::new(address, spec.secret.clone(), config.get(&keys::HKD_TIMEOUT_RPC)))
+        let limit = limit.unwrap_or_else(|| config.get(&keys::HKD_TIMEOUT_RPC));
+        Some(AgentClient::new(address, spec.secret.clone(), limit))
     }
 }
 

@@ -54,6 +54,10 @@ pub fn detach() -> io::Result<Readiness> {
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => {
             drop(readiness);
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the foreground process owns nothing that must be taken down"
+            )]
             std::process::exit(relay(File::from(answer)));
         }
         ForkResult::Child => {

@@ -82,7 +82,8 @@ impl Heartbeat {
     }
 }
 
-/// Beats until SIGTERM or SIGINT.
+/// Beats until SIGTERM or SIGINT, or until the end of standard input when `QVD_LIFELINE` says that a parent holds its
+/// other end: two keepers of one node would fight for its file.
 pub fn run(spec: &HeartbeatSpec) -> io::Result<()> {
     for refused in [priority::shield_from_oom_killer(), priority::lock_memory(), priority::run_in_real_time()] {
         if let Err(refused) = refused {
@@ -97,6 +98,7 @@ pub fn run(spec: &HeartbeatSpec) -> io::Result<()> {
     let mut heartbeat = Heartbeat::new(&spec.hosts_dir, &spec.name)?;
     info!(node = spec.name, file = %heartbeat.path.display(), interval = ?spec.interval, "giving signs of life");
 
+    let lifeline = std::env::var_os("QVD_LIFELINE").is_some();
     let mut trouble = None;
     loop {
         let next = Instant::now() + spec.interval;
@@ -107,19 +109,24 @@ pub fn run(spec: &HeartbeatSpec) -> io::Result<()> {
             _ => {}
         }
         trouble = problem;
-        if wait(&signals, next)? {
+        if wait(&signals, lifeline, next)? {
             info!(node = spec.name, "no more signs of life: asked to end");
             return Ok(());
         }
     }
 }
 
-/// Sleeps until `next`; whether a signal ended it.
-fn wait(signals: &SignalFd, next: Instant) -> io::Result<bool> {
+/// Sleeps until `next`; whether a signal, or the end of the parent, ended it.
+fn wait(signals: &SignalFd, lifeline: bool, next: Instant) -> io::Result<bool> {
+    let stdin = io::stdin();
     loop {
         let left = next.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], timeout) {
+        let mut ends = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        if lifeline {
+            ends.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut ends, timeout) {
             Ok(0) if Instant::now() >= next => return Ok(false),
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(true),

@@ -40,7 +40,9 @@ fn run_shim(dir: PathBuf, detached: bool) -> ExitCode {
 }
 
 fn run_keeper(spec: &HeartbeatSpec) -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false);
+    // A log that cannot be written, on a full disk say, must not end the keeper; complaining about it would.
+    log.log_internal_errors(false).init();
     match heartbeat::run(spec) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

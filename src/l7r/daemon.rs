@@ -63,7 +63,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     let path_run = config.get(&keys::PATH_RUN);
     let own = if config.get(&keys::L7R_USE_SSL) {
         let names = vec![config.get(&keys::NODENAME), "localhost".to_owned(), "127.0.0.1".to_owned()];
-        Some(Identity::load_or_generate(&path_run.join("l7r/ssl"), &names)?)
+        Some(Identity::load_or_generate(&config.get(&keys::PATH_L7R_SSL), &names)?)
     } else {
         None
     };

@@ -53,6 +53,7 @@ impl Firewall {
         format!("qvd_{}", self.bridge)
     }
 
+    /// In table `inet` a port is seen only while it is not plugged in yet; then nothing of it is believed.
     fn ruleset(&self) -> String {
         let (table, bridge, port) = (self.table(), &self.bridge, &self.port_prefix);
         let (nodes, vms) = (range(self.subnet.hosts()), range(self.subnet.vms()));
@@ -76,6 +77,7 @@ impl Firewall {
             "table inet {table} {{
                 chain input {{
                     type filter hook input priority filter
+                    iifname \"{port}*\" meta iifkind \"veth\" drop
                     iifname != \"{bridge}\" accept
                     ct state established,related accept
                     meta nfproto ipv6 drop
@@ -86,6 +88,7 @@ impl Firewall {
                 }}
                 chain forward {{
                     type filter hook forward priority filter
+                    iifname \"{port}*\" meta iifkind \"veth\" drop
                     ct state established,related accept
                     oifname \"{bridge}\" meta nfproto ipv6 drop
                     oifname \"{bridge}\" tcp dport {{ {guarded} }} ip saddr != {nodes} drop

@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::{
-    Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth,
+    Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec,
     packet_route::{
-        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     },
 };
 
-use super::{Mac, NetworkError};
+use super::{Mac, NetworkError, Plug};
 
 /// Marks a bridge as made by us, so that `remove` leaves an administrator's alone.
 const OURS: &str = "made by qvd";
@@ -72,25 +72,16 @@ impl Links {
         self.handle.link().del(link.header.index).execute().await.map_err(failed("remove the bridge", name))
     }
 
-    /// Makes a pair of interfaces: `host_end`, an isolated port of `bridge` that only lets `mac` pass, and `vm_end`,
-    /// which has that address. The bridge knows at once where `mac` is and who has `address`.
-    pub async fn add_port(
-        &self,
-        bridge: &str,
-        host_end: &str,
-        vm_end: &str,
-        mac: Mac,
-        address: Ipv4Addr,
-    ) -> Result<(), NetworkError> {
-        let doing = |doing| failed(doing, host_end);
+    /// Makes an interface an isolated port of `bridge` that only lets the planned hardware address pass, and tells
+    /// the bridge where that is and whose it is. Repeatable.
+    pub async fn attach(&self, bridge: &str, plug: &Plug) -> Result<(), NetworkError> {
+        let Plug { mac, address, .. } = *plug;
+        let doing = |doing| failed(doing, &plug.host_end);
         let bridge = self.found(bridge).await?.header.index;
-        let peer = LinkUnspec::new_with_name(vm_end).address(mac.0.to_vec()).build();
-        let pair = LinkVeth::new(host_end, vm_end)
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .controller(bridge)
-            .build();
-        self.handle.link().add(pair).execute().await.map_err(doing("make the interface"))?;
-        let port = self.found(host_end).await?.header.index;
+        let port = self.found(&plug.host_end).await?.header.index;
+        // Down first: between becoming a port and being isolated nothing may pass.
+        let join = LinkUnspec::new_with_index(port).down().controller(bridge).build();
+        self.handle.link().set(join).execute().await.map_err(doing("plug into the bridge"))?;
         let guarded = LinkBridgePort::new(port).isolated(true).locked(true).learning(false).flood(false).build();
         self.handle.link().set_port(guarded).execute().await.map_err(doing("isolate the bridge port"))?;
         self.handle
@@ -98,6 +89,7 @@ impl Links {
             .add_bridge(port, &mac.0)
             .state(NeighbourState::Noarp)
             .flags(NeighbourFlags::Controller)
+            .replace()
             .execute()
             .await
             .map_err(doing("tell the bridge the address behind"))?;
@@ -167,8 +159,7 @@ impl Links {
     }
 
     async fn found(&self, name: &str) -> Result<LinkMessage, NetworkError> {
-        let gone = || failed("find the interface", name)(Error::RequestFailed);
-        self.find(name).await?.ok_or_else(gone)
+        self.find(name).await?.ok_or_else(|| NetworkError::Absent { link: name.to_owned() })
     }
 }
 

@@ -38,18 +38,19 @@ pub struct Network {
     firewall: Firewall,
 }
 
-/// What a VM needs to know of its interface.
+/// The interface of a VM: its end on the node, and what is to be set inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plug {
-    /// The interface to be moved into the VM; the other end is on the bridge already.
-    pub interface: String,
-    /// Hardware address, already set.
+    /// Name of the end on the node. Whoever starts the VM makes the pair, the other end directly inside: to move an
+    /// interface from one namespace to another costs more than the rest of a container's start.
+    pub host_end: String,
+    /// Hardware address of the other end.
     pub mac: Mac,
-    /// IP address to be set.
+    /// IP address of the other end.
     pub address: Ipv4Addr,
     /// Prefix length of the network.
     pub prefix: u8,
-    /// Default gateway to be set.
+    /// Default gateway of the VM.
     pub gateway: Ipv4Addr,
 }
 
@@ -96,6 +97,12 @@ pub enum NetworkError {
         /// Its name.
         name: String,
     },
+    /// An interface that should be there is not.
+    #[error("the network interface {link} does not exist")]
+    Absent {
+        /// Its name.
+        link: String,
+    },
     /// The kernel refused something.
     #[error("cannot {doing} {link}")]
     Link {
@@ -136,7 +143,7 @@ impl NetworkError {
             Self::NoBridge { .. } => Some("set vm.network.bridge to another name"),
             Self::Firewall { source, .. } if source.is_missing() => Some("install nftables"),
             Self::Link { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some("run as root"),
-            Self::Firewall { .. } | Self::Link { .. } | Self::Setting { .. } => None,
+            Self::Absent { .. } | Self::Firewall { .. } | Self::Link { .. } | Self::Setting { .. } => None,
         }
     }
 }
@@ -186,14 +193,28 @@ impl Network {
         Links::open()?.remove_bridge(&self.bridge).await
     }
 
-    /// Makes the interface of a VM, in place of one that an earlier run left.
-    pub async fn plug(&self, vm: VmId, address: Ipv4Addr) -> Result<Plug, NetworkError> {
-        let (host_end, interface) = (name(self.host_end(vm))?, name(format!("{}c", self.host_end(vm)))?);
-        let mac = Mac::of_vm(&self.mac_prefix, address)?;
+    /// What the interface of a VM is to be.
+    pub fn plan(&self, vm: VmId, address: Ipv4Addr) -> Result<Plug, NetworkError> {
+        Ok(Plug {
+            host_end: name(self.host_end(vm))?,
+            mac: Mac::of_vm(&self.mac_prefix, address)?,
+            address,
+            prefix: self.subnet.prefix(),
+            gateway: self.gateway,
+        })
+    }
+
+    /// Makes the interface's end on the node a guarded port of the bridge. Until then a VM reaches nothing.
+    /// Repeatable. The bridge is made again when it vanished.
+    pub async fn plug(&self, plug: &Plug) -> Result<(), NetworkError> {
         let links = Links::open()?;
-        links.remove(&host_end).await?;
-        links.add_port(&self.bridge, &host_end, &interface, mac, address).await?;
-        Ok(Plug { interface, mac, address, prefix: self.subnet.prefix(), gateway: self.gateway })
+        match links.attach(&self.bridge, plug).await {
+            Err(NetworkError::Absent { link }) if link == self.bridge => {
+                self.prepare().await?;
+                links.attach(&self.bridge, plug).await
+            }
+            result => result,
+        }
     }
 
     /// Removes the interface of a VM and what the bridge knows of its address, as far as they are there.

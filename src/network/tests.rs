@@ -51,17 +51,19 @@ impl Lab {
 
     async fn boot(&mut self, vm: VmId) {
         let (namespace, address) = (self.namespace(vm), self.address(vm));
-        let plug = self.network.plug(vm, address).await.unwrap();
+        let plug = self.network.plan(vm, address).unwrap();
         self.vms.push(vm);
+        let mac = plug.mac;
         for command in [
             format!("ip netns add {namespace}"),
-            format!("ip link set {} netns {namespace} name eth0", plug.interface),
+            format!("ip link add {} type veth peer name eth0 netns {namespace} address {mac}", plug.host_end),
             format!("ip -n {namespace} addr add {address}/{} dev eth0", plug.prefix),
             format!("ip -n {namespace} link set eth0 up"),
             format!("ip -n {namespace} route add default via {}", plug.gateway),
         ] {
             assert!(run(&command), "{command}");
         }
+        self.network.plug(&plug).await.unwrap();
     }
 
     /// Whether a TCP connection from a VM, or from the node, is accepted.
@@ -160,6 +162,22 @@ async fn a_vm_that_lies_about_its_address_is_not_heard() {
 }
 
 #[tokio::test]
+async fn a_vm_that_is_not_plugged_in_yet_is_not_heard() {
+    let mut lab = Lab::new(16).await;
+    let vm = VmId(1);
+    lab.boot(vm).await;
+    let port = lab.network.host_end(vm);
+    assert!(run(&format!("ip link set {port} nomaster up")));
+    assert!(run(&format!("ip addr add 10.202.16.50/32 dev {port}")), "so that the node would answer");
+    assert!(run(&format!("ip route replace {}/32 dev {port}", lab.address(vm))));
+    let on_node = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let target = format!("10.202.16.50:{}", on_node.local_addr().unwrap().port());
+    assert!(!lab.connects(Some(vm), &target));
+    assert!(run("nft flush chain inet qvd_hplbr16 input"));
+    assert!(lab.connects(Some(vm), &target), "the rules and nothing else kept it away");
+}
+
+#[tokio::test]
 async fn the_bridge_is_mended_and_its_port_isolated_and_all_can_be_removed_again() {
     let mut lab = Lab::new(13).await;
     let mac = printed("cat /sys/class/net/hplbr13/address");
@@ -200,12 +218,19 @@ async fn a_bridge_of_the_administrator_is_used_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_second_plug_replaces_what_an_earlier_run_left() {
+async fn plugging_can_be_repeated_and_makes_a_vanished_bridge_again() {
     let mut lab = Lab::new(15).await;
-    lab.vms.push(VmId(1));
-    for _ in 0..2 {
-        lab.network.plug(VmId(1), Ipv4Addr::new(10, 202, 15, 101)).await.unwrap();
-    }
+    let vm = VmId(1);
+    lab.boot(vm).await;
+    let plug = lab.network.plan(vm, lab.address(vm)).unwrap();
+    lab.network.plug(&plug).await.unwrap();
+    assert!(run("ip link del hplbr15"));
+    lab.network.plug(&plug).await.unwrap();
+    let _agent = lab.listen(vm, 3030);
+    assert!(lab.connects(None, &format!("{}:3030", lab.address(vm))));
+    let absent = lab.network.plan(VmId(2), lab.address(VmId(2))).unwrap();
+    let error = lab.network.plug(&absent).await.unwrap_err();
+    assert_eq!(error.to_string(), "the network interface hpl15v2 does not exist");
 }
 
 #[test]

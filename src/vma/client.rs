@@ -54,6 +54,7 @@ pub enum AgentError {
 
 impl AgentClient {
     /// Names an agent; nothing is connected yet. `limit` holds for each call, from the first SYN to the last byte.
+    /// Against a VM that is booting let it be some 20 ms: a SYN that comes too early is repeated only after a second.
     pub fn new(address: SocketAddr, secret: Option<VmSecret>, limit: Duration) -> Self {
         Self { peer: Arc::new(Peer { address, secret, limit }) }
     }

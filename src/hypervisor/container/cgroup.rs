@@ -57,14 +57,30 @@ impl Cgroups {
         Memory::V2 { swap }
     }
 
-    /// The groups that a container's shim is to enter, so that it no longer counts as part of its daemon.
+    /// The groups that a container's shim is to enter, so that it no longer counts as part of its daemon. None where
+    /// the daemon is in the root group itself and nothing counts it: entering a group costs milliseconds.
     pub fn for_shim(&self, name: &str) -> Vec<PathBuf> {
-        let group = format!("qvd.shim.{name}");
-        if self.root.join("cgroup.procs").exists() {
-            return vec![self.root.join(group)];
-        }
-        let hierarchies = ["unified", "systemd"].map(|hierarchy| self.root.join(hierarchy));
-        hierarchies.into_iter().filter(|hierarchy| hierarchy.is_dir()).map(|hierarchy| hierarchy.join(&group)).collect()
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        self.hierarchies_of_services(&own).into_iter().map(|root| root.join(format!("qvd.shim.{name}"))).collect()
+    }
+
+    /// The hierarchies in which systemd keeps track of services, as far as `own`, the groups of this process, shows
+    /// that it does.
+    fn hierarchies_of_services(&self, own: &str) -> Vec<PathBuf> {
+        // `number:controllers:group`; controllers are empty for the unified hierarchy.
+        let below_root = |controllers: &str| {
+            own.lines().any(|line| {
+                let mut fields = line.splitn(3, ':').skip(1);
+                fields.next() == Some(controllers) && fields.next().is_some_and(|group| group != "/")
+            })
+        };
+        let unified =
+            if self.root.join("cgroup.procs").exists() { self.root.clone() } else { self.root.join("unified") };
+        [("", unified), ("name=systemd", self.root.join("systemd"))]
+            .into_iter()
+            .filter(|(controllers, root)| below_root(controllers) && root.is_dir())
+            .map(|(_, root)| root)
+            .collect()
     }
 
     /// Kills every process in the groups of a container, until none is left.
@@ -200,7 +216,16 @@ mod tests {
         assert_eq!(hybrid.1.memory(), Memory::V1 { swap: true });
         let v2 = fake(&["cgroup.procs", "cgroup.controllers", "system.slice/memory.swap.max"]);
         assert_eq!(v2.1.memory(), Memory::V2 { swap: true });
-        assert_eq!(v2.1.for_shim("x"), [v2.0.path().join("qvd.shim.x")]);
+    }
+
+    #[test]
+    fn a_shim_leaves_the_group_of_a_service_and_no_other() {
+        let v2 = fake(&["cgroup.procs"]);
+        assert_eq!(v2.1.hierarchies_of_services("0::/system.slice/qvd-hkd.service"), [v2.0.path().to_owned()]);
+        assert!(v2.1.hierarchies_of_services("0::/").is_empty());
+        let hybrid = fake(&["unified/cgroup.procs", "systemd/cgroup.procs"]);
+        let own = "4:memory:/x\n1:name=systemd:/system.slice/qvd-hkd.service\n0::/";
+        assert_eq!(hybrid.1.hierarchies_of_services(own), [hybrid.0.path().join("systemd")]);
     }
 
     #[test]

@@ -78,8 +78,10 @@ impl ContainerConfig {
     fn interface(&self) -> impl Iterator<Item = String> {
         let plug = &self.plug;
         [
-            "type = phys".to_owned(),
-            format!("link = {}", plug.interface),
+            // Without `link`: it becomes a port of the bridge only when it can be made an isolated one.
+            "type = veth".to_owned(),
+            format!("veth.pair = {}", plug.host_end),
+            format!("hwaddr = {}", plug.mac),
             "name = eth0".to_owned(),
             "flags = up".to_owned(),
             format!("ipv4.address = {}/{}", plug.address, plug.prefix),
@@ -149,7 +151,7 @@ mod tests {
             agent: "/usr/lib/qvd/qvd-vma".into(),
             home: Some("/s/homefs/7-fs".into()),
             plug: Plug {
-                interface: "qvd7c".into(),
+                host_end: "qvd7".into(),
                 mac: Mac([0x54, 0x52, 0, 0, 0, 200]),
                 address: Ipv4Addr::new(10, 0, 0, 200),
                 prefix: 16,

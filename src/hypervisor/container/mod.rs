@@ -32,7 +32,7 @@ use crate::{
         VmId, VmSpec,
         config::{Config, keys},
     },
-    network::{Network, NetworkError, Plug},
+    network::{Network, NetworkError},
     storage::{ImageName, Storage, StorageError, StorageLock},
 };
 use cgroup::{Cgroups, Memory};
@@ -123,7 +123,6 @@ impl Container {
         // Held here while home and layer are made ready, then by the shim. Who comes between finds the shim's lock.
         let held = locks.iter().map(|path| StorageLock::take(path)).collect::<Result<Vec<_>, _>>()?;
         let (upper, home) = self.furnish(spec, &lower).await?;
-        let plug = self.plug(spec).await?;
         let config = ContainerConfig {
             name: self.name(vm),
             host_name: lxc::host_name(&spec.name),
@@ -132,7 +131,7 @@ impl Container {
             guest: dir.join("guest"),
             agent,
             home,
-            plug,
+            plug: self.network.plan(vm, spec.address)?,
             memory_mb: spec.memory_mb,
             memory: self.memory,
         };
@@ -164,7 +163,8 @@ impl Container {
         };
         drop(held);
         client::start(keeper, &self.shim(vm), &shim).await.map_err(|error| not_started(vm, error))?;
-        self.first_process(vm).await
+        self.first_process(vm).await?;
+        Ok(self.network.plug(&config.plug).await?)
     }
 
     /// Makes the container's directory, its layer and its home. Storage may be slow, so not on the runtime's threads.
@@ -187,17 +187,6 @@ impl Container {
         match tokio::task::spawn_blocking(furnish).await {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
-    }
-
-    async fn plug(&self, spec: &VmSpec) -> Result<Plug, HypervisorError> {
-        match self.network.plug(spec.vm, spec.address).await {
-            // Somebody may have removed the bridge since the node was prepared.
-            Err(NetworkError::Link { .. }) => {
-                self.network.prepare().await?;
-                Ok(self.network.plug(spec.vm, spec.address).await?)
-            }
-            result => Ok(result?),
         }
     }
 
@@ -245,8 +234,7 @@ impl Container {
     async fn free(&self, vm: VmId) -> Result<(), HypervisorError> {
         let (name, dir) = (self.name(vm), self.dir(vm));
         self.end(vm).await?;
-        let address = fs::read_to_string(dir.join("address")).ok().and_then(|text| text.trim().parse().ok());
-        self.network.unplug(vm, address).await?;
+        self.network.unplug(vm, self.address(vm)).await?;
         let in_groups = |source| failed(format!("cannot remove the control groups of VM {vm}"), None, Some(source));
         self.cgroups.remove(&name).await.map_err(in_groups)?;
         let in_dir = |source| failed(format!("cannot remove {}", dir.display()), None, Some(source));
@@ -288,7 +276,16 @@ impl Container {
         let mut found = Vec::with_capacity(vms.len());
         for vm in vms {
             let status = client::status(&self.shim(vm)).await.map_err(|error| not_started(vm, error))?;
-            found.push(Found { vm, alive: status.is_some_and(|status| status.is_current()) });
+            let alive = status.is_some_and(|status| status.is_current());
+            if alive && let Some(address) = self.address(vm) {
+                // A daemon that died between start and plug left a VM without a network.
+                match self.network.plan(vm, address) {
+                    Ok(plug) => self.network.plug(&plug).await,
+                    Err(error) => Err(error),
+                }
+                .unwrap_or_else(|error| warn!(vm = %vm, %error, "a VM that runs cannot be plugged into the bridge"));
+            }
+            found.push(Found { vm, alive });
         }
         Ok(found)
     }
@@ -303,6 +300,11 @@ impl Container {
 
     fn dir(&self, vm: VmId) -> PathBuf {
         self.run.join(vm.to_string())
+    }
+
+    /// The address that a VM was started with.
+    fn address(&self, vm: VmId) -> Option<Ipv4Addr> {
+        fs::read_to_string(self.dir(vm).join("address")).ok()?.trim().parse().ok()
     }
 
     fn shim(&self, vm: VmId) -> ShimDir {

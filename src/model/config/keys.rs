@@ -74,6 +74,9 @@ keys! {
     PATH_STORAGE_HOMEFS: PathBuf = "path.storage.homefs", "${path.storage.root}/homefs";
     /// Life signs of the nodes that share the storage.
     PATH_STORAGE_HOSTS: PathBuf = "path.storage.hosts", "${path.storage.root}/hosts";
+    /// Where the router keeps the certificate that it makes for itself, so that clients meet the same one after a
+    /// reboot.
+    PATH_L7R_SSL: PathBuf = "path.l7r.ssl", "/var/lib/qvd/l7r/ssl";
     /// Directory that holds qvd-vma and qvd-keeper; empty for the directory of the running program.
     PATH_QVD_BIN: String = "path.qvd.bin", "";
 

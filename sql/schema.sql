@@ -1,0 +1,2678 @@
+-- The schema as migrations, functions, views, triggers and grants make it. Generated; a test compares it.
+
+CREATE SCHEMA qvd;
+
+CREATE TYPE qvd.di_state AS ENUM (
+    'new',
+    'generating',
+    'fail',
+    'uploading',
+    'upload_stalled',
+    'verifying',
+    'ready',
+    'published',
+    'retired'
+);
+
+CREATE TYPE qvd.host_cmd AS ENUM (
+    'stop'
+);
+
+CREATE TYPE qvd.host_state AS ENUM (
+    'stopped',
+    'starting',
+    'running',
+    'stopping',
+    'lost'
+);
+
+CREATE TYPE qvd.language AS ENUM (
+    'es',
+    'en',
+    'auto',
+    'default'
+);
+
+CREATE DOMAIN qvd.object_name AS text
+	CONSTRAINT object_name_check CHECK (((VALUE ~ '^[^[:space:][:cntrl:]/@#]([^[:cntrl:]/@#]*[^[:space:][:cntrl:]/@#])?$'::text) AND (length(VALUE) <= 127)));
+
+CREATE TYPE qvd.property_object AS ENUM (
+    'user',
+    'vm',
+    'host',
+    'osf',
+    'di'
+);
+
+CREATE TYPE qvd.user_cmd AS ENUM (
+    'abort'
+);
+
+CREATE TYPE qvd.user_state AS ENUM (
+    'disconnected',
+    'connecting',
+    'connected'
+);
+
+CREATE TYPE qvd.vm_cmd AS ENUM (
+    'start',
+    'stop'
+);
+
+CREATE TYPE qvd.vm_state AS ENUM (
+    'stopped',
+    'starting',
+    'running',
+    'stopping',
+    'zombie',
+    'debugging'
+);
+
+CREATE FUNCTION qvd.audit(action text, object text, id integer, name text, tenant integer, arguments jsonb DEFAULT NULL::jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
+    values (action, object, id, name, tenant, arguments);
+end $$;
+
+CREATE FUNCTION qvd.beat_try(age interval) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    -- A losing contender must not wait for the winner's lock.
+    perform from beat where at < clock_timestamp() - age for update skip locked;
+    if not found then
+        return false;
+    end if;
+    update beat set at = clock_timestamp(), number = number + 1;
+    return true;
+end $$;
+
+CREATE FUNCTION qvd.beat_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform wake('qvd_beat', 'beat', new.number);
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.config_get(wanted text, tenant integer DEFAULT '-1'::integer) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (
+        select coalesce(
+        (select value from configs where key = wanted and tenant_id = tenant),
+        (select value from configs where key = wanted and tenant_id = -1),
+        (select default_value from config_keys where key = wanted)));
+end $$;
+
+CREATE FUNCTION qvd.config_problem(wanted text, value text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+    select case
+        when value like '%${%' then null
+        when unit = 'port' and not (value ~ '^[0-9]{1,5}$' and value::integer between 1 and 65535)
+            then 'expected a port number from 1 to 65535'
+        when unit = 'count' and value !~ '^[0-9]{1,9}$' then 'expected a whole number'
+        when unit = 'seconds' and value !~ '^[0-9]+(\.[0-9]+)?$' then 'expected a number of seconds'
+        when unit = '0|1' and lower(value) not in ('0', '1', 'yes', 'no', 'true', 'false', 'on', 'off', '')
+            then 'expected 0 or 1'
+        when unit = 'address'
+            and value !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$'
+            then 'expected an IPv4 address'
+        when unit = 'path' and value = '' then 'expected a path'
+    end
+    from config_keys where key = wanted
+$_$;
+
+CREATE FUNCTION qvd.config_reset(wanted text, tenant text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
+begin
+    delete from configs c where c.tenant_id = of_tenant and c.key = wanted;
+    perform audit('delete', 'config', null, wanted, of_tenant);
+end $$;
+
+CREATE FUNCTION qvd.config_set(wanted text, new_value text, tenant text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
+    problem text := config_problem(wanted, new_value);
+begin
+    if problem is not null then
+        raise exception '% = %: %', wanted, new_value, problem using errcode = 'QV014';
+    end if;
+    if wanted like 'database.%' or wanted in ('nodename', 'path.run') then
+        raise exception '% is set in the configuration file of each node, not here', wanted using errcode = 'QV014';
+    end if;
+    if not exists (select from config_keys where key = wanted) then
+        raise warning 'no program of this version knows the key %', wanted
+            using hint = 'select key, meaning from config_keys;';
+    end if;
+    insert into configs (tenant_id, key, value) values (of_tenant, wanted, new_value)
+    on conflict (tenant_id, key) do update set value = excluded.value;
+    perform audit('update', 'config', null, wanted, of_tenant, jsonb_build_object('value', new_value));
+end $$;
+
+CREATE FUNCTION qvd.config_ssl(certificate text, private_key text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    if certificate !~ '-----BEGIN CERTIFICATE-----' then
+        raise exception 'the certificate is not in PEM form' using errcode = 'QV014';
+    elsif private_key !~ '-----BEGIN [A-Z ]*PRIVATE KEY-----' then
+        raise exception 'the private key is not in PEM form' using errcode = 'QV014';
+    end if;
+    insert into ssl_configs (key, value) values ('l7r.ssl.cert', certificate), ('l7r.ssl.key', private_key)
+    on conflict (key) do update set value = excluded.value;
+    perform audit('update', 'config', null, 'l7r.ssl', -1);
+end $$;
+
+CREATE FUNCTION qvd.configs_guard() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    problem text := config_problem(new.key, new.value);
+begin
+    if problem is not null then
+        raise exception '% = %: %', new.key, new.value, problem using errcode = 'QV014';
+    end if;
+    return new;
+end $$;
+
+CREATE FUNCTION qvd.configs_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform wake('qvd_config', 'config', null, coalesce(new.tenant_id, old.tenant_id));
+    perform wake('qvd_admin', 'config', null, coalesce(new.tenant_id, old.tenant_id));
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.di_create(osf text, path text, version text DEFAULT NULL::text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    of_osf integer := osf_id(osf);
+    wanted text := version;
+    new_id integer;
+begin
+    perform 1 from osfs where id = of_osf for update;
+    if wanted is null then
+        select to_char(now() at time zone 'utc', 'YYYY-MM-DD-') || to_char(n, 'FM000') into wanted
+        from generate_series(0, 999) n
+        where not exists (select from dis d
+            where d.osf_id = of_osf and d.version = to_char(now() at time zone 'utc', 'YYYY-MM-DD-') || to_char(n, 'FM000'))
+        order by n limit 1;
+    end if;
+    insert into dis (osf_id, path, version) values (of_osf, di_create.path, wanted) returning id into new_id;
+    update di_runtimes set state = 'published', state_ts = now(), percentage = 100 where di_id = new_id;
+    delete from di_tags t using dis d
+    where d.id = t.di_id and d.osf_id = of_osf and t.tag in ('head', 'default') and not t.fixed;
+    insert into di_tags (di_id, tag, fixed)
+    values (new_id, wanted, true), (new_id, 'head', false), (new_id, 'default', false);
+    perform audit('create', 'di', new_id, path, (select tenant_id from osfs where id = of_osf));
+    return new_id;
+exception when unique_violation then
+    raise exception 'OSF % has a version % already', osf, wanted using errcode = 'QV013';
+end $$;
+
+CREATE FUNCTION qvd.di_for(vm integer) RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (
+        select d.id
+    from vms v join dis d on d.osf_id = v.osf_id join di_tags t on t.di_id = d.id and t.tag = v.di_tag
+        join di_runtimes r on r.di_id = d.id
+    where v.id = vm and not d.blocked and r.state in ('ready', 'published')
+    order by r.state = 'published' desc, d.id desc limit 1);
+end $$;
+
+CREATE FUNCTION qvd.di_runtimes_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    changed integer := coalesce(new.di_id, old.di_id);
+begin
+    perform wake('qvd_admin', 'di', changed,
+        (select o.tenant_id from dis d join osfs o on o.id = d.osf_id where d.id = changed));
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.di_tags_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    changed integer := coalesce(new.di_id, old.di_id);
+begin
+    perform wake('qvd_admin', 'di', changed,
+        (select o.tenant_id from dis d join osfs o on o.id = d.osf_id where d.id = changed));
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.dis_guard() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if exists (select from vm_runtimes where current_di_id = old.id) then
+        raise exception 'a VM runs from image %', old.path using errcode = 'QV022', hint = 'Stop it first.';
+    end if;
+    return old;
+end $$;
+
+CREATE FUNCTION qvd.dis_wake() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if tg_op = 'INSERT' then
+        insert into di_runtimes (di_id) values (new.id);
+    end if;
+    perform wake('qvd_admin', 'di', coalesce(new.id, old.id),
+        (select tenant_id from osfs where id = coalesce(new.osf_id, old.osf_id)));
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.host_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target integer;
+begin
+    update host_runtimes r set blocked = host_block.blocked from hosts h where h.id = r.host_id and h.name = wanted
+    returning r.host_id into target;
+    if target is null then
+        raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
+    end if;
+    perform audit(case when blocked then 'block' else 'unblock' end, 'host', target, wanted, 0);
+    return target;
+end $$;
+
+CREATE FUNCTION qvd.host_create(name text, address inet, description text DEFAULT NULL::text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    new_id integer;
+begin
+    insert into hosts (name, address, description) values (name, host_create.address, description)
+    returning id into new_id;
+    perform audit('create', 'host', new_id, host_create.name, 0);
+    return new_id;
+exception when unique_violation then
+    raise exception 'a host named % or with address % exists already', name, address
+        using errcode = 'QV013', hint = 'select name, address from hosts;';
+end $$;
+
+CREATE FUNCTION qvd.host_runtimes_guard() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if not host_transition_allowed(old.state, new.state) then
+        raise exception 'host % cannot go from % to %', new.host_id, old.state, new.state using errcode = 'QV020';
+    elsif new.epoch < old.epoch then
+        raise exception 'the epoch of host % cannot go back', new.host_id using errcode = 'QV020';
+    end if;
+    return new;
+end $$;
+
+CREATE FUNCTION qvd.host_runtimes_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if new.cmd is distinct from old.cmd or new.epoch <> old.epoch or new.blocked <> old.blocked
+        or new.state <> old.state then
+        perform wake('qvd_host_' || new.host_id, 'host', new.host_id);
+    end if;
+    perform wake('qvd_admin', 'host', new.host_id);
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select was = becomes or becomes = 'starting' or (was, becomes) in (
+        ('starting', 'running'), ('starting', 'stopping'), ('starting', 'stopped'), ('starting', 'lost'),
+        ('running', 'stopping'), ('running', 'stopped'), ('running', 'lost'),
+        ('stopping', 'stopped'), ('stopping', 'lost'),
+        ('lost', 'stopped'))
+$$;
+
+CREATE FUNCTION qvd.hosts_guard() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if exists (select from host_runtimes where host_id = old.id and state not in ('stopped', 'lost'))
+        or exists (select from vm_runtimes where host_id = old.id) then
+        raise exception 'host % is in use', old.name using errcode = 'QV022', hint = 'Stop its VMs and its daemons first.';
+    end if;
+    return old;
+end $$;
+
+CREATE FUNCTION qvd.hosts_wake() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if tg_op = 'INSERT' then
+        insert into host_runtimes (host_id) values (new.id);
+        insert into host_counters (host_id) values (new.id);
+    end if;
+    perform wake('qvd_admin', 'host', coalesce(new.id, old.id));
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.l7r_aborted(by_instance bigint) RETURNS SETOF bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query select r.session_id from vm_runtimes r
+    where r.user_cmd is not null and r.l7r_instance = by_instance
+        and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance);
+end $$;
+
+CREATE FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    me l7r_instances;
+    target vm_runtimes;
+begin
+    select * into me from l7r_instances where id = by_instance and ended_at is null;
+    if me.id is null then
+        raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
+    end if;
+    select * into target from vm_runtimes where vm_id = wanted for update;
+    if target.user_state <> 'disconnected' then
+        if exists (
+            select from l7r_instances i join host_runtimes h on h.host_id = i.host_id
+            where i.id = target.l7r_instance and i.ended_at is null
+                and (h.host_id = me.host_id or h.ok_ts
+                    > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
+        ) then
+            update vm_runtimes set user_cmd = 'abort' where vm_id = wanted and user_cmd is null;
+            return;
+        end if;
+        update user_sessions set ended_at = now(), end_reason = 'its router is gone'
+        where id = target.session_id and ended_at is null;
+        update vm_runtimes set user_state = 'disconnected' where vm_id = wanted;
+    end if;
+    insert into user_sessions (vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
+    select wanted, v.name, account, u.login, u.tenant_id, target.host_id, me.host_id, me.id, client
+    from vms v, users u where v.id = wanted and u.id = account
+    returning id into session;
+    update vm_runtimes
+    set user_state = 'connecting', session_id = session, l7r_host_id = me.host_id, l7r_instance = me.id,
+        real_user_id = account
+    where vm_id = wanted;
+    delete from user_tokens where vm_id = wanted and expiration < now();
+    insert into user_tokens (token, user_id, vm_id, expiration, multi_use)
+    values (l7r_acquire.token, account, wanted, now() + interval '24 hours', true);
+    select host(h.address) into host_address from hosts h where h.id = me.host_id;
+    properties := vm_effective_properties(wanted);
+end $$;
+
+CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    on_host integer;
+begin
+    update vm_runtimes set user_state = 'connected'
+    where session_id = wanted and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
+    returning host_id into on_host;
+    if not found then
+        return false;
+    end if;
+    update user_sessions set connected_at = now(), tunnel = way, host_id = on_host where id = wanted;
+    return true;
+end $$;
+
+CREATE FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    update host_counters set http_requests = http_requests + requests, auth_attempts = auth_attempts + attempts,
+        auth_ok = auth_ok + ok, nx_attempts = nx_attempts + nx_tries, nx_ok = nx_ok + nx_done,
+        short_sessions = short_sessions + shorts
+    where host_id = node;
+end $$;
+
+CREATE FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    update vm_runtimes set user_state = 'disconnected' where session_id = wanted;
+    update user_sessions set ended_at = now(), end_reason = reason, bytes_up = up, bytes_down = down
+    where id = wanted and ended_at is null;
+end $$;
+
+CREATE FUNCTION qvd.l7r_gone(instances bigint[], reason text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    ended integer;
+begin
+    update vm_runtimes set user_state = 'disconnected' where l7r_instance = any (instances);
+    with closed as (
+        update user_sessions set ended_at = now(), end_reason = reason
+        where l7r_instance = any (instances) and ended_at is null returning 1)
+    select count(*) into ended from closed;
+    update l7r_instances set ended_at = now() where id = any (instances) and ended_at is null;
+    return ended;
+end $$;
+
+CREATE FUNCTION qvd.l7r_host(node integer, OUT state qvd.host_state, OUT blocked boolean) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    select state, blocked
+    into state, blocked
+    from host_runtimes where host_id = node;
+end $$;
+
+CREATE FUNCTION qvd.l7r_instances_of(node integer) RETURNS TABLE(instance bigint, boot_id uuid, pid integer, pid_start bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query select id, boot_id, pid, pid_start from l7r_instances where host_id = node and ended_at is null;
+end $$;
+
+CREATE FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    update users set password = becomes where id = account and password = was;
+    return found;
+end $$;
+
+CREATE FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    select r.vm_state, r.vm_cmd is not null, r.user_cmd is not null, r.host_id is not null,
+        r.vm_address, r.vm_vma_port, r.vm_x_port, s.secret, r.vm_reason
+    into state, commanded, aborted, placed, address, vma_port, x_port, secret, reason
+    from user_sessions u join vm_runtimes r on r.vm_id = u.vm_id and r.session_id = u.id
+        left join vm_secrets s on s.vm_id = r.vm_id
+    where u.id = wanted;
+end $$;
+
+CREATE FUNCTION qvd.l7r_session_end(wanted bigint, account integer) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (
+        select end_reason from user_sessions where id = wanted and user_id = account);
+end $$;
+
+CREATE FUNCTION qvd.l7r_ssl() RETURNS TABLE(key text, value text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query select key, value from ssl_configs;
+end $$;
+
+CREATE FUNCTION qvd.l7r_start(node_name text, node_boot uuid, node_pid integer, node_pid_start bigint, OUT node integer, OUT address inet, OUT instance bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    select h.id, h.address into node, address from hosts h where h.name = node_name;
+    if node is null then
+        raise exception 'no host is named %', node_name using errcode = 'QV010', hint = 'select name from hosts;';
+    end if;
+    insert into l7r_instances (host_id, boot_id, pid, pid_start)
+    values (node, node_boot, node_pid, node_pid_start) returning id into instance;
+end $$;
+
+CREATE FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    update user_sessions s set bytes_up = t.up, bytes_down = t.down
+    from unnest(sessions, ups, downs) t (id, up, down) where s.id = t.id and s.ended_at is null;
+end $$;
+
+CREATE FUNCTION qvd.l7r_user(wanted_login text, wanted_tenant text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT password text, OUT blocked boolean) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    select u.id, t.id, u.login, u.password, u.blocked or t.blocked
+    into user_id, tenant_id, login, password, blocked
+    from users u join tenants t on t.id = u.tenant_id
+    where u.login = wanted_login and t.name = wanted_tenant and t.id > 0;
+end $$;
+
+CREATE FUNCTION qvd.l7r_vm(wanted integer, OUT owner integer, OUT blocked boolean, OUT state qvd.vm_state) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    select v.user_id, r.blocked, r.vm_state
+    into owner, blocked, state
+    from vms v join vm_runtimes r on r.vm_id = v.id where v.id = wanted;
+end $$;
+
+CREATE FUNCTION qvd.l7r_vm_start(wanted bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform vm_start(r.vm_id) from vm_runtimes r where r.session_id = wanted;
+end $$;
+
+CREATE FUNCTION qvd.l7r_vm_stop(vm integer, account integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
+end $$;
+
+CREATE FUNCTION qvd.l7r_vms(account integer, applications boolean) RETURNS TABLE(id integer, name text, state qvd.vm_state, blocked boolean, is_application boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
+    from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
+    where v.user_id = account and o.is_application = applications
+    order by v.name;
+end $$;
+
+CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) RETURNS record
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    select split_part(wanted, '@', 1), nullif(split_part(wanted, '@', 2), '')
+$$;
+
+CREATE FUNCTION qvd.node_check(node integer, node_epoch bigint) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    if not exists (select from host_runtimes where host_id = node and epoch = node_epoch) then
+        raise exception 'host % lives in another epoch than %', node, node_epoch
+            using errcode = 'QV001', hint = 'Another process has taken this node over.';
+    end if;
+end $$;
+
+CREATE TABLE qvd.dis (
+    id integer NOT NULL,
+    osf_id integer NOT NULL,
+    path text NOT NULL,
+    version text NOT NULL,
+    blocked boolean DEFAULT false NOT NULL,
+    description text,
+    CONSTRAINT dis_path_check CHECK (((path <> ''::text) AND (path !~ '(^/|(^|/)\.\.(/|$)|[[:cntrl:]])'::text) AND (length(path) <= 4096))),
+    CONSTRAINT dis_version_check CHECK (((version <> ''::text) AND (length(version) <= 64)))
+);
+
+CREATE TABLE qvd.osfs (
+    id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    name qvd.object_name NOT NULL,
+    memory integer NOT NULL,
+    use_overlay boolean DEFAULT true NOT NULL,
+    user_storage_size integer DEFAULT 0 NOT NULL,
+    is_application boolean DEFAULT false NOT NULL,
+    description text,
+    CONSTRAINT osfs_memory_check CHECK ((memory >= 16)),
+    CONSTRAINT osfs_user_storage_size_check CHECK ((user_storage_size >= 0))
+);
+
+CREATE TABLE qvd.users (
+    id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    login qvd.object_name NOT NULL,
+    password text,
+    blocked boolean DEFAULT false NOT NULL,
+    description text,
+    language qvd.language DEFAULT 'auto'::qvd.language NOT NULL
+);
+
+CREATE TABLE qvd.vm_runtimes (
+    vm_id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    host_id integer,
+    current_di_id integer,
+    real_user_id integer,
+    blocked boolean DEFAULT false NOT NULL,
+    vm_state qvd.vm_state DEFAULT 'stopped'::qvd.vm_state NOT NULL,
+    vm_state_ts timestamp with time zone DEFAULT now() NOT NULL,
+    vm_cmd qvd.vm_cmd,
+    vm_cmd_ts timestamp with time zone,
+    vm_reason text,
+    user_state qvd.user_state DEFAULT 'disconnected'::qvd.user_state NOT NULL,
+    user_state_ts timestamp with time zone DEFAULT now() NOT NULL,
+    user_cmd qvd.user_cmd,
+    session_id bigint,
+    l7r_host_id integer,
+    l7r_instance bigint,
+    vm_address inet,
+    vm_vma_port integer,
+    vm_x_port integer,
+    vm_expiration_soft timestamp with time zone,
+    vm_expiration_hard timestamp with time zone,
+    CONSTRAINT a_start_needs_a_host CHECK (((vm_cmd IS DISTINCT FROM 'start'::qvd.vm_cmd) OR (host_id IS NOT NULL))),
+    CONSTRAINT a_used_vm_has_a_session CHECK ((((user_state = 'disconnected'::qvd.user_state) = (session_id IS NULL)) AND ((session_id IS NULL) = (l7r_instance IS NULL)))),
+    CONSTRAINT only_a_stopped_vm_has_no_host CHECK (((vm_state = 'stopped'::qvd.vm_state) OR (host_id IS NOT NULL)))
+);
+
+CREATE TABLE qvd.vm_secrets (
+    vm_id integer NOT NULL,
+    secret bytea NOT NULL,
+    CONSTRAINT vm_secrets_secret_check CHECK ((length(secret) = 32))
+);
+
+CREATE TABLE qvd.vms (
+    id integer NOT NULL,
+    name qvd.object_name NOT NULL,
+    user_id integer NOT NULL,
+    osf_id integer NOT NULL,
+    di_tag text DEFAULT 'default'::text NOT NULL,
+    ip inet NOT NULL,
+    description text,
+    CONSTRAINT vms_ip_check CHECK (((family(ip) = 4) AND (masklen(ip) = 32))),
+    CONSTRAINT vms_name_check CHECK ((length((name)::text) <= 64))
+);
+
+CREATE VIEW qvd.node_vm WITH (security_barrier='true') AS
+ SELECT v.id AS vm_id,
+    v.name,
+    u.tenant_id,
+    u.id AS user_id,
+    u.login,
+    o.id AS osf_id,
+    o.memory,
+    o.user_storage_size,
+    d.id AS di_id,
+    d.path AS di_path,
+    v.di_tag,
+    v.ip,
+    s.secret,
+    r.host_id,
+    r.vm_state,
+    r.vm_cmd
+   FROM (((((qvd.vm_runtimes r
+     JOIN qvd.vms v ON ((v.id = r.vm_id)))
+     JOIN qvd.users u ON ((u.id = v.user_id)))
+     JOIN qvd.osfs o ON ((o.id = v.osf_id)))
+     LEFT JOIN qvd.dis d ON ((d.id = r.current_di_id)))
+     LEFT JOIN qvd.vm_secrets s ON ((s.vm_id = r.vm_id)));
+
+CREATE FUNCTION qvd.node_claim(node integer, node_epoch bigint) RETURNS TABLE(command qvd.vm_cmd, vm qvd.node_vm)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    starts integer[];
+    stops integer[];
+begin
+    perform node_check(node, node_epoch);
+    with waiting as (
+        select r.vm_id, r.vm_cmd from vm_runtimes r
+        where r.host_id = node and r.vm_cmd is not null for no key update
+    ), claimed as (
+        update vm_runtimes r
+        set vm_cmd = null,
+            vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
+            vm_reason = null,
+            current_di_id = case w.vm_cmd when 'start' then di_for(r.vm_id) else r.current_di_id end
+        from waiting w where r.vm_id = w.vm_id
+        returning r.vm_id, w.vm_cmd
+    )
+    select array_agg(vm_id) filter (where vm_cmd = 'start'), array_agg(vm_id) filter (where vm_cmd = 'stop')
+    into starts, stops from claimed;
+
+    if starts is not null then
+        insert into vm_secrets as s (vm_id, secret) select id, gen_random_bytes(32) from unnest(starts) id
+        on conflict (vm_id) do update set secret = excluded.secret;
+        update vm_counters c set run_attempts = run_attempts + 1 where c.vm_id = any (starts);
+    end if;
+    return query
+        with done as (
+            insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
+            select 'claim', 'vm', n.vm_id, n.login || '/' || n.name, n.tenant_id,
+                jsonb_build_object('host', node, 'epoch', node_epoch,
+                    'command', case when n.vm_id = any (starts) then 'start' else 'stop' end)
+            from node_vm n where n.vm_id = any (starts || stops)
+        )
+        select case when n.vm_id = any (starts) then 'start' else 'stop' end::vm_cmd, n
+        from node_vm n where n.vm_id = any (starts || stops);
+end $$;
+
+CREATE FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    perform set_config('synchronous_commit', 'off', true);
+    update host_runtimes set ok_ts = now(), lease = lease + 1, usable_ram = ram, usable_cpu = cpu,
+        events_degraded_reason = degraded,
+        events_degraded_since = case when degraded is null then null else coalesce(events_degraded_since, now()) end
+    where host_id = node;
+end $$;
+
+CREATE FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    runtime host_runtimes;
+begin
+    select h.id, h.address into node, address from hosts h where h.name = node_name;
+    if node is null then
+        raise exception 'no host is named %', node_name using errcode = 'QV010',
+            hint = format('select host_create(%L, ''<address of this node in the VM network>'');', node_name);
+    end if;
+    select * into runtime from host_runtimes where host_id = node for update;
+    released := '{}';
+    if runtime.boot_id is distinct from node_boot then
+        if runtime.state in ('starting', 'running') and runtime.ok_ts
+            > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second' then
+            raise exception 'a host named % gives signs of life from another machine', node_name
+                using errcode = 'QV002', hint = 'Give this machine a name of its own, or wait until the other is off.';
+        end if;
+        with freed as (
+            update vm_runtimes v set vm_state = 'stopped', vm_reason = 'its node was restarted'
+            where v.host_id = node and v.vm_state <> 'stopped' returning v.vm_id)
+        select coalesce(array_agg(vm_id), '{}') into released from freed;
+        update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting' where r.host_id = node;
+    elsif runtime.state <> 'running' then
+        update host_runtimes r set state = 'starting' where r.host_id = node;
+    end if;
+    update host_runtimes r set pid = node_pid, ok_ts = now(), lease = r.lease + 1 where r.host_id = node
+    returning r.epoch, r.state into node_epoch, state;
+end $$;
+
+CREATE FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    update host_runtimes set state = becomes, ok_ts = now(), lease = lease + 1,
+        pid = case when becomes = 'stopped' then null else pid end
+    where host_id = node;
+end $$;
+
+CREATE FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text DEFAULT NULL::text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    update vm_runtimes r set vm_state = becomes, vm_reason = coalesce(reason, r.vm_reason)
+    where r.vm_id = vm and r.host_id = node and r.vm_state = any (expected);
+    if not found then
+        return false;
+    end if;
+    if becomes = 'running' then
+        update vm_counters c set run_ok = run_ok + 1 where c.vm_id = vm and 'starting' = any (expected);
+    end if;
+    return true;
+end $$;
+
+CREATE FUNCTION qvd.node_vms(node integer, node_epoch bigint) RETURNS SETOF qvd.node_vm
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    return query select * from node_vm n where n.host_id = node and n.vm_state <> 'stopped';
+end $$;
+
+CREATE FUNCTION qvd.osf_create(name text, memory integer DEFAULT NULL::integer, user_storage integer DEFAULT 0, tenant text DEFAULT NULL::text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    wanted record;
+    in_tenant integer;
+    new_id integer;
+begin
+    select * into wanted from name_and_tenant(osf_create.name);
+    in_tenant := tenant_id(coalesce(wanted.tenant, osf_create.tenant, 'default'));
+    insert into osfs (tenant_id, name, memory, user_storage_size)
+    values (in_tenant, wanted.name, coalesce(osf_create.memory, config_get('osf.default.memory', in_tenant)::integer),
+        user_storage)
+    returning id into new_id;
+    perform audit('create', 'osf', new_id, wanted.name, in_tenant);
+    return new_id;
+exception when unique_violation then
+    raise exception 'OSF % exists already', name using errcode = 'QV013';
+end $$;
+
+CREATE FUNCTION qvd.osf_id(wanted text) RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    ids integer[];
+    candidates text;
+begin
+    select array_agg(o.id), string_agg(o.name || '@' || t.name, ', ' order by t.name)
+    into ids, candidates
+    from osfs o join tenants t on t.id = o.tenant_id, name_and_tenant(wanted) n
+    where o.name = n.name and t.name = coalesce(n.tenant, t.name);
+    if ids is null then
+        raise exception 'there is no OSF %', wanted using errcode = 'QV010', hint = 'select name from osfs;';
+    elsif cardinality(ids) > 1 then
+        raise exception 'OSF % is ambiguous: %', wanted, candidates using errcode = 'QV011', hint = 'Name the tenant.';
+    end if;
+    return ids[1];
+end $$;
+
+CREATE FUNCTION qvd.osfs_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform wake('qvd_admin', 'osf', coalesce(new.id, old.id), coalesce(new.tenant_id, old.tenant_id));
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.password_hash(password text) RETURNS text
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+    select crypt(password, gen_salt('bf', 10))
+$$;
+
+CREATE FUNCTION qvd.place(vm integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
+declare
+    chosen integer;
+begin
+    execute format('select qvd.%I($1)', 'place_' || config_get('l7r.loadbalancer.plugin')) into chosen using vm;
+    if chosen is null then
+        raise exception 'no host can take VM %', vm_name(vm)
+            using errcode = 'QV030', hint = 'A host must be running, not blocked and a back end: select * from host_list;';
+    end if;
+    return chosen;
+end $_$;
+
+CREATE FUNCTION qvd.place_default(vm integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    ram float8 := config_get('l7r.loadbalancer.plugin.default.weight.ram');
+    cpu float8 := config_get('l7r.loadbalancer.plugin.default.weight.cpu');
+    chance float8 := config_get('l7r.loadbalancer.plugin.default.weight.random');
+    lapse interval := config_get('internal.hkd.lease.lapse')::float8 * interval '1 second';
+begin
+    return (
+        select h.id
+        from hosts h join host_runtimes r on r.host_id = h.id
+        where h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - lapse
+        order by
+            (ram * coalesce(r.usable_ram, 0) + cpu * coalesce(r.usable_cpu, 0))
+            / (1 + (select count(*) from vm_runtimes v where v.host_id = h.id))
+            + random() * chance desc
+        limit 1);
+end $$;
+
+CREATE FUNCTION qvd.ssl_configs_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform wake('qvd_config', 'ssl', null);
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.tenant_create(name text, description text DEFAULT NULL::text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    new_id integer;
+begin
+    insert into tenants (name, description) values (name, description) returning id into new_id;
+    perform audit('create', 'tenant', new_id, tenant_create.name, new_id);
+    return new_id;
+exception when unique_violation then
+    raise exception 'tenant % exists already', name using errcode = 'QV013';
+end $$;
+
+CREATE FUNCTION qvd.tenant_id(wanted text) RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    found_id integer;
+begin
+    select id into found_id from tenants where name = wanted;
+    if found_id is null then
+        raise exception 'there is no tenant %', wanted
+            using errcode = 'QV010', hint = 'select name from tenants;';
+    end if;
+    return found_id;
+end $$;
+
+CREATE FUNCTION qvd.tenants_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform wake('qvd_admin', 'tenant', coalesce(new.id, old.id), coalesce(new.id, old.id));
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.user_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target users;
+begin
+    update users u set blocked = user_block.blocked where u.id = user_id(wanted) returning * into target;
+    perform audit(case when blocked then 'block' else 'unblock' end, 'user', target.id, wanted, target.tenant_id);
+    return target.id;
+end $$;
+
+CREATE FUNCTION qvd.user_create(login text, password text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    wanted record;
+    in_tenant integer;
+    new_id integer;
+begin
+    select * into wanted from name_and_tenant(login);
+    in_tenant := tenant_id(coalesce(wanted.tenant, user_create.tenant, 'default'));
+    if password = '' then
+        raise exception 'user % needs a password that is not empty', login
+            using errcode = 'QV014', hint = 'Leave it out for a user who cannot log in with a password kept here.';
+    end if;
+    insert into users (tenant_id, login, password)
+    values (in_tenant,
+        case when config_get('model.user.login.case-sensitive') in ('1', 'yes', 'true', 'on')
+            then wanted.name else lower(wanted.name) end,
+        password_hash(user_create.password))
+    returning id into new_id;
+    perform audit('create', 'user', new_id, wanted.name, in_tenant);
+    return new_id;
+exception when unique_violation then
+    raise exception 'user % exists already', login using errcode = 'QV013';
+end $$;
+
+CREATE FUNCTION qvd.user_id(wanted text) RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    ids integer[];
+    candidates text;
+begin
+    select array_agg(u.id), string_agg(u.login || '@' || t.name, ', ' order by t.name)
+    into ids, candidates
+    from users u join tenants t on t.id = u.tenant_id, name_and_tenant(wanted) n
+    where u.login = n.name and t.name = coalesce(n.tenant, t.name);
+    if ids is null then
+        raise exception 'there is no user %', wanted using errcode = 'QV010', hint = 'select login from users;';
+    elsif cardinality(ids) > 1 then
+        raise exception 'user % is ambiguous: %', wanted, candidates using errcode = 'QV011', hint = 'Name the tenant.';
+    end if;
+    return ids[1];
+end $$;
+
+CREATE FUNCTION qvd.user_password(wanted text, password text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target users;
+begin
+    if coalesce(password, '') = '' then
+        raise exception 'the password of % must not be empty', wanted using errcode = 'QV014';
+    end if;
+    update users u set password = password_hash(user_password.password) where u.id = user_id(wanted)
+    returning * into target;
+    perform audit('update', 'user', target.id, target.login, target.tenant_id, '{"password": "changed"}');
+end $$;
+
+CREATE FUNCTION qvd.user_sessions_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform wake('qvd_admin', 'session', new.id, new.tenant_id);
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select was = becomes or becomes = 'disconnected'
+        or (was, becomes) in (('disconnected', 'connecting'), ('connecting', 'connected'))
+$$;
+
+CREATE FUNCTION qvd.users_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform wake('qvd_admin', 'user', coalesce(new.id, old.id), coalesce(new.tenant_id, old.tenant_id));
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.vm_address_free() RETURNS inet
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    first inet := config_get('vm.network.ip.start')::inet;
+    mask text := config_get('vm.network.netmask');
+    network inet;
+    last inet;
+    chosen inet;
+begin
+    if mask like '%.%' then
+        mask := (select sum(length(replace(octet::integer::bit(8)::text, '0', '')))
+            from unnest(string_to_array(mask, '.')) octet)::text;
+    end if;
+    network := set_masklen(first, mask::integer);
+    last := host(broadcast(network))::inet - 1;
+    -- The highest address that nobody has: either the top of the range or just below a VM or a host.
+    select candidate into chosen from (
+        select last as candidate
+        union all
+        select v.ip - 1 from vms v where v.ip between first and last
+        union all
+        select h.address - 1 from hosts h where h.address between first and last
+    ) candidates
+    where candidate >= first
+        and not exists (select from vms v where v.ip = candidate)
+        and not exists (select from hosts h where h.address = candidate)
+    order by candidate desc limit 1;
+    if chosen is null then
+        raise exception 'no address is free between % and %', host(first), host(last)
+            using errcode = 'QV032', hint = 'Widen vm.network.netmask or lower vm.network.ip.start.';
+    end if;
+    return chosen;
+end $$;
+
+CREATE FUNCTION qvd.vm_block(vm text, blocked boolean DEFAULT true) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target vm_runtimes;
+begin
+    update vm_runtimes r set blocked = vm_block.blocked where r.vm_id = vm_id(vm) returning * into target;
+    perform audit(case when blocked then 'block' else 'unblock' end, 'vm', target.vm_id, vm, target.tenant_id);
+    return target.vm_id;
+end $$;
+
+CREATE FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case command
+        when 'start' then state = 'stopped'
+        when 'stop' then state in ('starting', 'running', 'debugging')
+    end
+$$;
+
+CREATE FUNCTION qvd.vm_create(owner text, name text, osf text, tag text DEFAULT 'default'::text, ip inet DEFAULT NULL::inet) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    -- By itself, since a planner that tries it out would not see a user made by the same statement.
+    owner_id integer := user_id(owner);
+    of_user users;
+    of_osf osfs;
+    new_id integer;
+begin
+    select * into of_user from users where id = owner_id;
+    -- An OSF without a tenant is looked for in the owner's.
+    select o.* into of_osf from osfs o join tenants t on t.id = o.tenant_id, name_and_tenant(osf) n
+    where o.name = n.name and o.tenant_id = of_user.tenant_id and t.name = coalesce(n.tenant, t.name);
+    if of_osf.id is null then
+        raise exception 'there is no OSF % in the tenant of %', osf, owner
+            using errcode = 'QV010', hint = 'select name from osfs;';
+    end if;
+    -- One at a time chooses an address.
+    perform pg_advisory_xact_lock(hashtext('qvd.vm_address'));
+    insert into vms (name, user_id, osf_id, di_tag, ip)
+    values (vm_create.name, of_user.id, of_osf.id, tag, coalesce(vm_create.ip, vm_address_free()))
+    returning id into new_id;
+    perform audit('create', 'vm', new_id, vm_name(new_id), of_user.tenant_id);
+    return new_id;
+exception when unique_violation then
+    raise exception 'VM % of % exists already, or another VM has its address', name, owner using errcode = 'QV013';
+end $$;
+
+CREATE FUNCTION qvd.vm_disconnect(vm integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target vm_runtimes;
+begin
+    select * into target from vm_runtimes where vm_id = vm for update;
+    if target.vm_id is null then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    if target.user_state <> 'disconnected' then
+        update vm_runtimes set user_cmd = 'abort' where vm_id = vm;
+        perform audit('disconnect', 'vm', vm, vm_name(vm), target.tenant_id);
+    end if;
+    return vm;
+end $$;
+
+CREATE FUNCTION qvd.vm_disconnect(vm text) RETURNS integer
+    LANGUAGE sql
+    AS $$ select vm_disconnect(vm_id(vm)) $$;
+
+CREATE FUNCTION qvd.vm_effective_properties(vm integer) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (
+        select coalesce(jsonb_object_agg(key, value order by rank), '{}')
+    from (
+        select l.key, p.value, p.rank
+        from (
+            select op.property_id, op.value, 1 from vms v join osf_properties op on op.osf_id = v.osf_id where v.id = vm
+            union all
+            select dp.property_id, dp.value, 2 from di_properties dp
+            where dp.di_id = coalesce((select current_di_id from vm_runtimes where vm_id = vm), di_for(vm))
+            union all
+            select up.property_id, up.value, 3 from vms v join user_properties up on up.user_id = v.user_id where v.id = vm
+            union all
+            select vp.property_id, vp.value, 4 from vm_properties vp where vp.vm_id = vm
+        ) p (property_id, value, rank)
+            join qvd_object_properties_list o on o.id = p.property_id
+            join properties_list l on l.id = o.property_id
+        order by rank
+    ) ranked);
+end $$;
+
+CREATE FUNCTION qvd.vm_id(wanted text) RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    ids integer[];
+    candidates text;
+begin
+    if position('/' in wanted) = 0 then
+        raise exception '% names no VM', wanted
+            using errcode = 'QV010', hint = 'Write login/vm or login@tenant/vm.';
+    end if;
+    select array_agg(v.id), string_agg(u.login || '@' || t.name || '/' || v.name, ', ' order by t.name)
+    into ids, candidates
+    from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
+    where u.login = split_part(split_part(wanted, '/', 1), '@', 1)
+        and t.name = coalesce(nullif(split_part(split_part(wanted, '/', 1), '@', 2), ''), t.name)
+        and v.name = split_part(wanted, '/', 2);
+    if ids is null then
+        raise exception 'there is no VM %', wanted using errcode = 'QV010', hint = 'select vm from vm_list;';
+    elsif cardinality(ids) > 1 then
+        raise exception 'VM % is ambiguous: %', wanted, candidates using errcode = 'QV011', hint = 'Name the tenant.';
+    end if;
+    return ids[1];
+end $$;
+
+CREATE FUNCTION qvd.vm_name(wanted integer) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (
+        select u.login || '@' || t.name || '/' || v.name
+    from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
+    where v.id = wanted);
+end $$;
+
+CREATE FUNCTION qvd.vm_runtimes_guard() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if new.vm_state is distinct from old.vm_state then
+        if not vm_transition_allowed(old.vm_state, new.vm_state) then
+            raise exception 'VM % cannot go from % to %', vm_name(new.vm_id), old.vm_state, new.vm_state
+                using errcode = 'QV020', hint = 'The states of a VM follow each other as in ARCHITECTURE.md.';
+        end if;
+        new.vm_state_ts := now();
+        if new.vm_state = 'starting' then
+            select v.ip, config_get('internal.vm.port.vma')::integer,
+                4000 + config_get('internal.nxagent.display')::integer
+            into new.vm_address, new.vm_vma_port, new.vm_x_port
+            from vms v where v.id = new.vm_id;
+        elsif new.vm_state = 'stopped' then
+            new.host_id := null;
+            new.vm_cmd := null;
+            new.current_di_id := null;
+            new.vm_address := null;
+            new.vm_vma_port := null;
+            new.vm_x_port := null;
+            new.vm_expiration_soft := null;
+            new.vm_expiration_hard := null;
+            if new.user_state = 'connected' then
+                new.user_cmd := 'abort';
+            end if;
+        end if;
+    elsif new.host_id is distinct from old.host_id and new.vm_state <> 'stopped' then
+        raise exception 'VM % is % and cannot change its host', vm_name(new.vm_id), new.vm_state
+            using errcode = 'QV020', hint = 'Stop it first.';
+    end if;
+
+    if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd then
+        if not vm_command_allowed(new.vm_state, new.vm_cmd) then
+            raise exception 'VM % is % and cannot be told to %', vm_name(new.vm_id), new.vm_state, new.vm_cmd
+                using errcode = 'QV021', hint = case new.vm_cmd
+                    when 'start' then 'Only a stopped VM can be started.'
+                    else 'Only a VM that is starting, running or being debugged can be stopped.' end;
+        end if;
+        new.vm_cmd_ts := now();
+    end if;
+
+    if new.user_state is distinct from old.user_state then
+        if not user_transition_allowed(old.user_state, new.user_state) then
+            raise exception 'the session of VM % cannot go from % to %',
+                vm_name(new.vm_id), old.user_state, new.user_state using errcode = 'QV020';
+        end if;
+        new.user_state_ts := now();
+        if new.user_state = 'disconnected' then
+            new.user_cmd := null;
+            new.session_id := null;
+            new.l7r_host_id := null;
+            new.l7r_instance := null;
+        end if;
+    end if;
+    if new.user_cmd is not null and new.user_state = 'disconnected' then
+        raise exception 'nobody uses VM %', vm_name(new.vm_id)
+            using errcode = 'QV021', hint = 'Only a session that is connecting or connected can be aborted.';
+    end if;
+    return new;
+end $$;
+
+CREATE FUNCTION qvd.vm_runtimes_wake() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
+        or new.host_id is distinct from old.host_id and new.host_id is not null then
+        perform wake('qvd_host_' || new.host_id, 'vm', new.vm_id, new.tenant_id);
+    end if;
+    -- A node that gives up a VM of its own accord knows already; one that loses it does not.
+    if new.host_id is distinct from old.host_id and old.host_id is not null
+        and old.vm_state not in ('stopping', 'starting') then
+        perform wake('qvd_host_' || old.host_id, 'vm', new.vm_id, new.tenant_id);
+    end if;
+    if new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd then
+        perform wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id);
+    end if;
+    perform wake('qvd_vm_' || new.vm_id, 'vm', new.vm_id, new.tenant_id);
+    perform wake('qvd_admin', 'vm', new.vm_id, new.tenant_id);
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.vm_start(vm integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target vm_runtimes;
+begin
+    select * into target from vm_runtimes where vm_id = vm for update;
+    if target.vm_id is null then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    if target.vm_state in ('starting', 'running') or target.vm_cmd = 'start' then
+        return vm;
+    end if;
+    if di_for(vm) is null then
+        raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
+            vm_name(vm) using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
+    end if;
+    update vm_runtimes set host_id = coalesce(target.host_id, place(vm)), vm_cmd = 'start' where vm_id = vm;
+    perform audit('start', 'vm', vm, vm_name(vm), target.tenant_id);
+    return vm;
+end $$;
+
+CREATE FUNCTION qvd.vm_start(vm text) RETURNS integer
+    LANGUAGE sql
+    AS $$ select vm_start(vm_id(vm)) $$;
+
+CREATE FUNCTION qvd.vm_stop(vm integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target vm_runtimes;
+begin
+    select * into target from vm_runtimes where vm_id = vm for update;
+    if target.vm_id is null then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    if target.vm_state = 'stopped' and target.vm_cmd = 'start' then
+        update vm_runtimes set vm_cmd = null, host_id = null, vm_reason = 'the start was withdrawn' where vm_id = vm;
+    elsif target.vm_state in ('stopped', 'stopping') or target.vm_cmd = 'stop' then
+        return vm;
+    else
+        update vm_runtimes set vm_cmd = 'stop' where vm_id = vm;
+    end if;
+    perform audit('stop', 'vm', vm, vm_name(vm), target.tenant_id);
+    return vm;
+end $$;
+
+CREATE FUNCTION qvd.vm_stop(vm text) RETURNS integer
+    LANGUAGE sql
+    AS $$ select vm_stop(vm_id(vm)) $$;
+
+CREATE FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select was = becomes or becomes = 'stopped' or (was, becomes) in (
+        ('stopped', 'starting'),
+        ('starting', 'running'), ('starting', 'stopping'), ('starting', 'zombie'),
+        ('running', 'stopping'), ('running', 'debugging'),
+        ('debugging', 'running'), ('debugging', 'stopping'),
+        ('stopping', 'zombie'))
+$$;
+
+CREATE FUNCTION qvd.vms_guard() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if tg_op = 'DELETE' then
+        if exists (select from vm_runtimes where vm_id = old.id and (vm_state <> 'stopped' or vm_cmd is not null)) then
+            raise exception 'VM % is not stopped', vm_name(old.id) using errcode = 'QV022', hint = 'Stop it first.';
+        end if;
+        return old;
+    end if;
+    if (select tenant_id from users where id = new.user_id) is distinct from
+        (select tenant_id from osfs where id = new.osf_id) then
+        raise exception 'user and OSF of VM % belong to different tenants', new.name using errcode = 'QV023';
+    end if;
+    return new;
+end $$;
+
+CREATE FUNCTION qvd.vms_wake() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if tg_op = 'INSERT' then
+        insert into vm_runtimes (vm_id, tenant_id) select new.id, tenant_id from users where id = new.user_id;
+        insert into vm_counters (vm_id) values (new.id);
+    end if;
+    perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),
+        (select tenant_id from users where id = coalesce(new.user_id, old.user_id)));
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer DEFAULT NULL::integer) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    perform pg_notify(channel,
+        format('{"v":1,"kind":"%s"', kind) || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}');
+end $$;
+
+CREATE TABLE qvd.beat (
+    one boolean DEFAULT true NOT NULL,
+    at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    number bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT beat_one_check CHECK (one)
+);
+
+CREATE TABLE qvd.config_keys (
+    key text NOT NULL,
+    default_value text NOT NULL,
+    unit text NOT NULL,
+    meaning text NOT NULL
+);
+
+CREATE TABLE qvd.configs (
+    tenant_id integer NOT NULL,
+    key text NOT NULL,
+    value text NOT NULL,
+    CONSTRAINT configs_key_check CHECK (((key <> ''::text) AND (length(key) <= 128))),
+    CONSTRAINT configs_value_check CHECK ((length(value) <= 4096))
+);
+
+CREATE TABLE qvd.di_runtimes (
+    di_id integer NOT NULL,
+    state qvd.di_state DEFAULT 'new'::qvd.di_state NOT NULL,
+    state_ts timestamp with time zone DEFAULT now() NOT NULL,
+    elapsed_time interval,
+    auto_publish boolean DEFAULT false NOT NULL,
+    expiration_time_soft interval,
+    expiration_time_hard interval,
+    percentage real DEFAULT 0 NOT NULL,
+    error_code integer,
+    status_message text,
+    CONSTRAINT di_runtimes_percentage_check CHECK (((percentage >= (0)::double precision) AND (percentage <= (100)::double precision)))
+);
+
+CREATE TABLE qvd.di_tags (
+    id integer NOT NULL,
+    di_id integer NOT NULL,
+    tag text NOT NULL,
+    fixed boolean DEFAULT false NOT NULL,
+    CONSTRAINT di_tags_tag_check CHECK (((tag <> ''::text) AND (length(tag) <= 1024)))
+);
+
+CREATE TABLE qvd.tenants (
+    id integer NOT NULL,
+    name text NOT NULL,
+    description text,
+    blocked boolean DEFAULT false NOT NULL,
+    CONSTRAINT tenants_name_check CHECK (((length(name) >= 1) AND (length(name) <= 80)))
+);
+
+CREATE VIEW qvd.di_list AS
+ SELECT d.id,
+    (((o.name)::text || '@'::text) || t.name) AS osf,
+    d.version,
+    d.path,
+    d.blocked,
+    r.state,
+    ( SELECT array_agg(g.tag ORDER BY g.tag) AS array_agg
+           FROM qvd.di_tags g
+          WHERE (g.di_id = d.id)) AS tags
+   FROM (((qvd.dis d
+     JOIN qvd.di_runtimes r ON ((r.di_id = d.id)))
+     JOIN qvd.osfs o ON ((o.id = d.osf_id)))
+     JOIN qvd.tenants t ON ((t.id = o.tenant_id)))
+  ORDER BY t.name, o.name, d.id;
+
+CREATE TABLE qvd.di_properties (
+    di_id integer NOT NULL,
+    property_id integer NOT NULL,
+    value text NOT NULL
+);
+
+ALTER TABLE qvd.di_tags ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.di_tags_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE qvd.dis ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.dis_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.host_counters (
+    host_id integer NOT NULL,
+    http_requests bigint DEFAULT 0 NOT NULL,
+    auth_attempts bigint DEFAULT 0 NOT NULL,
+    auth_ok bigint DEFAULT 0 NOT NULL,
+    nx_attempts bigint DEFAULT 0 NOT NULL,
+    nx_ok bigint DEFAULT 0 NOT NULL,
+    short_sessions bigint DEFAULT 0 NOT NULL
+);
+
+CREATE TABLE qvd.host_runtimes (
+    host_id integer NOT NULL,
+    state qvd.host_state DEFAULT 'stopped'::qvd.host_state NOT NULL,
+    blocked boolean DEFAULT false NOT NULL,
+    cmd qvd.host_cmd,
+    epoch bigint DEFAULT 0 NOT NULL,
+    boot_id uuid,
+    pid integer,
+    lease bigint DEFAULT 0 NOT NULL,
+    ok_ts timestamp with time zone,
+    usable_ram real,
+    usable_cpu real,
+    events_degraded_since timestamp with time zone,
+    events_degraded_reason text
+);
+
+CREATE TABLE qvd.hosts (
+    id integer NOT NULL,
+    name text NOT NULL,
+    address inet NOT NULL,
+    frontend boolean DEFAULT true NOT NULL,
+    backend boolean DEFAULT true NOT NULL,
+    description text,
+    CONSTRAINT hosts_address_check CHECK ((masklen(address) =
+CASE family(address)
+    WHEN 4 THEN 32
+    ELSE 128
+END)),
+    CONSTRAINT hosts_name_check CHECK ((name ~ '^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$'::text))
+);
+
+CREATE VIEW qvd.host_list AS
+ SELECT h.id,
+    h.name AS host,
+    r.state,
+    r.blocked,
+    h.address,
+    h.backend,
+    h.frontend,
+    ( SELECT count(*) AS count
+           FROM qvd.vm_runtimes v
+          WHERE (v.host_id = h.id)) AS vms,
+    ( SELECT count(*) AS count
+           FROM qvd.vm_runtimes v
+          WHERE (v.l7r_host_id = h.id)) AS sessions,
+    (now() - r.ok_ts) AS last_sign_of_life,
+    r.epoch,
+    r.events_degraded_since,
+    r.events_degraded_reason
+   FROM (qvd.hosts h
+     JOIN qvd.host_runtimes r ON ((r.host_id = h.id)))
+  ORDER BY h.name;
+
+CREATE TABLE qvd.host_properties (
+    host_id integer NOT NULL,
+    property_id integer NOT NULL,
+    value text NOT NULL
+);
+
+ALTER TABLE qvd.hosts ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.hosts_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.l7r_instances (
+    id bigint NOT NULL,
+    host_id integer NOT NULL,
+    boot_id uuid NOT NULL,
+    pid integer NOT NULL,
+    pid_start bigint NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    ended_at timestamp with time zone
+);
+
+ALTER TABLE qvd.l7r_instances ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME qvd.l7r_instances_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.log (
+    id bigint NOT NULL,
+    "time" timestamp with time zone DEFAULT now() NOT NULL,
+    actor text DEFAULT SESSION_USER NOT NULL,
+    ip inet DEFAULT inet_client_addr(),
+    source text DEFAULT COALESCE(NULLIF(current_setting('application_name'::text, true), ''::text), 'sql'::text) NOT NULL,
+    tenant_id integer,
+    action text NOT NULL,
+    qvd_object text NOT NULL,
+    object_id integer,
+    object_name text,
+    arguments jsonb,
+    status integer DEFAULT 0 NOT NULL
+);
+
+ALTER TABLE qvd.log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME qvd.log_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.migrations (
+    number integer NOT NULL,
+    name text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE qvd.osf_properties (
+    osf_id integer NOT NULL,
+    property_id integer NOT NULL,
+    value text NOT NULL
+);
+
+ALTER TABLE qvd.osfs ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.osfs_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.properties_list (
+    id integer NOT NULL,
+    key text NOT NULL,
+    tenant_id integer NOT NULL,
+    description text,
+    CONSTRAINT properties_list_key_check CHECK (((key <> ''::text) AND (length(key) <= 1024)))
+);
+
+ALTER TABLE qvd.properties_list ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.properties_list_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.qvd_object_properties_list (
+    id integer NOT NULL,
+    property_id integer NOT NULL,
+    qvd_object qvd.property_object NOT NULL
+);
+
+ALTER TABLE qvd.qvd_object_properties_list ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.qvd_object_properties_list_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.reapplied (
+    file text NOT NULL,
+    hash text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE qvd.user_sessions (
+    id bigint NOT NULL,
+    vm_id integer NOT NULL,
+    vm_name text NOT NULL,
+    user_id integer NOT NULL,
+    login text NOT NULL,
+    tenant_id integer NOT NULL,
+    host_id integer,
+    l7r_host_id integer NOT NULL,
+    l7r_instance bigint NOT NULL,
+    client_address inet NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    connected_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    bytes_up bigint DEFAULT 0 NOT NULL,
+    bytes_down bigint DEFAULT 0 NOT NULL,
+    tunnel text,
+    end_reason text,
+    CONSTRAINT user_sessions_check CHECK (((ended_at IS NULL) = (end_reason IS NULL)))
+);
+
+CREATE VIEW qvd.session_list AS
+ SELECT s.id,
+    ((((s.login || '@'::text) || t.name) || '/'::text) || s.vm_name) AS vm,
+    s.client_address AS client,
+    h.name AS host,
+    l.name AS router,
+    s.started_at,
+    s.connected_at,
+    s.ended_at,
+    (COALESCE(s.ended_at, now()) - s.started_at) AS duration,
+    s.bytes_up,
+    s.bytes_down,
+    s.tunnel,
+    s.end_reason
+   FROM (((qvd.user_sessions s
+     LEFT JOIN qvd.tenants t ON ((t.id = s.tenant_id)))
+     LEFT JOIN qvd.hosts h ON ((h.id = s.host_id)))
+     LEFT JOIN qvd.hosts l ON ((l.id = s.l7r_host_id)))
+  ORDER BY s.id DESC;
+
+CREATE TABLE qvd.ssl_configs (
+    key text NOT NULL,
+    value text NOT NULL,
+    CONSTRAINT ssl_configs_key_check CHECK ((key = ANY (ARRAY['l7r.ssl.key'::text, 'l7r.ssl.cert'::text, 'l7r.ssl.ca'::text, 'l7r.ssl.crl'::text]))),
+    CONSTRAINT ssl_configs_value_check CHECK ((length(value) <= 262144))
+);
+
+ALTER TABLE qvd.tenants ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.tenants_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.user_auth_parameters (
+    id integer NOT NULL,
+    parameters jsonb NOT NULL
+);
+
+ALTER TABLE qvd.user_auth_parameters ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.user_auth_parameters_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW qvd.user_list AS
+ SELECT u.id,
+    (((u.login)::text || '@'::text) || t.name) AS "user",
+    (u.blocked OR t.blocked) AS blocked,
+    (u.password IS NOT NULL) AS has_password,
+    ( SELECT count(*) AS count
+           FROM qvd.vms v
+          WHERE (v.user_id = u.id)) AS vms,
+    ( SELECT count(*) AS count
+           FROM (qvd.vms v
+             JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
+          WHERE ((v.user_id = u.id) AND (r.user_state = 'connected'::qvd.user_state))) AS connected
+   FROM (qvd.users u
+     JOIN qvd.tenants t ON ((t.id = u.tenant_id)))
+  ORDER BY t.name, u.login;
+
+CREATE TABLE qvd.user_properties (
+    user_id integer NOT NULL,
+    property_id integer NOT NULL,
+    value text NOT NULL
+);
+
+ALTER TABLE qvd.user_sessions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME qvd.user_sessions_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.user_tokens (
+    token text NOT NULL,
+    user_id integer NOT NULL,
+    vm_id integer,
+    expiration timestamp with time zone NOT NULL,
+    auth_params_id integer,
+    multi_use boolean DEFAULT false NOT NULL,
+    CONSTRAINT user_tokens_token_check CHECK (((length(token) >= 40) AND (length(token) <= 256)))
+);
+
+ALTER TABLE qvd.users ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.users_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.versions (
+    component text NOT NULL,
+    version text NOT NULL
+);
+
+CREATE TABLE qvd.vm_counters (
+    vm_id integer NOT NULL,
+    run_attempts bigint DEFAULT 0 NOT NULL,
+    run_ok bigint DEFAULT 0 NOT NULL
+);
+
+CREATE VIEW qvd.vm_list AS
+ SELECT v.id,
+    (((((u.login)::text || '@'::text) || t.name) || '/'::text) || (v.name)::text) AS vm,
+    r.vm_state AS state,
+    r.user_state,
+    r.vm_cmd AS command,
+    h.name AS host,
+    r.blocked,
+    o.name AS osf,
+    v.di_tag AS tag,
+    d.version AS di_in_use,
+    v.ip,
+    r.vm_state_ts AS since,
+    r.vm_reason AS reason,
+    r.vm_expiration_soft AS expiration_soft,
+    r.vm_expiration_hard AS expiration_hard
+   FROM ((((((qvd.vms v
+     JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
+     JOIN qvd.users u ON ((u.id = v.user_id)))
+     JOIN qvd.tenants t ON ((t.id = u.tenant_id)))
+     JOIN qvd.osfs o ON ((o.id = v.osf_id)))
+     LEFT JOIN qvd.hosts h ON ((h.id = r.host_id)))
+     LEFT JOIN qvd.dis d ON ((d.id = r.current_di_id)))
+  ORDER BY t.name, u.login, v.name;
+
+CREATE TABLE qvd.vm_properties (
+    vm_id integer NOT NULL,
+    property_id integer NOT NULL,
+    value text NOT NULL
+);
+
+ALTER TABLE qvd.vms ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.vms_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE ONLY qvd.beat
+    ADD CONSTRAINT beat_pkey PRIMARY KEY (one);
+
+ALTER TABLE ONLY qvd.config_keys
+    ADD CONSTRAINT config_keys_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY qvd.configs
+    ADD CONSTRAINT configs_pkey PRIMARY KEY (tenant_id, key);
+
+ALTER TABLE ONLY qvd.di_properties
+    ADD CONSTRAINT di_properties_pkey PRIMARY KEY (di_id, property_id);
+
+ALTER TABLE ONLY qvd.di_runtimes
+    ADD CONSTRAINT di_runtimes_pkey PRIMARY KEY (di_id);
+
+ALTER TABLE ONLY qvd.di_tags
+    ADD CONSTRAINT di_tags_di_id_tag_key UNIQUE (di_id, tag);
+
+ALTER TABLE ONLY qvd.di_tags
+    ADD CONSTRAINT di_tags_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.dis
+    ADD CONSTRAINT dis_osf_id_version_key UNIQUE (osf_id, version);
+
+ALTER TABLE ONLY qvd.dis
+    ADD CONSTRAINT dis_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.host_counters
+    ADD CONSTRAINT host_counters_pkey PRIMARY KEY (host_id);
+
+ALTER TABLE ONLY qvd.host_properties
+    ADD CONSTRAINT host_properties_pkey PRIMARY KEY (host_id, property_id);
+
+ALTER TABLE ONLY qvd.host_runtimes
+    ADD CONSTRAINT host_runtimes_pkey PRIMARY KEY (host_id);
+
+ALTER TABLE ONLY qvd.hosts
+    ADD CONSTRAINT hosts_address_key UNIQUE (address);
+
+ALTER TABLE ONLY qvd.hosts
+    ADD CONSTRAINT hosts_name_key UNIQUE (name);
+
+ALTER TABLE ONLY qvd.hosts
+    ADD CONSTRAINT hosts_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.l7r_instances
+    ADD CONSTRAINT l7r_instances_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.log
+    ADD CONSTRAINT log_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.migrations
+    ADD CONSTRAINT migrations_pkey PRIMARY KEY (number);
+
+ALTER TABLE ONLY qvd.osf_properties
+    ADD CONSTRAINT osf_properties_pkey PRIMARY KEY (osf_id, property_id);
+
+ALTER TABLE ONLY qvd.osfs
+    ADD CONSTRAINT osfs_name_tenant_id_key UNIQUE (name, tenant_id);
+
+ALTER TABLE ONLY qvd.osfs
+    ADD CONSTRAINT osfs_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.properties_list
+    ADD CONSTRAINT properties_list_key_tenant_id_key UNIQUE (key, tenant_id);
+
+ALTER TABLE ONLY qvd.properties_list
+    ADD CONSTRAINT properties_list_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.qvd_object_properties_list
+    ADD CONSTRAINT qvd_object_properties_list_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.qvd_object_properties_list
+    ADD CONSTRAINT qvd_object_properties_list_property_id_qvd_object_key UNIQUE (property_id, qvd_object);
+
+ALTER TABLE ONLY qvd.reapplied
+    ADD CONSTRAINT reapplied_pkey PRIMARY KEY (file);
+
+ALTER TABLE ONLY qvd.ssl_configs
+    ADD CONSTRAINT ssl_configs_pkey PRIMARY KEY (key);
+
+ALTER TABLE ONLY qvd.tenants
+    ADD CONSTRAINT tenants_name_key UNIQUE (name);
+
+ALTER TABLE ONLY qvd.tenants
+    ADD CONSTRAINT tenants_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.user_auth_parameters
+    ADD CONSTRAINT user_auth_parameters_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.user_properties
+    ADD CONSTRAINT user_properties_pkey PRIMARY KEY (user_id, property_id);
+
+ALTER TABLE ONLY qvd.user_sessions
+    ADD CONSTRAINT user_sessions_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.user_tokens
+    ADD CONSTRAINT user_tokens_pkey PRIMARY KEY (token);
+
+ALTER TABLE ONLY qvd.users
+    ADD CONSTRAINT users_login_tenant_id_key UNIQUE (login, tenant_id);
+
+ALTER TABLE ONLY qvd.users
+    ADD CONSTRAINT users_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.versions
+    ADD CONSTRAINT versions_pkey PRIMARY KEY (component);
+
+ALTER TABLE ONLY qvd.vm_counters
+    ADD CONSTRAINT vm_counters_pkey PRIMARY KEY (vm_id);
+
+ALTER TABLE ONLY qvd.vm_properties
+    ADD CONSTRAINT vm_properties_pkey PRIMARY KEY (vm_id, property_id);
+
+ALTER TABLE ONLY qvd.vm_runtimes
+    ADD CONSTRAINT vm_runtimes_pkey PRIMARY KEY (vm_id);
+
+ALTER TABLE ONLY qvd.vm_secrets
+    ADD CONSTRAINT vm_secrets_pkey PRIMARY KEY (vm_id);
+
+ALTER TABLE ONLY qvd.vms
+    ADD CONSTRAINT vms_ip_key UNIQUE (ip);
+
+ALTER TABLE ONLY qvd.vms
+    ADD CONSTRAINT vms_name_user_id_key UNIQUE (name, user_id);
+
+ALTER TABLE ONLY qvd.vms
+    ADD CONSTRAINT vms_pkey PRIMARY KEY (id);
+
+CREATE INDEX l7r_instances_host_id_idx ON qvd.l7r_instances USING btree (host_id) WHERE (ended_at IS NULL);
+
+CREATE INDEX log_qvd_object_object_id_idx ON qvd.log USING btree (qvd_object, object_id);
+
+CREATE INDEX log_time_idx ON qvd.log USING btree ("time");
+
+CREATE INDEX user_sessions_l7r_instance_idx ON qvd.user_sessions USING btree (l7r_instance) WHERE (ended_at IS NULL);
+
+CREATE INDEX user_sessions_vm_id_started_at_idx ON qvd.user_sessions USING btree (vm_id, started_at DESC);
+
+CREATE INDEX user_tokens_expiration_idx ON qvd.user_tokens USING btree (expiration);
+
+CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
+
+CREATE INDEX vm_runtimes_assigned ON qvd.vm_runtimes USING btree (host_id) WHERE (host_id IS NOT NULL);
+
+CREATE INDEX vm_runtimes_commands ON qvd.vm_runtimes USING btree (host_id) WHERE (vm_cmd IS NOT NULL);
+
+CREATE INDEX vm_runtimes_user_commands ON qvd.vm_runtimes USING btree (l7r_host_id) WHERE (user_cmd IS NOT NULL);
+
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON qvd.configs FOR EACH ROW EXECUTE FUNCTION qvd.configs_guard();
+
+CREATE TRIGGER guard BEFORE DELETE ON qvd.dis FOR EACH ROW EXECUTE FUNCTION qvd.dis_guard();
+
+CREATE TRIGGER guard BEFORE UPDATE OF state, epoch ON qvd.host_runtimes FOR EACH ROW EXECUTE FUNCTION qvd.host_runtimes_guard();
+
+CREATE TRIGGER guard BEFORE DELETE ON qvd.hosts FOR EACH ROW EXECUTE FUNCTION qvd.hosts_guard();
+
+CREATE TRIGGER guard BEFORE UPDATE ON qvd.vm_runtimes FOR EACH ROW EXECUTE FUNCTION qvd.vm_runtimes_guard();
+
+CREATE TRIGGER guard BEFORE INSERT OR DELETE OR UPDATE OF user_id, osf_id ON qvd.vms FOR EACH ROW EXECUTE FUNCTION qvd.vms_guard();
+
+CREATE TRIGGER wake AFTER UPDATE OF number ON qvd.beat FOR EACH ROW EXECUTE FUNCTION qvd.beat_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.configs FOR EACH ROW EXECUTE FUNCTION qvd.configs_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.di_runtimes FOR EACH ROW EXECUTE FUNCTION qvd.di_runtimes_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.di_tags FOR EACH ROW EXECUTE FUNCTION qvd.di_tags_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.dis FOR EACH ROW EXECUTE FUNCTION qvd.dis_wake();
+
+CREATE TRIGGER wake AFTER UPDATE OF state, blocked, cmd, epoch, events_degraded_since ON qvd.host_runtimes FOR EACH ROW WHEN ((((((old.state IS DISTINCT FROM new.state) OR (old.blocked IS DISTINCT FROM new.blocked)) OR (old.cmd IS DISTINCT FROM new.cmd)) OR (old.epoch IS DISTINCT FROM new.epoch)) OR (old.events_degraded_since IS DISTINCT FROM new.events_degraded_since))) EXECUTE FUNCTION qvd.host_runtimes_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.hosts FOR EACH ROW EXECUTE FUNCTION qvd.hosts_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.osfs FOR EACH ROW EXECUTE FUNCTION qvd.osfs_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.ssl_configs FOR EACH ROW EXECUTE FUNCTION qvd.ssl_configs_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.tenants FOR EACH ROW EXECUTE FUNCTION qvd.tenants_wake();
+
+CREATE TRIGGER wake AFTER INSERT ON qvd.user_sessions FOR EACH ROW EXECUTE FUNCTION qvd.user_sessions_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.users FOR EACH ROW EXECUTE FUNCTION qvd.users_wake();
+
+CREATE TRIGGER wake AFTER UPDATE OF host_id, vm_state, vm_cmd, user_state, user_cmd, session_id, blocked, vm_reason, vm_expiration_soft, vm_expiration_hard ON qvd.vm_runtimes FOR EACH ROW WHEN (((((((((((old.host_id IS DISTINCT FROM new.host_id) OR (old.vm_state IS DISTINCT FROM new.vm_state)) OR (old.vm_cmd IS DISTINCT FROM new.vm_cmd)) OR (old.user_state IS DISTINCT FROM new.user_state)) OR (old.user_cmd IS DISTINCT FROM new.user_cmd)) OR (old.session_id IS DISTINCT FROM new.session_id)) OR (old.blocked IS DISTINCT FROM new.blocked)) OR (old.vm_reason IS DISTINCT FROM new.vm_reason)) OR (old.vm_expiration_soft IS DISTINCT FROM new.vm_expiration_soft)) OR (old.vm_expiration_hard IS DISTINCT FROM new.vm_expiration_hard))) EXECUTE FUNCTION qvd.vm_runtimes_wake();
+
+CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.vms FOR EACH ROW EXECUTE FUNCTION qvd.vms_wake();
+
+CREATE TRIGGER wake_changes AFTER UPDATE OF connected_at, ended_at ON qvd.user_sessions FOR EACH ROW WHEN (((old.connected_at IS DISTINCT FROM new.connected_at) OR (old.ended_at IS DISTINCT FROM new.ended_at))) EXECUTE FUNCTION qvd.user_sessions_wake();
+
+ALTER TABLE ONLY qvd.configs
+    ADD CONSTRAINT configs_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY qvd.di_properties
+    ADD CONSTRAINT di_properties_di_id_fkey FOREIGN KEY (di_id) REFERENCES qvd.dis(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.di_properties
+    ADD CONSTRAINT di_properties_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.qvd_object_properties_list(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.di_runtimes
+    ADD CONSTRAINT di_runtimes_di_id_fkey FOREIGN KEY (di_id) REFERENCES qvd.dis(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.di_tags
+    ADD CONSTRAINT di_tags_di_id_fkey FOREIGN KEY (di_id) REFERENCES qvd.dis(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.dis
+    ADD CONSTRAINT dis_osf_id_fkey FOREIGN KEY (osf_id) REFERENCES qvd.osfs(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY qvd.host_counters
+    ADD CONSTRAINT host_counters_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.host_properties
+    ADD CONSTRAINT host_properties_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.host_properties
+    ADD CONSTRAINT host_properties_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.qvd_object_properties_list(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.host_runtimes
+    ADD CONSTRAINT host_runtimes_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.l7r_instances
+    ADD CONSTRAINT l7r_instances_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.osf_properties
+    ADD CONSTRAINT osf_properties_osf_id_fkey FOREIGN KEY (osf_id) REFERENCES qvd.osfs(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.osf_properties
+    ADD CONSTRAINT osf_properties_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.qvd_object_properties_list(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.osfs
+    ADD CONSTRAINT osfs_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY qvd.properties_list
+    ADD CONSTRAINT properties_list_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.qvd_object_properties_list
+    ADD CONSTRAINT qvd_object_properties_list_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.properties_list(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.user_properties
+    ADD CONSTRAINT user_properties_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.qvd_object_properties_list(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.user_properties
+    ADD CONSTRAINT user_properties_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.user_tokens
+    ADD CONSTRAINT user_tokens_auth_params_id_fkey FOREIGN KEY (auth_params_id) REFERENCES qvd.user_auth_parameters(id);
+
+ALTER TABLE ONLY qvd.user_tokens
+    ADD CONSTRAINT user_tokens_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.user_tokens
+    ADD CONSTRAINT user_tokens_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.users
+    ADD CONSTRAINT users_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY qvd.vm_counters
+    ADD CONSTRAINT vm_counters_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.vm_properties
+    ADD CONSTRAINT vm_properties_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.qvd_object_properties_list(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.vm_properties
+    ADD CONSTRAINT vm_properties_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.vm_runtimes
+    ADD CONSTRAINT vm_runtimes_current_di_id_fkey FOREIGN KEY (current_di_id) REFERENCES qvd.dis(id);
+
+ALTER TABLE ONLY qvd.vm_runtimes
+    ADD CONSTRAINT vm_runtimes_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id);
+
+ALTER TABLE ONLY qvd.vm_runtimes
+    ADD CONSTRAINT vm_runtimes_l7r_host_id_fkey FOREIGN KEY (l7r_host_id) REFERENCES qvd.hosts(id);
+
+ALTER TABLE ONLY qvd.vm_runtimes
+    ADD CONSTRAINT vm_runtimes_l7r_instance_fkey FOREIGN KEY (l7r_instance) REFERENCES qvd.l7r_instances(id);
+
+ALTER TABLE ONLY qvd.vm_runtimes
+    ADD CONSTRAINT vm_runtimes_real_user_id_fkey FOREIGN KEY (real_user_id) REFERENCES qvd.users(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY qvd.vm_runtimes
+    ADD CONSTRAINT vm_runtimes_session_id_fkey FOREIGN KEY (session_id) REFERENCES qvd.user_sessions(id);
+
+ALTER TABLE ONLY qvd.vm_runtimes
+    ADD CONSTRAINT vm_runtimes_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id);
+
+ALTER TABLE ONLY qvd.vm_runtimes
+    ADD CONSTRAINT vm_runtimes_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.vm_secrets
+    ADD CONSTRAINT vm_secrets_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.vms
+    ADD CONSTRAINT vms_osf_id_fkey FOREIGN KEY (osf_id) REFERENCES qvd.osfs(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY qvd.vms
+    ADD CONSTRAINT vms_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE RESTRICT;
+
+GRANT USAGE ON SCHEMA qvd TO qvd_node;
+GRANT USAGE ON SCHEMA qvd TO qvd_l7r;
+GRANT USAGE ON SCHEMA qvd TO qvd_admin;
+GRANT USAGE ON SCHEMA qvd TO qvd_readonly;
+
+REVOKE ALL ON FUNCTION qvd.audit(action text, object text, id integer, name text, tenant integer, arguments jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.beat_try(age interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.beat_try(age interval) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.beat_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.config_get(wanted text, tenant integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.config_get(wanted text, tenant integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.config_get(wanted text, tenant integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.config_problem(wanted text, value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.config_problem(wanted text, value text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.config_reset(wanted text, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.config_reset(wanted text, tenant text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.config_set(wanted text, new_value text, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.config_set(wanted text, new_value text, tenant text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.config_ssl(certificate text, private_key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.config_ssl(certificate text, private_key text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.configs_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.configs_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.di_create(osf text, path text, version text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_create(osf text, path text, version text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_for(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_for(vm integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.di_for(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_runtimes_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.di_tags_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.dis_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.dis_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.host_create(name text, address inet, description text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.host_create(name text, address inet, description text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.host_runtimes_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.host_runtimes_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.hosts_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.hosts_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_gone(instances bigint[], reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_gone(instances bigint[], reason text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_host(node integer, OUT state qvd.host_state, OUT blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_host(node integer, OUT state qvd.host_state, OUT blocked boolean) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_instances_of(node integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_instances_of(node integer) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_session_end(wanted bigint, account integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_session_end(wanted bigint, account integer) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_ssl() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_ssl() TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_start(node_name text, node_boot uuid, node_pid integer, node_pid_start bigint, OUT node integer, OUT address inet, OUT instance bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_start(node_name text, node_boot uuid, node_pid integer, node_pid_start bigint, OUT node integer, OUT address inet, OUT instance bigint) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_user(wanted_login text, wanted_tenant text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT password text, OUT blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_user(wanted_login text, wanted_tenant text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT password text, OUT blocked boolean) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_vm(wanted integer, OUT owner integer, OUT blocked boolean, OUT state qvd.vm_state) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_vm(wanted integer, OUT owner integer, OUT blocked boolean, OUT state qvd.vm_state) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_vms(account integer, applications boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_vms(account integer, applications boolean) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.node_check(node integer, node_epoch bigint) FROM PUBLIC;
+
+GRANT SELECT ON TABLE qvd.dis TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.dis TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.osfs TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.osfs TO qvd_admin;
+
+GRANT INSERT,DELETE,UPDATE ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(id) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(id) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(tenant_id) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(tenant_id) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(login) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(login) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(blocked) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(blocked) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(description) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(description) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(language) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(language) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.vm_runtimes TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.vm_runtimes TO qvd_admin;
+
+GRANT UPDATE(blocked) ON TABLE qvd.vm_runtimes TO qvd_admin;
+
+GRANT UPDATE(vm_cmd) ON TABLE qvd.vm_runtimes TO qvd_admin;
+
+GRANT UPDATE(user_cmd) ON TABLE qvd.vm_runtimes TO qvd_admin;
+
+GRANT UPDATE(vm_expiration_soft) ON TABLE qvd.vm_runtimes TO qvd_admin;
+
+GRANT UPDATE(vm_expiration_hard) ON TABLE qvd.vm_runtimes TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.vms TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.vms TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.osf_create(name text, memory integer, user_storage integer, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.osf_create(name text, memory integer, user_storage integer, tenant text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.osf_id(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.osf_id(wanted text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.osf_id(wanted text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.osfs_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.password_hash(password text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.place(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.place_default(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.place_default(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.tenant_create(name text, description text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.tenant_create(name text, description text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.tenant_id(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.tenants_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.user_create(login text, password text, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.user_create(login text, password text, tenant text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.user_id(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.user_id(wanted text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.user_id(wanted text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.user_password(wanted text, password text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.user_password(wanted text, password text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.user_sessions_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.users_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vm_address_free() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_address_free() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_address_free() TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_block(vm text, blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_block(vm text, blocked boolean) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_create(owner text, name text, osf text, tag text, ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_create(owner text, name text, osf text, tag text, ip inet) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_disconnect(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_disconnect(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_disconnect(vm text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_disconnect(vm text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_effective_properties(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_effective_properties(vm integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_effective_properties(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_id(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_id(wanted text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_id(wanted text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_name(wanted integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_runtimes_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vm_runtimes_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vm_start(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_start(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_start(vm text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_start(vm text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_stop(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_stop(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_stop(vm text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_stop(vm text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vms_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vms_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.beat TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.beat TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.config_keys TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.config_keys TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.configs TO qvd_node;
+GRANT SELECT ON TABLE qvd.configs TO qvd_l7r;
+GRANT SELECT ON TABLE qvd.configs TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.configs TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.di_tags TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.di_tags TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.tenants TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.tenants TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.di_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.di_list TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.di_properties TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.di_properties TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.di_tags_id_seq TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.dis_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.host_counters TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.host_counters TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.host_runtimes TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.host_runtimes TO qvd_admin;
+
+GRANT UPDATE(blocked) ON TABLE qvd.host_runtimes TO qvd_admin;
+
+GRANT UPDATE(cmd) ON TABLE qvd.host_runtimes TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.hosts TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.hosts TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.host_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.host_list TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.host_properties TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.host_properties TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.hosts_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.l7r_instances_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.log TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.log TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.log_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.osf_properties TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.osf_properties TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.osfs_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.properties_list TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.properties_list TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.properties_list_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.qvd_object_properties_list TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.qvd_object_properties_list TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.qvd_object_properties_list_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.user_sessions TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.user_sessions TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.session_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.session_list TO qvd_admin;
+
+GRANT INSERT,DELETE,UPDATE ON TABLE qvd.ssl_configs TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.tenants_id_seq TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.user_auth_parameters_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.user_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.user_list TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.user_properties TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.user_properties TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.user_sessions_id_seq TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.users_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.versions TO qvd_node;
+GRANT SELECT ON TABLE qvd.versions TO qvd_l7r;
+GRANT SELECT ON TABLE qvd.versions TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.versions TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.vm_counters TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.vm_counters TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.vm_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.vm_list TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.vm_properties TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.vm_properties TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.vms_id_seq TO qvd_admin;

@@ -1,0 +1,141 @@
+//! A node of a test: its directory and configuration, and the hkd that runs on it. VMs are simulated.
+
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    database::{Db, open_directory},
+    patience::until,
+};
+
+/// The program under test.
+pub const QVD: &str = env!("CARGO_BIN_EXE_qvd");
+
+/// A node, named `n1` in the database.
+pub struct Host<'a> {
+    db: &'a Db,
+    directory: TempDir,
+}
+
+impl<'a> Host<'a> {
+    /// Writes the configuration: what a node needs, fast simulated VMs, and `settings` over it.
+    pub fn new(db: &'a Db, settings: &[(&str, &str)]) -> Self {
+        let host = Self { db, directory: open_directory() };
+        let path = host.directory.path().display();
+        let mut text = format!(
+            "nodename = n1\ndatabase.host = {}\ndatabase.name = {}\npath.run = {path}/run\n\
+             path.storage.root = {path}/storage\nvm.hypervisor = nothing\n\
+             internal.hkd.nothing.timeout.on_state.starting = 0.02\n\
+             internal.hkd.nothing.timeout.on_state.stopping = 0.02\n\
+             internal.hkd.lease.renew = 0.2\n",
+            db.socket(),
+            db.name(),
+        );
+        settings.iter().for_each(|(key, value)| text.push_str(&format!("{key} = {value}\n")));
+        fs::write(host.config(), text).unwrap();
+        host
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("node.conf")
+    }
+
+    /// Starts hkd.
+    pub fn start(&self) -> Hkd {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let log = self.directory.path().join(format!("hkd{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let output = fs::File::create(&log).unwrap();
+        // Its standard input tells it when this process is gone, however that comes about.
+        let child = Command::new(QVD)
+            .args(["hkd", "--config"])
+            .arg(self.config())
+            .env("QVD_LIFELINE", "stdin")
+            .env("QVD_LOG", "info")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .unwrap();
+        Hkd { child, log }
+    }
+
+    /// Starts hkd and waits until it takes VMs and its event plane is trusted.
+    pub async fn started(&self) -> Hkd {
+        let hkd = self.start();
+        self.db.wait_for("select state from host_list", "running").await;
+        // Before it listened for the first time it trusts nothing, but does not complain.
+        let listens = async || self.status().filter(|status| status["trouble"].is_null() && status["gaps"] != 0);
+        until("notifications are trusted", listens).await;
+        hkd
+    }
+
+    /// What `qvd status` prints; nothing while hkd does not answer.
+    pub fn status(&self) -> Option<Value> {
+        let output = self.qvd(&["status"]);
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// Runs a command of `qvd` with the node's configuration.
+    pub fn qvd(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(QVD);
+        command.args(arguments).env("QVD_CONFIG", self.config()).env_remove("QVD_DATABASE");
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+}
+
+/// A running hkd. It is killed when it is dropped; its simulated VMs die with it.
+pub struct Hkd {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Hkd {
+    /// What it said so far.
+    pub fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it has said this.
+    pub async fn says(&self, words: &str) {
+        until(&format!("hkd says {words:?}"), async || self.said().contains(words).then_some(())).await;
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        until("hkd ends", async || self.child.try_wait().unwrap()).await.0
+    }
+
+    /// Tells it to end in good order.
+    pub fn tell_to_end(&self) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    }
+
+    /// Kills it as the kernel would when memory is short.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        assert_eq!(self.child.wait().unwrap().signal(), Some(9), "it had ended before: {}", self.said());
+    }
+}
+
+impl Drop for Hkd {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("hkd said:\n{}", self.said());
+        }
+    }
+}

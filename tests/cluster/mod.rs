@@ -1,0 +1,14 @@
+//! The database, the event plane and hkd with simulated VMs. Containers, routers and clients are not needed here.
+
+mod administration;
+mod claims;
+mod command_line;
+mod database;
+mod guard;
+mod host;
+mod node;
+mod outage;
+mod patience;
+mod privileges;
+mod refusals;
+mod schema;

@@ -1,0 +1,198 @@
+//! What each role may do, tried out on every table and function.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use super::database::Db;
+
+const ROLES: [&str; 4] = ["qvd_node", "qvd_l7r", "qvd_admin", "qvd_readonly"];
+
+/// Whether a role gets past the permission check of a statement, whatever comes of it; nothing does.
+const TRIED: &str = "
+    create function pg_temp.tried(who text, statement text) returns boolean language plpgsql as $$
+    begin
+        perform set_config('role', who, true);
+        execute statement;
+        raise exception 'undo';
+    exception
+        when insufficient_privilege then return false;
+        when others then return true;
+    end $$";
+
+/// What may be done with which tables; for columns when it is not all of them.
+const TABLES: &[(&str, &[&str])] = &[
+    ("qvd_node", &["select: configs versions"]),
+    ("qvd_l7r", &["select: configs versions"]),
+    (
+        "qvd_admin",
+        &[
+            "select: beat config_keys di_list di_runtimes host_counters host_list l7r_instances log session_list
+             user_list user_sessions versions vm_counters vm_list",
+            "select update insert delete: configs di_properties di_tags dis host_properties hosts osf_properties osfs
+             properties_list qvd_object_properties_list tenants user_properties vm_properties vms",
+            "select update(blocked cmd): host_runtimes",
+            "select update(blocked vm_cmd user_cmd vm_expiration_soft vm_expiration_hard): vm_runtimes",
+            "select(id tenant_id login blocked description language) update insert delete: users",
+            "update insert delete: ssl_configs",
+        ],
+    ),
+    (
+        "qvd_readonly",
+        &[
+            "select: beat config_keys configs di_list di_properties di_runtimes di_tags dis host_counters host_list
+             host_properties host_runtimes hosts l7r_instances log osf_properties osfs properties_list
+             qvd_object_properties_list session_list tenants user_list user_properties user_sessions versions
+             vm_counters vm_list vm_properties vm_runtimes vms",
+            "select(id tenant_id login blocked description language): users",
+        ],
+    ),
+];
+
+/// Which functions may be called.
+const FUNCTIONS: &[(&str, &[&str])] = &[
+    ("qvd_node", &["beat_try node_claim node_lease node_start node_state node_vm_state node_vms wake"]),
+    (
+        "qvd_l7r",
+        &["l7r_aborted l7r_acquire l7r_connected l7r_count l7r_end l7r_gone l7r_host l7r_instances_of
+           l7r_password_upgrade l7r_session l7r_session_end l7r_ssl l7r_start l7r_traffic l7r_user l7r_vm l7r_vm_start
+           l7r_vm_stop l7r_vms"],
+    ),
+    (
+        "qvd_admin",
+        &[
+            READING,
+            "config_problem config_reset config_set config_ssl di_create host_block host_create osf_create
+             password_hash place place_default tenant_create user_block user_create user_password vm_block vm_create
+             vm_disconnect vm_start vm_stop wake",
+        ],
+    ),
+    ("qvd_readonly", &[READING]),
+];
+
+/// What changes nothing and tells nothing that the tables do not.
+const READING: &str = "config_get di_for host_transition_allowed name_and_tenant osf_id tenant_id user_id
+    user_transition_allowed vm_address_free vm_command_allowed vm_effective_properties vm_id vm_name
+    vm_transition_allowed";
+
+#[tokio::test]
+async fn each_role_may_do_with_tables_what_it_needs_and_nothing_else() {
+    let db = Db::new().await;
+    db.sql(TRIED).await;
+    for role in ROLES {
+        let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let relations = "select relname, relkind = 'r' from pg_class
+            where relnamespace = 'qvd'::regnamespace and relkind in ('r', 'v') order by relname";
+        for relation in db.rows(relations).await {
+            let (table, writable) = (&relation[0], relation[1] == "t");
+            let rights = rights(&db, role, table, writable).await;
+            if !rights.is_empty() {
+                tables.entry(rights).or_default().push(table.clone());
+            }
+        }
+        let found: Vec<String> =
+            tables.iter().map(|(rights, tables)| format!("{rights}: {}", tables.join(" "))).collect();
+        assert_eq!(found, expected(TABLES, role), "{role}");
+    }
+}
+
+async fn rights(db: &Db, role: &str, table: &str, writable: bool) -> String {
+    let tried = async |statement: String| {
+        db.sql(&format!("select pg_temp.tried('{role}', $q${statement}$q$)")).await.unwrap() == "t"
+    };
+    let columns = format!(
+        "select attname from pg_attribute where attrelid = 'qvd.{table}'::regclass and attnum > 0 and not attisdropped order by attnum"
+    );
+    let columns: Vec<String> = db.rows(&columns).await.into_iter().flatten().collect();
+    let (mut read, mut written) = (Vec::new(), Vec::new());
+    for column in &columns {
+        if tried(format!("select {column} from {table} limit 0")).await {
+            read.push(column.as_str());
+        }
+        if writable && tried(format!("update {table} set {column} = default where false")).await {
+            written.push(column.as_str());
+        }
+    }
+    let mut rights = String::new();
+    let mut add = |right: &str, on: &[&str]| {
+        let space = if rights.is_empty() { "" } else { " " };
+        let _ = match on.len() {
+            0 => Ok(()),
+            all if all == columns.len() => write!(rights, "{space}{right}"),
+            _ => write!(rights, "{space}{right}({})", on.join(" ")),
+        };
+    };
+    let all: Vec<&str> = columns.iter().map(String::as_str).collect();
+    add("select", &read);
+    add("update", &written);
+    if writable && tried(format!("insert into {table} default values")).await {
+        add("insert", &all);
+    }
+    if writable && tried(format!("delete from {table} where false")).await {
+        add("delete", &all);
+    }
+    rights
+}
+
+#[tokio::test]
+async fn each_role_may_call_the_functions_it_needs_and_no_others() {
+    let db = Db::new().await;
+    db.sql(TRIED).await;
+    for role in ROLES {
+        // A function that is granted must also work inside; nulls go through its whole way of permissions.
+        let calls = format!(
+            "select distinct proname from pg_proc p,
+                 lateral (select string_agg(format('(select null::%s)', format_type(t, null)), ', ') from unnest(proargtypes) t) a (nulls)
+             where pronamespace = 'qvd'::regnamespace and prorettype <> 'trigger'::regtype
+                 and pg_temp.tried('{role}', format('select qvd.%I(%s)', proname, nulls))"
+        );
+        let found: BTreeSet<String> = db.rows(&calls).await.into_iter().flatten().collect();
+        let wanted: BTreeSet<String> =
+            expected(FUNCTIONS, role).iter().flat_map(|line| line.split_whitespace()).map(str::to_owned).collect();
+        let (more, less): (Vec<_>, Vec<_>) = (found.difference(&wanted).collect(), wanted.difference(&found).collect());
+        assert!(more.is_empty() && less.is_empty(), "{role} may also call {more:?} and may not call {less:?}");
+    }
+}
+
+fn expected(matrix: &[(&str, &[&str])], role: &str) -> Vec<String> {
+    let (_, lines) = matrix.iter().find(|(of, _)| *of == role).unwrap_or(&("", &[]));
+    lines.iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[tokio::test]
+async fn nobody_reads_what_could_be_used_to_become_somebody() {
+    let db = Db::with_vms(1).await;
+    for role in ROLES {
+        let session = db.session(role).await;
+        let secrets = [
+            "select password from users",
+            "select u from users u",
+            "select * from users",
+            "update users set login = login returning password",
+            "select secret from vm_secrets",
+            "select secret from node_vm",
+            "select token from user_tokens",
+            "select value from ssl_configs",
+            "select crypt('guess', 'salt')",
+            "set role postgres",
+            "alter table users disable trigger all",
+        ];
+        for secret in secrets {
+            assert_eq!(session.refused(secret).await.code, "42501", "{role}: {secret}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_even_connect() {
+    let db = Db::empty().await;
+    db.connector().migrate().await.unwrap();
+    let may = "select string_agg(rolname, ' ' order by rolname) from pg_roles
+               where has_database_privilege(oid, current_database(), 'connect') and not rolsuper and rolname !~ '^pg_'";
+    assert_eq!(db.sql(may).await.unwrap(), "qvd_admin qvd_l7r qvd_node qvd_readonly");
+    assert_eq!(db.sql("select has_schema_privilege('pg_monitor', 'qvd', 'usage')").await.unwrap(), "f");
+    let powers = "select count(*) from pg_roles where rolname ~ '^qvd_'
+                  and (rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls)";
+    assert_eq!(db.sql(powers).await.unwrap(), "0");
+}

@@ -1,0 +1,444 @@
+//! Real LXC containers, from start to the last trace.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use qvd::{
+    hypervisor::{Container, Exit, Found, Hypervisor},
+    keeper::{ShimDir, ShimStatus, client, process_table},
+    model::{DiId, OsfId, TenantId, UserId, VmId, VmSecret, VmSpec, config::Config},
+};
+
+use super::{image, lives, printed, read, signal, wait_until};
+
+const VM: VmId = VmId(1);
+
+/// A node with storage, bridge and names of its own. All goes when it is dropped.
+struct Node {
+    number: u8,
+    dir: tempfile::TempDir,
+    config: Config,
+    hypervisor: Container,
+}
+
+impl Node {
+    async fn new(number: u8) -> Self {
+        Self::with(number, None, &[]).await
+    }
+
+    async fn with(number: u8, agent: Option<&str>, settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        image::programs(&dir.path().join("bin"), agent);
+        let mut config = Config::default();
+        let below = |name: &str| dir.path().join(name).display().to_string();
+        for (key, value) in [
+            ("path.run", below("run")),
+            ("path.storage.root", below("storage")),
+            ("path.qvd.bin", below("bin")),
+            ("vm.network.bridge", format!("hplbr{number}")),
+            ("internal.vm.network.device.prefix", format!("hpl{number}v")),
+            ("vm.network.ip.start", format!("10.202.{number}.100")),
+            ("vm.network.netmask", "24".to_owned()),
+            ("vm.network.dns", "192.0.2.53".to_owned()),
+        ] {
+            config.set(key, value).unwrap();
+        }
+        for (key, value) in settings {
+            config.set(key, *value).unwrap();
+        }
+        let hypervisor = Container::new(&config, &Self::name(number), Ipv4Addr::new(10, 202, number, 1)).unwrap();
+        hypervisor.prepare_node().await.unwrap();
+        image::pack(&dir.path().join("storage/images/desk.tar"));
+        Self { number, dir, config, hypervisor }
+    }
+
+    fn name(number: u8) -> String {
+        format!("hpl-{number}")
+    }
+
+    /// The container's name on the machine.
+    fn container(&self, vm: VmId) -> String {
+        format!("qvd-hpl_{}-{vm}", self.number)
+    }
+
+    fn spec(&self, vm: VmId) -> VmSpec {
+        VmSpec {
+            vm,
+            name: "Desk Top".into(),
+            tenant: TenantId(1),
+            user: UserId(1),
+            login: "alice".into(),
+            osf: OsfId(1),
+            memory_mb: 64,
+            user_storage_mb: 1,
+            di: DiId(1),
+            di_path: "desk.tar".into(),
+            address: Ipv4Addr::new(10, 202, self.number, 100 + vm.0 as u8),
+            secret: Some(VmSecret::new([7; 32])),
+        }
+    }
+
+    fn storage(&self, path: &str) -> PathBuf {
+        self.dir.path().join("storage").join(path)
+    }
+
+    fn shim(&self, vm: VmId) -> ShimDir {
+        ShimDir::new(self.dir.path().join(format!("run/vm/{vm}")))
+    }
+
+    async fn status(&self, vm: VmId) -> ShimStatus {
+        client::status(&self.shim(vm)).await.unwrap().unwrap()
+    }
+
+    /// The container's first process, as the node numbers it.
+    async fn first_process(&self, vm: VmId) -> i32 {
+        process_table::children(self.status(vm).await.pid)[0]
+    }
+
+    fn groups(&self, vm: VmId) -> Vec<String> {
+        let found = printed(&format!("find /sys/fs/cgroup -maxdepth 2 -name *.{}*", self.container(vm)));
+        found.lines().map(str::to_owned).collect()
+    }
+
+    /// What a stopped VM must not leave.
+    fn traces(&self, vm: VmId) -> Vec<String> {
+        let mut traces = self.groups(vm);
+        let interface = format!("hpl{}v{vm}", self.number);
+        traces.extend(printed("ip -br link").lines().filter(|line| line.starts_with(&interface)).map(str::to_owned));
+        let dir = self.dir.path().display().to_string();
+        traces.extend(read("/proc/mounts").lines().filter(|line| line.contains(&dir)).map(str::to_owned));
+        traces.extend(printed(&format!("pgrep -af {dir}/run/vm/{vm}")).lines().map(str::to_owned));
+        traces.extend(self.shim(vm).path().exists().then(|| "its directory".to_owned()));
+        traces
+    }
+
+    async fn stop(&self, vm: VmId) -> Exit {
+        let exited = self.hypervisor.exited(vm);
+        self.hypervisor.kill(vm).await.unwrap();
+        let exit = exited.await;
+        self.hypervisor.clean(vm).await.unwrap();
+        exit
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let release = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for found in self.hypervisor.found().await.unwrap() {
+                    self.hypervisor.clean(found.vm).await.unwrap();
+                }
+                self.hypervisor.release_node().await.unwrap();
+            });
+        };
+        std::thread::scope(|scope| scope.spawn(release).join().unwrap());
+    }
+}
+
+/// The value of a file in the memory group of a container.
+fn memory_group(group: &str, file: &str) -> String {
+    read(Path::new(group).join(file)).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_container_has_all_it_needs_and_leaves_nothing() {
+    let node = Node::with(21, None, &[("vma.greeting", "hello")]).await;
+    let spec = node.spec(VM);
+    node.hypervisor.prepare(&spec).await.unwrap();
+    node.hypervisor.start(&spec).await.unwrap();
+    let init = node.first_process(VM).await;
+    let inside = |path: &str| format!("/proc/{init}/root/{path}");
+
+    wait_until("the agent speaks", || {
+        read(node.shim(VM).path().join("output.log")).contains("agent runs as 1 with argument init")
+    });
+    assert_eq!(read(inside(".qvd/secret")), "07".repeat(32));
+    let mode = |path: &str| {
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(inside(path)).unwrap().permissions()) & 0o777
+    };
+    assert_eq!((mode(".qvd/secret"), mode(".qvd")), (0o400, 0o700));
+    assert_eq!(read(inside(".qvd/vma.conf")), "vma.greeting = hello\n");
+    assert!(fs::write(inside(".qvd/qvd-vma"), "x").is_err(), "the agent is read-only");
+    assert!(fs::write(inside(".qvd/more"), "x").is_err(), "and so is what lies beside it");
+    assert_eq!(read(inside("etc/resolv.conf")), "nameserver 192.0.2.53\n", "in place of the image's dangling link");
+    assert_eq!(read(inside("etc/hosts")), "127.0.1.1 desk-top\n127.0.0.1 localhost\n192.0.2.9 printer\n");
+    assert_eq!(printed(&format!("nsenter -t {init} -u hostname")).trim(), "desk-top");
+    let environment = read(format!("/proc/{init}/environ"));
+    assert!(!environment.contains("CARGO"), "the daemon's environment stays outside: {environment}");
+    let address = printed(&format!("nsenter -t {init} -n ip -br addr show eth0"));
+    assert!(address.contains("10.202.21.101/24"), "{address}");
+    assert!(printed(&format!("nsenter -t {init} -n ip route")).contains("default via 10.202.21.1"));
+    assert!(printed("ip -d link show hpl21v1").contains("isolated on"));
+
+    let image = node.storage("basefs/desk");
+    assert!(fs::symlink_metadata(image.join("etc/resolv.conf")).unwrap().is_symlink(), "the image is untouched");
+    fs::write(inside("home/letter"), "dear").unwrap();
+    fs::write(inside("scratch"), "x").unwrap();
+    assert_eq!(node.hypervisor.found().await.unwrap(), [Found { vm: VM, alive: true }]);
+
+    assert_eq!(node.stop(VM).await, Exit::Signal(9));
+    assert_eq!(node.traces(VM), [""; 0]);
+    node.hypervisor.clean(VM).await.unwrap();
+    assert!(node.hypervisor.found().await.unwrap().is_empty());
+
+    node.hypervisor.start(&spec).await.unwrap();
+    let init = node.first_process(VM).await;
+    assert_eq!(read(format!("/proc/{init}/root/home/letter")), "dear", "the home is kept");
+    assert!(!Path::new(&format!("/proc/{init}/root/scratch")).exists(), "the rest is not");
+}
+
+#[tokio::test]
+async fn the_memory_limit_is_really_applied() {
+    let node = Node::new(22).await;
+    node.hypervisor.start(&node.spec(VM)).await.unwrap();
+    let groups = node.groups(VM);
+    let payload =
+        |hierarchy: &str| groups.iter().find(|g| g.contains(hierarchy) && g.contains("lxc.payload.")).unwrap();
+    let limit = if Path::new("/sys/fs/cgroup/memory").exists() {
+        memory_group(payload("/memory/"), "memory.limit_in_bytes")
+    } else {
+        memory_group(payload("/cgroup/"), "memory.max")
+    };
+    assert_eq!(limit, (64 << 20).to_string());
+    let init = node.first_process(VM).await;
+    assert!(
+        groups
+            .iter()
+            .filter(|g| g.contains("lxc.payload."))
+            .any(|g| { read(Path::new(g).join("cgroup.procs")).lines().any(|pid| pid == init.to_string()) })
+    );
+    let hog = Command::new("lxc-attach")
+        .args(["-P", node.dir.path().join("run/vm").to_str().unwrap(), "-n", &node.container(VM), "--"])
+        .args(["/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"])
+        .output();
+    assert!(!hog.unwrap().status.success(), "more than the limit cannot be had");
+    assert!(lives(init), "the container outlives its hog");
+}
+
+#[tokio::test]
+async fn a_vm_reaches_neither_its_neighbour_nor_the_node() {
+    let node = Node::new(23).await;
+    let (a, b) = (VmId(1), VmId(2));
+    for vm in [a, b] {
+        node.hypervisor.start(&node.spec(vm)).await.unwrap();
+    }
+    let (from, to) = (node.first_process(a).await, node.first_process(b).await);
+    let mut listener = Command::new("nsenter")
+        .args(["-t", &to.to_string(), "-n", "socat", "-u", "TCP-LISTEN:3030,fork,reuseaddr", "OPEN:/dev/null"])
+        .spawn()
+        .unwrap();
+    wait_until("it listens", || printed(&format!("nsenter -t {to} -n ss -Hltn")).contains(":3030"));
+    let connects = |from: Option<i32>, to: &str| {
+        let enter: Vec<String> =
+            from.map(|pid| vec!["nsenter".into(), "-t".into(), pid.to_string(), "-n".into()]).unwrap_or_default();
+        let socat = ["socat".into(), "-u".into(), "OPEN:/dev/null".into(), format!("TCP:{to},connect-timeout=0.4")];
+        let words: Vec<String> = enter.into_iter().chain(socat).collect();
+        Command::new(&words[0]).args(&words[1..]).output().unwrap().status.success()
+    };
+    let on_node = std::net::TcpListener::bind("10.202.23.1:0").unwrap();
+    let results = (
+        connects(None, "10.202.23.102:3030"),
+        connects(Some(from), "10.202.23.102:3030"),
+        connects(Some(from), &on_node.local_addr().unwrap().to_string()),
+    );
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+    assert_eq!(results, (true, false, false));
+}
+
+#[tokio::test]
+async fn a_shim_that_dies_takes_its_container_with_it() {
+    let node = Node::new(24).await;
+    node.hypervisor.start(&node.spec(VM)).await.unwrap();
+    let (status, init) = (node.status(VM).await, node.first_process(VM).await);
+    let exited = node.hypervisor.exited(VM);
+    let begin = Instant::now();
+    signal(status.shim, "KILL");
+    assert_eq!(exited.await, Exit::Unseen);
+    assert!(!lives(status.pid) && !lives(init), "dead when `exited` says so");
+    println!("shim killed → container dead: {:?}", begin.elapsed());
+    assert_eq!(node.hypervisor.found().await.unwrap(), [Found { vm: VM, alive: false }]);
+    node.hypervisor.clean(VM).await.unwrap();
+    assert_eq!(node.traces(VM), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_container_whose_monitor_dies_ends_and_can_be_started_again_at_once() {
+    let node = Node::new(25).await;
+    let spec = node.spec(VM);
+    node.hypervisor.start(&spec).await.unwrap();
+    let (status, init) = (node.status(VM).await, node.first_process(VM).await);
+    let exited = node.hypervisor.exited(VM);
+    signal(status.pid, "KILL");
+    assert_eq!(exited.await, Exit::Signal(9));
+    assert!(!lives(init));
+    node.hypervisor.start(&spec).await.unwrap();
+    assert!(lives(node.first_process(VM).await));
+}
+
+#[tokio::test]
+async fn a_new_daemon_finds_what_runs_and_what_was_left() {
+    let node = Node::new(26).await;
+    for vm in [1, 2, 3] {
+        node.hypervisor.start(&node.spec(VmId(vm))).await.unwrap();
+    }
+    signal(node.status(VmId(2)).await.shim, "KILL");
+    node.hypervisor.exited(VmId(2)).await;
+    let exited = node.hypervisor.exited(VmId(3));
+    node.hypervisor.kill(VmId(3)).await.unwrap();
+    exited.await;
+    fs::remove_dir_all(node.shim(VmId(3)).path()).unwrap();
+
+    let again = Container::new(&node.config, &Node::name(26), Ipv4Addr::new(10, 202, 26, 1)).unwrap();
+    let found = again.found().await.unwrap();
+    let expected = [(1, true), (2, false), (3, false)].map(|(vm, alive)| Found { vm: VmId(vm), alive });
+    assert_eq!(found, expected, "groups and interfaces betray a VM whose directory is gone");
+    let exited = again.exited(VmId(1));
+    again.kill(VmId(1)).await.unwrap();
+    assert_eq!(exited.await, Exit::Signal(9));
+}
+
+#[tokio::test]
+async fn leftovers_of_a_crash_do_not_keep_a_vm_from_starting() {
+    let node = Node::new(27).await;
+    let spec = node.spec(VM);
+    let dir = node.shim(VM);
+    fs::create_dir_all(dir.path().join("mnt")).unwrap();
+    fs::write(dir.exit(), "{\"status\":0}").unwrap();
+    let precious = node.dir.path().join("precious");
+    fs::create_dir(&precious).unwrap();
+    fs::write(precious.join("file"), "x").unwrap();
+    let mounted = Command::new("mount").arg("--bind").arg(&precious).arg(dir.path().join("mnt")).status().unwrap();
+    assert!(mounted.success());
+    for name in ["lxc.monitor", "lxc.payload"] {
+        for suffix in ["", "-1"] {
+            let hierarchy =
+                if Path::new("/sys/fs/cgroup/pids").exists() { "/sys/fs/cgroup/pids" } else { "/sys/fs/cgroup" };
+            fs::create_dir(format!("{hierarchy}/{name}.{}{suffix}", node.container(VM))).unwrap();
+        }
+    }
+    assert!(printed("ip link add hpl27v1 type veth peer name hpl27v1c").is_empty());
+
+    node.hypervisor.start(&spec).await.unwrap();
+    assert!(precious.join("file").exists(), "what was mounted there is not removed with it");
+    assert!(node.groups(VM).iter().all(|group| !group.ends_with("-1-1")), "names are free again");
+    node.hypervisor.start(&spec).await.unwrap();
+    assert!(node.status(VM).await.is_current(), "a second start replaces the first");
+    node.stop(VM).await;
+    assert_eq!(node.traces(VM), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_vm_that_runs_elsewhere_is_not_started() {
+    let node = Node::new(28).await;
+    fs::create_dir_all(node.storage("homefs")).unwrap();
+    let elsewhere = fs::File::create(node.storage("homefs/lock.1")).unwrap();
+    elsewhere.lock().unwrap();
+    let error = node.hypervisor.start(&node.spec(VM)).await.unwrap_err().to_string();
+    assert!(error.contains("lock.1 is locked: the VM still runs") && error.ends_with("stop it there first"), "{error}");
+    assert_eq!(node.traces(VM), [""; 0]);
+    elsewhere.unlock().unwrap();
+    node.hypervisor.start(&node.spec(VM)).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_says_why_in_one_sentence_and_leaves_nothing() {
+    let node = Node::new(29).await;
+    let spec = |change: fn(&mut VmSpec)| {
+        let mut spec = node.spec(VM);
+        change(&mut spec);
+        spec
+    };
+    let images = node.storage("images");
+    fs::write(images.join("junk.tar.gz"), "this is no archive").unwrap();
+    let empty = tempfile::tempdir().unwrap();
+    fs::create_dir_all(empty.path().join("usr/bin")).unwrap();
+    assert!(
+        Command::new("tar")
+            .arg("-cf")
+            .arg(images.join("bare.tar"))
+            .arg("-C")
+            .arg(empty.path())
+            .arg(".")
+            .status()
+            .unwrap()
+            .success()
+    );
+    fs::write(node.storage("homefs/4-fs"), "a file").unwrap();
+
+    for (spec, said) in [
+        (spec(|s| s.di_path = "gone.tar".into()), "gone.tar does not exist; copy the image there"),
+        (spec(|s| s.di_path = "junk.tar.gz".into()), "disk image junk.tar.gz cannot be unpacked: "),
+        (spec(|s| s.di_path = "bare.tar".into()), "disk image bare.tar has no usr/bin/nxagent; install it"),
+        (spec(|s| s.di_path = "../desk.tar".into()), "cannot be the file name of a disk image; rename the file"),
+        (spec(|s| s.vm = VmId(4)), "homefs/4-fs cannot be written; make it a directory"),
+    ] {
+        let error = node.hypervisor.start(&spec).await.unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+        assert_eq!(node.traces(spec.vm), [""; 0]);
+    }
+
+    fs::remove_file(node.dir.path().join("bin/qvd-vma")).unwrap();
+    let error = node.hypervisor.start(&node.spec(VM)).await.unwrap_err().to_string();
+    assert!(error.contains("qvd-vma does not exist; install it there"), "{error}");
+}
+
+#[tokio::test]
+async fn a_container_that_dies_at_once_says_what_it_said_last() {
+    let node = Node::with(30, Some("#!/no/such/interpreter\n"), &[]).await;
+    let error = node.hypervisor.start(&node.spec(VM)).await.unwrap_err().to_string();
+    println!("{error}");
+    assert!(error.starts_with("the container of VM 1 ended while it was being started: "), "{error}");
+    assert!(error.contains("No such file or directory"), "{error}");
+    assert_eq!(node.traces(VM), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_container_that_shuts_down_by_itself_is_told_from_one_that_is_killed() {
+    let node = Node::new(31).await;
+    node.hypervisor.start(&node.spec(VM)).await.unwrap();
+    let init = node.first_process(VM).await;
+    let exited = node.hypervisor.exited(VM);
+    fs::write(format!("/proc/{init}/root/end"), "").unwrap();
+    assert_eq!(exited.await, Exit::Status(0));
+    node.hypervisor.clean(VM).await.unwrap();
+    assert_eq!(node.traces(VM), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_bridge_that_vanished_is_made_again() {
+    let node = Node::new(32).await;
+    assert!(printed("ip link del hplbr32").is_empty());
+    node.hypervisor.start(&node.spec(VM)).await.unwrap();
+    assert!(printed("ip -d link show hpl32v1").contains("master hplbr32"));
+}
+
+#[tokio::test]
+async fn starting_and_stopping_take_little_more_than_lxc_itself() {
+    let node = Node::new(33).await;
+    let spec = node.spec(VM);
+    node.hypervisor.prepare(&spec).await.unwrap();
+    let mut times = Vec::new();
+    for _ in 0..11 {
+        let begin = Instant::now();
+        node.hypervisor.start(&spec).await.unwrap();
+        let started = begin.elapsed();
+        let exited = node.hypervisor.exited(VM);
+        node.hypervisor.kill(VM).await.unwrap();
+        exited.await;
+        let ended = begin.elapsed() - started;
+        node.hypervisor.clean(VM).await.unwrap();
+        times.push((started, ended, begin.elapsed() - started - ended));
+    }
+    times.sort();
+    println!("start, kill to exited, clean: {:?}", times);
+    let (start, ..) = times[times.len() / 2];
+    assert!(start.as_millis() < 100, "median start {start:?}");
+}

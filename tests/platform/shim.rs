@@ -1,0 +1,173 @@
+//! The shim with ordinary processes in place of a VM.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::{net::UnixStream, process::CommandExt},
+    path::Path,
+    process::Command,
+};
+
+use qvd::keeper::{Ended, ShimDir, ShimSpec, ShimStatus, client};
+
+use super::{lives, read, signal, wait_until};
+
+pub const KEEPER: &str = env!("CARGO_BIN_EXE_qvd-keeper");
+
+struct Vm {
+    dir: tempfile::TempDir,
+    shim: ShimDir,
+}
+
+impl Vm {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let shim = ShimDir::new(dir.path());
+        Self { dir, shim }
+    }
+
+    fn spec(&self, script: &str) -> ShimSpec {
+        ShimSpec {
+            argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            output: self.dir.path().join("output.log"),
+            locks: vec![self.dir.path().join("home.lock")],
+            cgroups: Vec::new(),
+        }
+    }
+
+    async fn start(&self, script: &str) -> ShimStatus {
+        client::start(Path::new(KEEPER), &self.shim, &self.spec(script)).await.unwrap();
+        client::status(&self.shim).await.unwrap().unwrap()
+    }
+
+    /// The process ids that the script printed, one a line.
+    fn printed_pids(&self, count: usize) -> Vec<i32> {
+        let pids =
+            || read(self.dir.path().join("output.log")).lines().filter_map(|l| l.parse().ok()).collect::<Vec<_>>();
+        wait_until("the processes run", || pids().len() == count);
+        pids()
+    }
+
+    fn locked(&self) -> bool {
+        fs::File::open(self.dir.path().join("home.lock")).unwrap().try_lock().is_err()
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        // To the end of the connection, so that the directory is not removed under a living shim.
+        if let Ok(mut shim) = UnixStream::connect(self.shim.socket()) {
+            let _ = shim.write_all(b"wait\nkill\n");
+            let _ = shim.read_to_end(&mut Vec::new());
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_the_command_is_recorded_and_told() {
+    let vm = Vm::new();
+    let status = vm.start("exec sleep 1000").await;
+    assert!(status.is_current() && vm.locked());
+    let other_boot = ShimStatus { boot_id: "another".into(), ..status.clone() };
+    let other_process = ShimStatus { start_time: status.start_time + 1, ..status.clone() };
+    assert!(!other_boot.is_current() && !other_process.is_current());
+    let (shim, waiter) = (vm.shim.clone(), vm.shim.clone());
+    let waiter = tokio::spawn(async move { client::wait(&waiter).await });
+    signal(status.pid, "USR1");
+    assert_eq!(waiter.await.unwrap(), Some(Ended::Signal(10)));
+    assert_eq!(client::wait(&shim).await, Some(Ended::Signal(10)), "whoever asks later is told the same");
+    assert!(!vm.locked());
+}
+
+#[tokio::test]
+async fn kill_leaves_no_process_of_the_vm_whatever_it_did_to_get_away() {
+    let vm = Vm::new();
+    // A child in a session of its own whose parent is gone, and one that ignores what it can.
+    let status = vm.start("setsid sh -c 'setsid sleep 1001 & echo $!; exit' & (trap '' TERM HUP; echo $(exec sh -c 'echo $PPID'); exec sleep 1002) & wait; exec sleep 1003").await;
+    let pids = vm.printed_pids(2);
+    assert!(client::kill(&vm.shim).await.unwrap());
+    assert_eq!(client::wait(&vm.shim).await, Some(Ended::Signal(9)));
+    assert!(pids.iter().chain([&status.pid]).all(|pid| !lives(*pid)), "{pids:?}");
+    assert!(!vm.locked());
+    assert!(!client::kill(&vm.shim).await.unwrap(), "there is nobody left to kill");
+}
+
+#[tokio::test]
+async fn what_the_command_leaves_behind_ends_with_it() {
+    let vm = Vm::new();
+    // It may be over before anyone could ask for its status.
+    client::start(Path::new(KEEPER), &vm.shim, &vm.spec("setsid sleep 1004 & echo $!; exit 3")).await.unwrap();
+    assert_eq!(client::wait(&vm.shim).await, Some(Ended::Status(3)));
+    assert!(vm.printed_pids(1).iter().all(|pid| !lives(*pid)));
+}
+
+#[tokio::test]
+async fn a_shim_that_is_killed_takes_its_vm_with_it() {
+    let vm = Vm::new();
+    let status = vm.start("exec sleep 1005").await;
+    signal(status.shim, "KILL");
+    assert_eq!(client::wait(&vm.shim).await, None, "nobody saw the end");
+    wait_until("the command is dead", || !lives(status.pid));
+    assert!(!vm.locked());
+    assert!(vm.start("exec sleep 1006").await.is_current(), "its directory can be used again");
+}
+
+#[tokio::test]
+async fn a_directory_has_one_shim_and_a_home_one_vm() {
+    let vm = Vm::new();
+    let status = vm.start("exec sleep 1007").await;
+    let again = client::start(Path::new(KEEPER), &vm.shim, &vm.spec("exit 1")).await.unwrap_err();
+    assert!(format!("{:?}", again).contains("shim.lock is locked by another process"), "{again:?}");
+    assert!(lives(status.pid));
+
+    let other = Vm::new();
+    let spec = ShimSpec { locks: vec![vm.dir.path().join("home.lock")], ..other.spec("exit 1") };
+    let refused = client::start(Path::new(KEEPER), &other.shim, &spec).await.unwrap_err();
+    assert!(format!("{:?}", refused).contains("home.lock is locked"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_command_that_cannot_run_is_named() {
+    let vm = Vm::new();
+    let spec = ShimSpec { argv: vec!["/no/such/program".into()], ..vm.spec("") };
+    let error = client::start(Path::new(KEEPER), &vm.shim, &spec).await.unwrap_err();
+    assert!(format!("{error:?}").contains("cannot run /no/such/program: No such file"), "{error:?}");
+    assert!(client::status(&vm.shim).await.unwrap().is_none());
+    assert!(!vm.locked());
+}
+
+#[tokio::test]
+async fn the_death_of_the_daemon_and_of_its_process_group_reaches_no_vm() {
+    let vm = Vm::new();
+    let spec = serde_json::to_vec(&vm.spec("exec sleep 1008")).unwrap();
+    fs::write(vm.shim.spec(), spec).unwrap();
+    let script = format!("{KEEPER} shim --detach {}; echo started; exec sleep 1009", vm.dir.path().display());
+    let mut daemon = Command::new("sh").args(["-c", &script]).process_group(0).spawn().unwrap();
+    wait_until("the shim answers", || vm.shim.socket().exists());
+    let status = client::status(&vm.shim).await.unwrap().unwrap();
+    signal(-(daemon.id() as i32), "KILL");
+    daemon.wait().unwrap();
+    assert_eq!(client::status(&vm.shim).await.unwrap(), Some(status.clone()));
+    assert!(status.is_current());
+    signal(status.shim, "TERM");
+    assert_eq!(client::wait(&vm.shim).await, Some(Ended::Signal(9)), "SIGTERM to a shim ends its VM in order");
+}
+
+#[tokio::test]
+async fn a_client_that_says_nonsense_or_nothing_harms_nobody() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let vm = Vm::new();
+    vm.start("exec sleep 1010").await;
+    let silent = tokio::net::UnixStream::connect(vm.shim.socket()).await.unwrap();
+    let mut chatty = tokio::net::UnixStream::connect(vm.shim.socket()).await.unwrap();
+    chatty.write_all(b"dance\nstat").await.unwrap();
+    let mut answer = [0; 32];
+    let length = chatty.read(&mut answer).await.unwrap();
+    assert_eq!(&answer[..length], b"error: \"dance\" is no command\n");
+    chatty.write_all(b"us\n").await.unwrap();
+    assert!(chatty.read(&mut answer).await.unwrap() > 0, "a line may come in pieces");
+    let _ = chatty.write_all(&[b'x'; 4096]).await;
+    assert!(client::status(&vm.shim).await.unwrap().is_some());
+    drop(silent);
+}
