@@ -6,15 +6,18 @@ use super::{guest::Guest, installation::Installation, measured};
 
 pub const PASSWORD: &str = "wonder";
 
-/// A session of one window, which fills the screen and changes its colour all the time (see [`is_animated`]).
-const ANIMATION: &str = r#"#!/bin/sh
-jwm &
-exec xterm -geometry 200x80+0+0 -e sh -c '
-    while :; do
-        green=$(((green + 1) % 256))
-        printf "\033]11;#%02x%02x%02x\007" 200 $green 90
-        sleep 0.05
-    done'
+/// A window manager that starts one window, which fills the screen.
+const SESSION: &str = r#"<JWM><StartupCommand>
+    exec xterm -geometry 200x80+0+0 -e sh "$HOME/animation"
+</StartupCommand></JWM>"#;
+
+/// Changes the window's colour all the time; see [`Viewer::sees_motion`](super::viewer::Viewer::sees_motion).
+const ANIMATION: &str = r#"
+while :; do
+    green=$(((green + 1) % 256))
+    printf "\033]11;#%02x%02x%02x\007" 200 $green 90
+    sleep 0.05
+done
 "#;
 
 /// A user and a VM of the user's.
@@ -41,8 +44,9 @@ impl Desk {
     pub async fn animated(at: &Arc<Installation>, user: &str) -> Self {
         let desk = Self::new(at, user).await;
         fs::create_dir_all(desk.home()).unwrap();
-        fs::write(desk.home().join(".xsession"), ANIMATION).unwrap();
-        fs::write(desk.home().join(".jwmrc"), "<JWM/>").unwrap();
+        for (name, text) in [(".jwmrc", SESSION), ("animation", ANIMATION)] {
+            fs::write(desk.home().join(name), text).unwrap();
+        }
         desk
     }
 

@@ -57,6 +57,12 @@ impl Guest {
         [manager.await, self.nxagent()]
     }
 
+    /// Those of its processes that last: from its shim to its X session.
+    pub async fn lasting(&self) -> Vec<Process> {
+        let [manager, nxagent] = self.session().await;
+        vec![self.shim, self.lxc, self.init(), self.agent().unwrap(), nxagent, manager]
+    }
+
     /// All its processes with shim and monitor.
     pub fn processes(&self) -> Vec<Process> {
         let mut all = vec![self.shim];

@@ -48,7 +48,12 @@ impl Installation {
         static TURN: Mutex<()> = Mutex::const_new(());
         // First who waits holds on to it, so that it is not made anew for each.
         let installation = Self::upgraded(&BROKEN).await;
-        (installation, TURN.lock().await)
+        let turn = TURN.lock().await;
+        if installation.process("node").is_none() {
+            // A test that failed left it so.
+            installation.start_node().await.unwrap();
+        }
+        (installation, turn)
     }
 
     async fn upgraded(slot: &Mutex<Weak<Self>>) -> Arc<Self> {

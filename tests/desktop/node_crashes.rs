@@ -11,7 +11,7 @@ async fn no_desktop_stops_when_hkd_and_keeper_are_killed() {
     let guest = judy.start().await;
     let viewer = Viewer::connect(&judy).await;
     viewer.sees_motion("client").await;
-    let processes = guest.processes();
+    let processes = guest.lasting().await;
     let since = judy.column("since").await;
 
     for victims in [&["keeper"][..], &["hkd"], &["hkd", "keeper"]] {
@@ -28,7 +28,7 @@ async fn no_desktop_stops_when_hkd_and_keeper_are_killed() {
             }
         }
         viewer.sees_motion("picture with their successors").await;
-        assert_eq!(processes.iter().filter(|process| !process.lives()).count(), 0, "{victims:?}");
+        assert_eq!(guest.lasting().await, processes, "{victims:?}");
     }
     assert_eq!(judy.column("state").await.as_deref(), Some("running"));
     assert_eq!(judy.column("since").await, since);
@@ -87,15 +87,14 @@ async fn a_node_that_is_replaced_leaves_its_desktops_running() {
 
 /// The node is down, its desktop is not; the next node takes it over.
 async fn goes_on(at: &Installation, desk: &Desk, guest: &Guest, viewer: Viewer) {
-    let (session, processes) = (guest.session().await, guest.processes());
+    let processes = guest.lasting().await;
     assert!(at.process("hkd").is_none());
     assert_eq!(desk.column("state").await.as_deref(), Some("running"));
 
     at.start_node().await.unwrap();
     let viewer = Viewer::on(viewer.screen, desk);
     viewer.sees_motion("client's start until the picture with a new node").await;
-    assert_eq!(guest.session().await, session);
-    assert_eq!(processes.iter().filter(|process| !process.lives()).count(), 0);
+    assert_eq!(guest.lasting().await, processes);
     assert_eq!(desk.column("state").await.as_deref(), Some("running"));
     desk.stop().await;
     assert_eq!(desk.column("reason").await, None);
