@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say where")]
 
 mod cluster;
+mod desktop;
 mod platform;
 mod wire;

@@ -1,0 +1,197 @@
+//! An installation with the demo's desktop image, shared by the tests that run at the same time, and taken away with
+//! the last of them, however that one ends.
+
+use std::{
+    ops::Deref,
+    path::PathBuf,
+    process,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use qvd::{
+    demo::{
+        image::{CACHE, desktop_image},
+        postgres::Durability,
+        site::{Site, SiteOptions},
+    },
+    hypervisor::{Container, Hypervisor},
+    model::config::keys,
+};
+use tokio::sync::Mutex;
+
+use super::{eventually, processes::Process};
+
+/// Name of the image among those of the installation.
+pub const IMAGE: &str = "desktop.tar.zst";
+
+/// A running installation.
+pub struct Installation {
+    site: Site,
+    node: String,
+    directory: tempfile::TempDir,
+}
+
+impl Installation {
+    /// One for every test that leaves the node in peace.
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Installation>> = Mutex::const_new(Weak::new());
+        Self::upgraded(&SHARED).await
+    }
+
+    /// One for the tests that end processes of the node, each of which keeps the others out.
+    pub async fn to_be_broken() -> (Arc<Self>, tokio::sync::MutexGuard<'static, ()>) {
+        static BROKEN: Mutex<Weak<Installation>> = Mutex::const_new(Weak::new());
+        static TURN: Mutex<()> = Mutex::const_new(());
+        // First who waits holds on to it, so that it is not made anew for each.
+        let installation = Self::upgraded(&BROKEN).await;
+        let turn = TURN.lock().await;
+        if installation.process("node").is_none() {
+            // A test that failed left it so.
+            installation.start_node().await.unwrap();
+        }
+        (installation, turn)
+    }
+
+    async fn upgraded(slot: &Mutex<Weak<Self>>) -> Arc<Self> {
+        let mut slot = slot.lock().await;
+        if let Some(installation) = slot.upgrade() {
+            return installation;
+        }
+        let installation = Arc::new(Self::open().await);
+        *slot = Arc::downgrade(&installation);
+        installation
+    }
+
+    /// One of its own.
+    pub async fn open() -> Self {
+        let image = desktop_image(CACHE.as_ref(), |_| {}).await.unwrap();
+        let number = unique_number();
+        let node = format!("d{}", base36(number));
+        let directory = tempfile::Builder::new().prefix("qvd-desk-").tempdir().unwrap();
+        let options = SiteOptions {
+            directory: directory.path().to_owned(),
+            program: env!("CARGO_BIN_EXE_qvd").into(),
+            node: node.clone(),
+            network: (100 + u8::try_from(number / 256 % 100).unwrap(), u8::try_from(number % 256).unwrap()),
+            hypervisor: "lxc",
+            durability: Durability::Volatile,
+            port: None,
+            settings: Vec::new(),
+        };
+        let site = Site::open(options).await.unwrap();
+        let installation = Self { site, node, directory };
+        installation.add_image(&image, IMAGE).unwrap();
+        installation.start_node().await.unwrap();
+        installation
+            .sql(&format!(
+                "select osf_create('desktop', memory => 512, user_storage => 100), di_create('desktop', '{IMAGE}')"
+            ))
+            .await
+            .unwrap();
+        installation
+    }
+
+    /// The first value that a statement gives; it must give one.
+    pub async fn value(&self, statement: &str) -> String {
+        self.sql(statement).await.unwrap().unwrap_or_else(|| panic!("no value: {statement}"))
+    }
+
+    /// Where everything lies.
+    pub fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    /// What everything of a container is named after.
+    pub fn container(&self, vm: i32) -> String {
+        format!("qvd-{}-{vm}", self.node)
+    }
+
+    /// The port of the bridge that a VM is plugged into.
+    pub fn interface(&self, vm: i32) -> String {
+        format!("{}{vm}", self.config().unwrap().get(&keys::VM_DEVICE_PREFIX))
+    }
+
+    /// Where a file of the storage lies.
+    pub fn storage(&self, path: &str) -> PathBuf {
+        self.directory.path().join("storage").join(path)
+    }
+
+    /// A process of the node: `node`, `hkd`, `l7r` or `keeper`.
+    pub fn process(&self, name: &str) -> Option<Process> {
+        let directory = self.directory.path().display().to_string();
+        let ours = |words: Vec<String>| {
+            words.get(1).is_some_and(|word| word == name) && words.iter().any(|word| word.starts_with(&directory))
+        };
+        Process::all().find(|process| ours(process.words()) && process.lives())
+    }
+
+    /// Waits until the node has another process in the place of one that died.
+    pub async fn successor(&self, name: &str, of: Process) -> Process {
+        eventually(&format!("there is another {name}"), async || {
+            self.process(name).filter(|process| *process != of).ok_or_else(|| "there is none".to_owned())
+        })
+        .await
+    }
+
+    async fn take_away(&self) -> Result<(), Box<dyn std::error::Error>> {
+        self.stop_node().await;
+        let containers = Container::new(&self.config()?, &self.node, self.host_address())?;
+        // The machine is asked, not the database, because a test may have failed with anything in it.
+        for found in containers.found().await? {
+            containers.kill(found.vm).await?;
+            containers.exited(found.vm).await;
+            containers.clean(found.vm).await?;
+        }
+        containers.release_node().await?;
+        self.cluster().stop().await;
+        Ok(())
+    }
+}
+
+impl Deref for Installation {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.site
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("the node said last:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
+        let taken_away = thread::scope(|scope| {
+            let work = || {
+                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+                runtime.block_on(self.take_away()).map_err(|error| std::io::Error::other(error.to_string()))
+            };
+            scope.spawn(work).join()
+        });
+        match taken_away {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => eprintln!("an installation could not be taken away: {error}"),
+            Err(_) => eprintln!("an installation could not be taken away"),
+        }
+    }
+}
+
+/// Different for every installation of this process and, as good as always, from those of others on this machine.
+fn unique_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    (process::id() as usize * 16 + NEXT.fetch_add(1, Ordering::Relaxed)) % LIMIT
+}
+
+/// What can be said in three letters and digits.
+const LIMIT: usize = 36 * 36 * 36;
+
+fn base36(number: usize) -> String {
+    let digit = |value: usize| char::from_digit(u32::try_from(value % 36).unwrap(), 36).unwrap();
+    [number / 36 / 36, number / 36, number].map(digit).iter().collect()
+}

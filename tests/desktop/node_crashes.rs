@@ -1,0 +1,102 @@
+//! Processes of the node are killed, or replaced by others, while a desktop is in use.
+
+use std::os::unix::process::ExitStatusExt;
+
+use super::{desk::Desk, eventually, guest::Guest, holds, installation::Installation, viewer::Viewer};
+
+#[tokio::test]
+async fn no_desktop_stops_when_hkd_and_keeper_are_killed() {
+    let (at, _turn) = Installation::to_be_broken().await;
+    let judy = Desk::animated(&at, "judy").await;
+    let guest = judy.start().await;
+    let viewer = Viewer::connect(&judy).await;
+    viewer.sees_motion("client").await;
+    let processes = guest.lasting().await;
+    let since = judy.column("since").await;
+
+    for victims in [&["keeper"][..], &["hkd"], &["hkd", "keeper"]] {
+        let killed: Vec<_> = victims.iter().map(|name| (*name, at.process(name).unwrap())).collect();
+        for (_, process) in &killed {
+            process.kill().await;
+        }
+        viewer.sees_motion("picture without them").await;
+        for (name, process) in killed {
+            let successor = at.successor(name, process).await;
+            if name == "hkd" {
+                let pid = "select pid::text from host_runtimes where state = 'running'";
+                at.wait_for("the new hkd did not register", pid, &successor.pid.to_string()).await.unwrap();
+            }
+        }
+        viewer.sees_motion("picture with their successors").await;
+        assert_eq!(guest.lasting().await, processes, "{victims:?}");
+    }
+    assert_eq!(judy.column("state").await.as_deref(), Some("running"));
+    assert_eq!(judy.column("since").await, since);
+    assert!(viewer.is_connected());
+    judy.stop().await;
+    assert_eq!(judy.column("reason").await, None);
+    viewer.ended().await;
+}
+
+#[tokio::test]
+async fn a_client_whose_router_was_killed_comes_back_to_the_same_session() {
+    let (at, _turn) = Installation::to_be_broken().await;
+    let ken = Desk::animated(&at, "ken").await;
+    let guest = ken.start().await;
+    let viewer = Viewer::connect(&ken).await;
+    viewer.sees_motion("client").await;
+    let session = guest.session().await;
+
+    at.process("l7r").unwrap().kill().await;
+    let status = viewer.ended().await;
+    assert_eq!(status.code(), Some(7), "{status:?} {:?}: {}", status.signal(), viewer.said());
+    let viewer = Viewer::on(viewer.screen, &ken);
+    viewer.sees_motion("client's start until the picture after the router's death").await;
+    assert_eq!(guest.session().await, session);
+    viewer.leave().await;
+    ken.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_killed_and_started_again_takes_its_desktops_over() {
+    let (at, _turn) = Installation::to_be_broken().await;
+    let liam = Desk::animated(&at, "liam").await;
+    let guest = liam.start().await;
+    let viewer = Viewer::connect(&liam).await;
+    viewer.sees_motion("client").await;
+    let old = ["hkd", "l7r", "keeper"].map(|name| at.process(name).unwrap());
+
+    at.process("node").unwrap().kill().await;
+    viewer.ended().await;
+    eventually("the node's processes end with it", async || holds(old.iter().all(|process| !process.lives()))).await;
+    goes_on(&at, &liam, &guest, viewer).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_replaced_leaves_its_desktops_running() {
+    let (at, _turn) = Installation::to_be_broken().await;
+    let mia = Desk::animated(&at, "mia").await;
+    let guest = mia.start().await;
+    let viewer = Viewer::connect(&mia).await;
+    viewer.sees_motion("client").await;
+
+    at.stop_node().await;
+    viewer.ended().await;
+    goes_on(&at, &mia, &guest, viewer).await;
+}
+
+/// The node is down, its desktop is not; the next node takes it over.
+async fn goes_on(at: &Installation, desk: &Desk, guest: &Guest, viewer: Viewer) {
+    let processes = guest.lasting().await;
+    assert!(at.process("hkd").is_none());
+    assert_eq!(desk.column("state").await.as_deref(), Some("running"));
+
+    at.start_node().await.unwrap();
+    let viewer = Viewer::on(viewer.screen, desk);
+    viewer.sees_motion("client's start until the picture with a new node").await;
+    assert_eq!(guest.lasting().await, processes);
+    assert_eq!(desk.column("state").await.as_deref(), Some("running"));
+    desk.stop().await;
+    assert_eq!(desk.column("reason").await, None);
+    viewer.ended().await;
+}
