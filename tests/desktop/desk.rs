@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, sync::Arc, time::Instant};
 
-use super::{guest::Guest, installation::Installation, measured};
+use super::{eventually, guest::Guest, installation::Installation, measured};
 
 pub const PASSWORD: &str = "wonder";
 
@@ -86,9 +86,13 @@ impl Desk {
 
     /// Waits for a state.
     pub async fn wait(&self, state: &str) {
-        if let Err(error) = self.at.wait_vm(&self.name(), state).await {
-            panic!("{error}; reason: {:?}", self.column("reason").await);
-        }
+        eventually(&format!("{} is {state}", self.name()), async || {
+            let stands = "state || coalesce(' to ' || command, '') || coalesce(': ' || reason, '')";
+            let stands = self.column(stands).await.unwrap_or_default();
+            assert!(state == "stopped" || !stands.starts_with("stopped: "), "{} is {stands}", self.name());
+            if stands.split(':').next() == Some(state) { Ok(()) } else { Err(stands) }
+        })
+        .await;
     }
 
     /// Stops it and waits until it is stopped and nothing of it is left.
