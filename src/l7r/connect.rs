@@ -44,6 +44,8 @@ struct Attempt {
     client: std::net::IpAddr,
     parameters: Vec<(String, String)>,
     slave_key: String,
+    /// How the bytes will be moved.
+    way: &'static str,
     token: String,
     watch: Watch,
     session: Option<(SessionId, Registered)>,
@@ -74,6 +76,10 @@ pub async fn connect(
         client: connection.client,
         parameters: parameters.filter(|(name, _)| name != "id").collect(),
         slave_key: random(64),
+        way: match dialogue.stream() {
+            Conn::Plain(_) => "plain",
+            Conn::Tls(_) => "tls",
+        },
         token: random(43),
         watch,
         session: None,
@@ -190,7 +196,7 @@ impl Attempt {
             Operation::AskX(seen) => Event::X(self.ask_x(seen).await.map_err(|error| self.explain(&error))),
             Operation::Dial => Event::Dialled(self.dial().await),
             Operation::Confirm => match &self.session {
-                Some((session, _)) => Event::Confirmed(database.l7r_connected(*session, "tls").await?),
+                Some((session, _)) => Event::Confirmed(database.l7r_connected(*session, self.way).await?),
                 None => Event::Aborted,
             },
         })

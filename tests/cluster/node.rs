@@ -74,6 +74,11 @@ async fn swallowed_notifications_are_noticed_by_the_first_command_and_do_not_del
         &[("internal.hkd.poll.relaxed", "6"), ("internal.hkd.poll.urgent", "0.3"), ("internal.hkd.beat", "1")],
     );
     let hkd = host.started().await;
+    // Once it has obeyed and come to rest, no wake-up of its own start is left that could carry the command along.
+    for (command, state) in [("start", "running"), ("stop", "stopped")] {
+        claimed(&db, command, "d1").await;
+        db.wait_vm("d1", state).await;
+    }
     db.sql("alter table vm_runtimes disable trigger wake").await;
     assert!(claimed(&db, "start", "d1").await < relaxed + SLACK);
     let reason = "work was found that no notification announced";
