@@ -627,13 +627,17 @@ begin
     from vms v join vm_runtimes r on r.vm_id = v.id where v.id = wanted;
 end $$;
 
-CREATE FUNCTION qvd.l7r_vm_start(wanted bigint) RETURNS void
+CREATE FUNCTION qvd.l7r_vm_start(wanted bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
     perform vm_start(r.vm_id) from vm_runtimes r where r.session_id = wanted;
+    return null;
+exception when sqlstate 'QV030' or sqlstate 'QV031' then
+    update vm_runtimes set vm_reason = sqlerrm where session_id = wanted;
+    return sqlstate;
 end $$;
 
 CREATE FUNCTION qvd.l7r_vm_stop(vm integer, account integer) RETURNS void

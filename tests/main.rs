@@ -6,3 +6,4 @@
 mod cluster;
 mod desktop;
 mod platform;
+mod wire;

@@ -187,12 +187,18 @@ begin
     where u.id = wanted;
 end $$;
 
--- Asks for the VM of a session to be started, as an administrator would.
-create or replace function l7r_vm_start(wanted bigint) returns void
+-- Asks for the VM of a session to be started, as an administrator would. A refusal is kept with the VM, where
+-- administrators look, and its SQLSTATE is returned: its text is not for users.
+drop function if exists l7r_vm_start(bigint);
+create function l7r_vm_start(wanted bigint) returns text
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
     perform vm_start(r.vm_id) from vm_runtimes r where r.session_id = wanted;
+    return null;
+exception when sqlstate 'QV030' or sqlstate 'QV031' then
+    update vm_runtimes set vm_reason = sqlerrm where session_id = wanted;
+    return sqlstate;
 end $$;
 
 -- The VM of a session is told to stop, because its user asked.

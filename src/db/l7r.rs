@@ -91,6 +91,17 @@ pub struct Acquired {
     pub properties: Vec<(String, String)>,
 }
 
+/// What came of asking for a VM to be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartAsked {
+    /// It will be, or is already.
+    Accepted,
+    /// No node can take it.
+    NoHost,
+    /// It cannot be; why is kept with the VM, for administrators.
+    Refused,
+}
+
 /// How the VM of a session stands.
 #[derive(Clone, Debug)]
 pub struct SessionVm {
@@ -268,10 +279,14 @@ impl Database {
     }
 
     /// Asks for the VM of a session to be started, placing it first.
-    pub async fn l7r_vm_start(&self, session: SessionId) -> Result<(), DbError> {
+    pub async fn l7r_vm_start(&self, session: SessionId) -> Result<StartAsked, DbError> {
         let connection = self.connection().await?;
-        connection.execute("select l7r_vm_start($1)", &[&session.0]).await?;
-        Ok(())
+        let row = connection.query_one("select l7r_vm_start($1)", &[&session.0]).await?;
+        Ok(match row.get::<_, Option<&str>>(0) {
+            None => StartAsked::Accepted,
+            Some("QV030") => StartAsked::NoHost,
+            Some(_) => StartAsked::Refused,
+        })
     }
 
     /// Asks for a VM to be stopped in the name of its owner.

@@ -87,13 +87,14 @@ async fn serve_one(stream: UnixStream, hub: Hub) -> io::Result<()> {
                 Ok(Some(line)) => {
                     let Some((sign, Ok(channel))) = line.split_at_checked(1).map(|(s, c)| (s, c.parse::<Channel>()))
                     else { continue };
-                    let old = watches.remove(&channel);
-                    if let Some(task) = old {
-                        task.abort();
-                    }
-                    if sign == "+" {
-                        let task = tokio::spawn(forward(hub.clone(), channel, sender.clone()));
-                        watches.insert(channel, task.abort_handle());
+                    match (sign, watches.contains_key(&channel)) {
+                        ("+", false) => {
+                            let task = tokio::spawn(forward(hub.clone(), channel, sender.clone()));
+                            watches.insert(channel, task.abort_handle());
+                        }
+                        // Beginning anew could lose the wake-up that another waiter of l7r waits for.
+                        ("+", true) => drop(tokio::spawn(confirm(hub.clone(), channel, sender.clone()))),
+                        _ => watches.remove(&channel).into_iter().for_each(|task| task.abort()),
                     }
                 }
                 Ok(None) => break Ok(()),
@@ -118,6 +119,12 @@ async fn forward(hub: Hub, channel: Channel, to: mpsc::UnboundedSender<String>) 
         while watch.changed().await == Cause::Poll {}
         line = format!("!{channel}");
     }
+}
+
+/// Tells that the server listens to a channel whose wake-ups are forwarded already.
+async fn confirm(hub: Hub, channel: Channel, to: mpsc::UnboundedSender<String>) {
+    let _watch = hub.watch(channel).await;
+    let _ = to.send(format!("={channel}"));
 }
 
 async fn write(writer: &mut OwnedWriteHalf, line: &str) -> io::Result<()> {

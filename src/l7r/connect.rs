@@ -9,10 +9,11 @@ use std::{
 
 use rand::{RngExt, distr::Alphanumeric};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Authenticated,
-    db::{Acquired, DbError, SessionVm},
+    db::{Acquired, DbError, SessionVm, StartAsked},
     events::{Channel, Watch},
     model::{SessionId, VmId, XState, config::keys},
     tunnel::{self, Conn},
@@ -110,35 +111,34 @@ impl Attempt {
             for text in tell {
                 dialogue.interim(&text).await?;
             }
-            let abort = self.session.as_ref().map(|(_, session)| session.held.abort.clone()).unwrap_or_default();
             let router = self.router.clone();
-            let event = tokio::select! {
-                biased;
-                () = router.stop.cancelled() => return Ok(Err("Server is stopping".to_owned())),
-                () = abort.cancelled() => Event::Aborted,
-                () = dialogue.closed() => return Err(DialogueError::Vanished),
-                event = async {
-                    match next {
-                        Next::Switch => Ok(None),
-                        Next::Fail(why) => Err(why),
-                        Next::Wait(until) => {
-                            let until = tokio::time::Instant::from_std(until);
-                            let _ = tokio::time::timeout_at(until, self.watch.changed()).await;
-                            Ok(Some(Event::Woken))
-                        }
-                        Next::Do(operation) => self.perform(operation).await.map(Some).map_err(|error| {
-                            tracing::warn!(vm = %self.vm, error = &error as &dyn std::error::Error, "cannot connect");
-                            "the service cannot reach its database".to_owned()
-                        }),
-                    }
-                } => match event {
-                    Ok(Some(event)) => event,
-                    Ok(None) => return Ok(Ok(())),
-                    Err(why) => return Ok(Err(why)),
-                },
+            let abort = self.session.as_ref().map(|(_, session)| session.held.abort.clone()).unwrap_or_default();
+            let outcome = match next {
+                Next::Switch => return Ok(Ok(())),
+                Next::Fail(why) => return Ok(Err(why)),
+                // Not to be interrupted: what the database gives without anybody knowing would stay taken.
+                Next::Do(Operation::Acquire) => Ok(self.perform(Operation::Acquire).await),
+                Next::Do(operation) => unless_ended(&router, &abort, dialogue, self.perform(operation)).await,
+                Next::Wait(until) => unless_ended(&router, &abort, dialogue, self.wait(until)).await,
+            };
+            let event = match outcome {
+                Ok(Ok(event)) => event,
+                Ok(Err(error)) => {
+                    tracing::warn!(vm = %self.vm, error = &error as &dyn std::error::Error, "cannot connect");
+                    return Ok(Err("the service cannot reach its database".to_owned()));
+                }
+                Err(Ended::Aborted) => Event::Aborted,
+                Err(Ended::Stopping) => return Ok(Err("Server is stopping".to_owned())),
+                Err(Ended::Vanished) => return Err(DialogueError::Vanished),
             };
             step = flow.step(event, Instant::now());
         }
+    }
+
+    async fn wait(&mut self, until: Instant) -> Result<Event, DbError> {
+        let until = tokio::time::Instant::from_std(until);
+        let _ = tokio::time::timeout_at(until, self.watch.changed()).await;
+        Ok(Event::Woken)
     }
 
     async fn perform(&mut self, operation: Operation) -> Result<Event, DbError> {
@@ -146,8 +146,8 @@ impl Attempt {
         Ok(match operation {
             Operation::Acquire => {
                 let instance = self.router.instance;
-                let acquired =
-                    database.l7r_acquire(instance, self.vm, self.user.user, self.client, &self.token).await?;
+                let acquired = database.l7r_acquire(instance, self.vm, self.user.user, self.client, &self.token).await;
+                let acquired = acquired.inspect_err(|_| self.router.sessions.doubt())?;
                 if let Some(acquired) = &acquired {
                     self.session = Some((acquired.session, Sessions::register(&self.router, acquired.session)));
                 }
@@ -171,13 +171,12 @@ impl Attempt {
                 }
             }
             Operation::StartVm => match &self.session {
-                Some((session, _)) => match database.l7r_vm_start(*session).await {
-                    Ok(()) => Event::StartAsked(Ok(())),
-                    Err(DbError::Refused { message, .. }) => {
-                        tracing::warn!(vm = %self.vm, reason = message, "cannot be started");
-                        Event::StartAsked(Err(message))
+                Some((session, _)) => match database.l7r_vm_start(*session).await? {
+                    StartAsked::Accepted => Event::StartAsked(Ok(())),
+                    StartAsked::NoHost => Event::StartAsked(Err("no host available".to_owned())),
+                    StartAsked::Refused => {
+                        Event::StartAsked(Err(format!("Failed to start virtual machine {}", self.vm)))
                     }
-                    Err(error) => return Err(error),
                 },
                 None => Event::Aborted,
             },
@@ -317,6 +316,29 @@ impl Attempt {
         if let Some((session, _registered)) = self.session.take() {
             finish(&self.router, session, reason, 0, 0).await;
         }
+    }
+}
+
+/// What ends an attempt from outside.
+enum Ended {
+    Aborted,
+    Stopping,
+    Vanished,
+}
+
+/// Does `work`, unless the session is aborted, the router stops or the client leaves.
+async fn unless_ended<T>(
+    router: &Router,
+    abort: &CancellationToken,
+    dialogue: &mut Dialogue<Conn>,
+    work: impl Future<Output = T>,
+) -> Result<T, Ended> {
+    tokio::select! {
+        biased;
+        () = router.stop.cancelled() => Err(Ended::Stopping),
+        () = abort.cancelled() => Err(Ended::Aborted),
+        () = dialogue.closed() => Err(Ended::Vanished),
+        done = work => Ok(done),
     }
 }
 

@@ -144,6 +144,8 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     connections.close();
     let _ = tokio::time::timeout(FAREWELL, connections.wait()).await;
     let _ = flusher.await;
+    // Those that ended just now count, too.
+    router.write_counts().await;
     database.l7r_gone(&[started.instance], "the router was stopped").await?;
     tracing::info!(host = %started.host, "l7r ends");
     Ok(())

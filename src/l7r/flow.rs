@@ -184,27 +184,31 @@ impl Flow {
                 if self.attempts > self.limits.x_retries {
                     return self.fail(format!("Unable to start X session: {why}"));
                 }
-                silent(Next::Wait(now + RETRY_X))
+                self.deadline = now + RETRY_X;
+                let text = format!("Starting X session at VM {}", self.vm);
+                Step { tell: self.due(text, now), next: Next::Wait(self.deadline) }
             }
-            (Phase::StartingX, Event::Woken) => silent(Next::Do(Operation::StartX)),
+            // Whatever the wake-up was about, it does not make the agent ready.
+            (Phase::StartingX, Event::Woken) if now < self.deadline => silent(Next::Wait(self.deadline)),
+            (Phase::StartingX, Event::Woken) => {
+                let text = format!("Starting X session at VM {}", self.vm);
+                Step { tell: self.due(text, now), next: Next::Do(Operation::StartX) }
+            }
 
             (Phase::WaitingX(_), Event::X(Ok(XState::Listening))) => {
                 self.phase = Phase::Dialling;
                 telling(format!("Connecting X session for VM_ID: {}", self.vm), Next::Do(Operation::Dial))
             }
-            (Phase::WaitingX(_), Event::X(Ok(state @ (XState::Starting | XState::Provisioning)))) => {
+            (Phase::WaitingX(seen), Event::X(Ok(state @ (XState::Starting | XState::Provisioning)))) => {
                 self.phase = Phase::WaitingX(Some(state));
-                if state == XState::Provisioning {
+                // Also the first answer after it: an agent of ours says nothing until it has something new to say.
+                if state == XState::Provisioning || seen == Some(XState::Provisioning) {
                     self.deadline = now + self.limits.x_start;
                 } else if now >= self.deadline {
                     return self.fail("X session did not come up. Timeout");
                 }
-                let mut tell = vec![];
-                if now >= self.next_tell {
-                    self.next_tell = now + self.limits.tell;
-                    tell.push(format!("Waiting for X session to come up on VM {}", self.vm));
-                }
-                Step { tell, next: Next::Do(Operation::AskX(Some(state))) }
+                let text = format!("Waiting for X session to come up on VM {}", self.vm);
+                Step { tell: self.due(text, now), next: Next::Do(Operation::AskX(Some(state))) }
             }
             (Phase::WaitingX(_), Event::X(Ok(state))) => self.fail(format!("Unable to start X session: it is {state}")),
             (Phase::WaitingX(seen), Event::X(Err(why))) => {
@@ -240,6 +244,7 @@ impl Flow {
         match seen.state {
             VmState::Running => {
                 self.phase = Phase::StartingX;
+                self.next_tell = now + self.limits.tell;
                 return telling(format!("Starting X session at VM {}", self.vm), Next::Do(Operation::StartX));
             }
             VmState::Stopped if !seen.commanded && !self.start_asked => {
@@ -265,12 +270,17 @@ impl Flow {
 
     /// Tells the client now and then, and waits.
     fn waiting(&mut self, text: String, now: Instant) -> Step {
-        let mut tell = vec![];
-        if now >= self.next_tell {
-            self.next_tell = now + self.limits.tell;
-            tell.push(text);
-        }
+        let tell = self.due(text, now);
         Step { tell, next: Next::Wait(self.next_tell.min(self.deadline)) }
+    }
+
+    /// The text, when the client was told nothing for a while.
+    fn due(&mut self, text: String, now: Instant) -> Vec<String> {
+        if now < self.next_tell {
+            return vec![];
+        }
+        self.next_tell = now + self.limits.tell;
+        vec![text]
     }
 
     fn fail(&mut self, why: impl Into<String>) -> Step {
@@ -379,10 +389,12 @@ mod tests {
         let hour = now + Duration::from_secs(3600);
         let step = flow.step(Event::X(Ok(XState::Provisioning)), hour);
         assert_eq!(step.next, Next::Do(Operation::AskX(Some(XState::Provisioning))));
-        let step = flow.step(Event::X(Ok(XState::Starting)), hour + Duration::from_secs(5));
-        assert!(matches!(step.next, Next::Do(_)));
-        let step = flow.step(Event::X(Ok(XState::Starting)), hour + Duration::from_secs(11));
-        assert!(matches!(step.next, Next::Fail(_)));
+        // The agent may have been silent about its state until it changed.
+        let changed = hour + Duration::from_secs(3600);
+        for (seconds, over) in [(0, false), (9, false), (10, true)] {
+            let step = flow.step(Event::X(Ok(XState::Starting)), changed + Duration::from_secs(seconds));
+            assert_eq!(matches!(step.next, Next::Fail(_)), over, "{seconds} s");
+        }
     }
 
     #[test]
@@ -390,9 +402,14 @@ mod tests {
         let now = Instant::now();
         let (mut flow, _) = Flow::new(VmId(7), LIMITS, now);
         drive(&mut flow, vec![Event::Acquired(true), seen(VmState::Running)], now);
-        for _ in 0..LIMITS.x_retries {
-            assert!(matches!(flow.step(Event::XStarted(Err("later".into())), now).next, Next::Wait(_)));
-            assert_eq!(flow.step(Event::Woken, now).next, Next::Do(Operation::StartX));
+        for attempt in 0..LIMITS.x_retries {
+            let now = now + RETRY_X * attempt;
+            let wait = Next::Wait(now + RETRY_X);
+            assert_eq!(flow.step(Event::XStarted(Err("later".into())), now).next, wait);
+            assert_eq!(flow.step(Event::Woken, now).next, wait, "woken for another reason");
+            let step = flow.step(Event::Woken, now + RETRY_X);
+            assert_eq!(step.next, Next::Do(Operation::StartX));
+            assert_eq!(step.tell.len(), (attempt % 2) as usize, "the client is told every two seconds");
         }
         let step = flow.step(Event::XStarted(Err("later".into())), now);
         assert_eq!(step.next, Next::Fail("Unable to start X session: later".to_owned()));

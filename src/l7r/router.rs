@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -47,6 +47,7 @@ pub struct Held {
 #[derive(Default)]
 pub struct Sessions {
     held: Mutex<HashMap<SessionId, Held>>,
+    doubt: AtomicBool,
 }
 
 /// Takes its session off the list when it is dropped.
@@ -74,14 +75,18 @@ impl Sessions {
         self.held().iter().map(|(session, held)| (*session, held.counters.up(), held.counters.down())).collect()
     }
 
-    fn abort(&self, session: SessionId) {
-        if let Some(held) = self.held().get(&session) {
-            held.abort.cancel();
-        }
+    /// The database may have given this process a session and not been able to say so.
+    pub fn doubt(&self) {
+        self.doubt.store(true, Relaxed);
     }
 
-    fn is_empty(&self) -> bool {
-        self.held().is_empty()
+    /// Whether the session is known here.
+    fn abort(&self, session: SessionId) -> bool {
+        self.held().get(&session).inspect(|held| held.abort.cancel()).is_some()
+    }
+
+    fn may_exist(&self) -> bool {
+        self.doubt.load(Relaxed) || !self.held().is_empty()
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Held>> {
@@ -128,9 +133,15 @@ impl Router {
         let mut watch = self.hub.watch(Channel::Host(self.host)).await;
         loop {
             // With no session there is nothing that could be aborted, and nothing to ask.
-            if !self.sessions.is_empty() {
+            if self.sessions.may_exist() {
                 match self.database.l7r_aborted(self.instance).await {
-                    Ok(sessions) => sessions.into_iter().for_each(|session| self.sessions.abort(session)),
+                    Ok(sessions) => {
+                        for session in sessions {
+                            if !self.sessions.abort(session) {
+                                self.disown(session).await;
+                            }
+                        }
+                    }
                     Err(error) => tracing::warn!(%error, "cannot ask which sessions must end"),
                 }
             }
@@ -141,27 +152,37 @@ impl Router {
         }
     }
 
-    /// Writes counters and traffic every few seconds, and once more at the end.
+    /// Ends a session that the database gave to this process and that nobody here knows of.
+    async fn disown(&self, session: SessionId) {
+        match self.database.l7r_end(session, "its client never got it", 0, 0).await {
+            Ok(()) => tracing::warn!(%session, "ended a session that was lost on the way from the database"),
+            Err(error) => tracing::warn!(%session, %error, "cannot end a session that was lost"),
+        }
+    }
+
+    /// Writes counters and traffic every few seconds.
     pub async fn flush(self: Arc<Self>) {
         loop {
-            let last = tokio::select! {
-                () = tokio::time::sleep(FLUSH) => false,
-                () = self.stop.cancelled() => true,
-            };
-            let counts = self.counts.take();
-            if counts != [0; 6]
-                && let Err(error) = self.database.l7r_count(self.host, counts).await
-            {
-                self.counts.give_back(counts);
-                tracing::debug!(%error, "cannot write the counters");
+            tokio::select! {
+                () = tokio::time::sleep(FLUSH) => {}
+                () = self.stop.cancelled() => return,
             }
+            self.write_counts().await;
             let traffic = self.sessions.traffic();
-            if !traffic.is_empty() && !last {
+            if !traffic.is_empty() {
                 let _ = self.database.l7r_traffic(&traffic).await;
             }
-            if last {
-                return;
-            }
+        }
+    }
+
+    /// Writes the counters.
+    pub async fn write_counts(&self) {
+        let counts = self.counts.take();
+        if counts != [0; 6]
+            && let Err(error) = self.database.l7r_count(self.host, counts).await
+        {
+            self.counts.give_back(counts);
+            tracing::debug!(%error, "cannot write the counters");
         }
     }
 }

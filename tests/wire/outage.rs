@@ -1,0 +1,107 @@
+//! The router dies, or its database does.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::stage::{Stage, Tunnel, rough_alone};
+
+/// Kills the router and waits for the next one.
+pub async fn kill_router(stage: &Stage) {
+    let pid = stage.l7r_pid().await;
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    stage.until(&format!("select count(*) from l7r_instances where ended_at is null and pid <> {pid}"), "1").await;
+    stage.until(&format!("select count(*) from l7r_instances where ended_at is null and pid = {pid}"), "0").await;
+    stage.site.wait_node().await.unwrap();
+}
+
+async fn carries(tunnel: &mut Tunnel) {
+    tunnel.client.send("up").await;
+    let mut heard = [0; 2];
+    tunnel.nx.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"up");
+    tunnel.nx.write_all(b"down").await.unwrap();
+    assert_eq!(tunnel.client.read(4).await, b"down");
+}
+
+#[tokio::test]
+async fn the_next_router_ends_what_a_killed_one_left_and_clients_connect_again() {
+    let (stage, _alone) = rough_alone().await;
+    let (mut connected, connecting) = (stage.running().await, stage.running().await);
+    connecting.vm.x("starting");
+    let mut tunnel = connected.connected().await;
+    let mut waiting = connecting.ask().await;
+    waiting.told("Waiting for X session").await;
+    kill_router(stage).await;
+    assert!(tunnel.client.ended().await && !tunnel.client.goodbye);
+    for desktop in [&connected, &connecting] {
+        assert_eq!(desktop.user_state().await, "disconnected");
+        assert_eq!(desktop.end_reason().await, "its router died");
+    }
+    assert_eq!(stage.sql(&format!("select vm_state from vm_runtimes where vm_id = {}", connected.id)).await, "running");
+    carries(&mut connected.connected().await).await;
+    connecting.vm.x("listening");
+    assert_eq!(connecting.ask().await.conclusion().await.1.status, 101);
+}
+
+#[tokio::test]
+async fn tunnels_outlive_the_database_and_everything_else_says_that_it_is_away() {
+    let (stage, _alone) = rough_alone().await;
+    let (mut stays, mut leaves) = (stage.running().await, stage.running().await);
+    let (mut staying, leaving) = (stays.connected().await, leaves.connected().await);
+    let mut known = stage.client().await;
+    assert_eq!(known.ask(stays.get("/qvd/list_of_vm")).await.status, 200);
+
+    stage.site.cluster().stop().await;
+    carries(&mut staying).await;
+    let mut stranger = stage.client().await;
+    for client in [&mut known, &mut stranger] {
+        for request in ["GET /qvd/ping HTTP/1.1\r\n\r\n", &stays.get("/qvd/list_of_vm"), &stays.connect_request("")] {
+            let answer = client.ask(request).await;
+            assert_eq!(answer.status, 503, "{request}");
+            assert_eq!(answer.text(), "The service is not available at the moment, retry later.");
+        }
+    }
+    drop(leaving);
+
+    stage.site.cluster().start().await.unwrap();
+    // What ended meanwhile is written, what lives goes on, and what was refused is served.
+    leaves.freed().await;
+    stage.site.wait_node().await.unwrap();
+    carries(&mut staying).await;
+    assert_eq!(stays.user_state().await, "connected");
+    for client in [&mut known, &mut stranger] {
+        assert_eq!(client.ask(stays.get("/qvd/list_of_vm")).await.status, 200);
+    }
+    carries(&mut leaves.connected().await).await;
+    let ended = stage.client().await.ask(leaves.get(&format!("/qvd/session_end?id={}", staying.session))).await;
+    assert_eq!(ended.text(), r#"{"reason":null}"#);
+}
+
+#[tokio::test]
+async fn a_desktop_is_not_lost_when_the_connection_breaks_in_the_moment_it_is_given() {
+    let (stage, _alone) = rough_alone().await;
+    let mut desktop = stage.running().await;
+    // Commits wait for a standby that does not exist, so the router's statement is done but not answered.
+    let hold = "alter system set synchronous_standby_names = 'nobody'";
+    let release = "alter system reset synchronous_standby_names";
+    stage.sql("alter role qvd_l7r set synchronous_commit = on").await;
+    kill_router(stage).await;
+    stage.sql(hold).await;
+    stage.sql("select pg_reload_conf()").await;
+    stage.until("show synchronous_standby_names", "nobody").await;
+    let mut client = desktop.ask().await;
+    let stuck = "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and query like '%l7r_acquire%'";
+    stage.until(stuck, "1").await;
+    stage.sql("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'").await;
+    stage.sql("alter role qvd_l7r reset synchronous_commit").await;
+    stage.sql(release).await;
+    stage.sql("select pg_reload_conf()").await;
+    stage.until("show synchronous_standby_names", "").await;
+    let (_, answer) = client.conclusion().await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(desktop.user_state().await, "connecting", "the statement was not carried out, this tests nothing");
+    carries(&mut desktop.connected().await).await;
+}
