@@ -2,7 +2,10 @@
 //! transaction with one UPDATE and one NOTIFY until a bare listener has it, plus one bare committed UPDATE by that
 //! listener. hkd runs in this process, with simulated VMs; both sides speak to the same durable database.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use qvd::{
@@ -18,6 +21,8 @@ use crate::{
     report::{Report, Samples},
     site::BenchSite,
 };
+
+const REST: Duration = Duration::from_millis(20);
 
 pub async fn run(repetitions: usize, mut seen: Seen) -> anyhow::Result<Report> {
     let bench = BenchSite::open("bno", 1, "nothing", &[]).await?;
@@ -60,8 +65,11 @@ async fn measure(
     let (mut claims, mut floors) = (Samples::default(), Samples::default());
     let warm_up = repetitions / 10 + 5;
     for round in 0..repetitions + warm_up {
+        // Both sides begin from rest: a disk and a processor that were busy a moment ago are faster.
+        tokio::time::sleep(REST).await;
         let bare = floor.once().await?;
         while seen.try_recv().is_ok() {}
+        tokio::time::sleep(REST).await;
         let began = Instant::now();
         sender.query(&start, &[]).await?;
         let claimed = next(seen, Did::ClaimedStart).await?;
@@ -112,7 +120,7 @@ impl Floor {
         Ok(Self { sender, send, claimer, claim, heard: listen.notifications, _listener: listen.listener })
     }
 
-    async fn once(&mut self) -> anyhow::Result<std::time::Duration> {
+    async fn once(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let (sent, finished) = tokio::join!(self.sender.query(&self.send, &[]), async {
             self.heard.recv().await.context("the bare listener was disconnected")?;
