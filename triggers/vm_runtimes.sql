@@ -2,19 +2,19 @@
 -- must not have is cleared, and those who wait are woken.
 
 create or replace function vm_runtimes_guard() returns trigger
-language plpgsql set search_path = qvd, pg_temp as $$
+language plpgsql as $$
 begin
     if new.vm_state is distinct from old.vm_state then
-        if not vm_transition_allowed(old.vm_state, new.vm_state) then
-            raise exception 'VM % cannot go from % to %', vm_name(new.vm_id), old.vm_state, new.vm_state
+        if not qvd.vm_transition_allowed(old.vm_state, new.vm_state) then
+            raise exception 'VM % cannot go from % to %', qvd.vm_name(new.vm_id), old.vm_state, new.vm_state
                 using errcode = 'QV020', hint = 'The states of a VM follow each other as in ARCHITECTURE.md.';
         end if;
         new.vm_state_ts := now();
         if new.vm_state = 'starting' then
-            select v.ip, config_get('internal.vm.port.vma')::integer,
-                4000 + config_get('internal.nxagent.display')::integer
+            select v.ip, vma.value::integer, 4000 + display.value::integer
             into new.vm_address, new.vm_vma_port, new.vm_x_port
-            from vms v where v.id = new.vm_id;
+            from qvd.vms v, qvd.settings vma, qvd.settings display
+            where v.id = new.vm_id and vma.key = 'internal.vm.port.vma' and display.key = 'internal.nxagent.display';
         elsif new.vm_state = 'stopped' then
             new.host_id := null;
             new.vm_cmd := null;
@@ -29,13 +29,13 @@ begin
             end if;
         end if;
     elsif new.host_id is distinct from old.host_id and new.vm_state <> 'stopped' then
-        raise exception 'VM % is % and cannot change its host', vm_name(new.vm_id), new.vm_state
+        raise exception 'VM % is % and cannot change its host', qvd.vm_name(new.vm_id), new.vm_state
             using errcode = 'QV020', hint = 'Stop it first.';
     end if;
 
     if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd then
-        if not vm_command_allowed(new.vm_state, new.vm_cmd) then
-            raise exception 'VM % is % and cannot be told to %', vm_name(new.vm_id), new.vm_state, new.vm_cmd
+        if not qvd.vm_command_allowed(new.vm_state, new.vm_cmd) then
+            raise exception 'VM % is % and cannot be told to %', qvd.vm_name(new.vm_id), new.vm_state, new.vm_cmd
                 using errcode = 'QV021', hint = case new.vm_cmd
                     when 'start' then 'Only a stopped VM can be started.'
                     else 'Only a VM that is starting, running or being debugged can be stopped.' end;
@@ -44,9 +44,9 @@ begin
     end if;
 
     if new.user_state is distinct from old.user_state then
-        if not user_transition_allowed(old.user_state, new.user_state) then
+        if not qvd.user_transition_allowed(old.user_state, new.user_state) then
             raise exception 'the session of VM % cannot go from % to %',
-                vm_name(new.vm_id), old.user_state, new.user_state using errcode = 'QV020';
+                qvd.vm_name(new.vm_id), old.user_state, new.user_state using errcode = 'QV020';
         end if;
         new.user_state_ts := now();
         if new.user_state = 'disconnected' then
@@ -57,7 +57,7 @@ begin
         end if;
     end if;
     if new.user_cmd is not null and new.user_state = 'disconnected' then
-        raise exception 'nobody uses VM %', vm_name(new.vm_id)
+        raise exception 'nobody uses VM %', qvd.vm_name(new.vm_id)
             using errcode = 'QV021', hint = 'Only a session that is connecting or connected can be aborted.';
     end if;
     return new;
@@ -67,22 +67,23 @@ create or replace trigger guard before update on vm_runtimes
     for each row execute function vm_runtimes_guard();
 
 create or replace function vm_runtimes_wake() returns trigger
-language plpgsql set search_path = qvd, pg_temp as $$
+language plpgsql as $$
+declare
+    payload text := qvd.wake_payload('vm', new.vm_id, new.tenant_id);
 begin
     if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
         or new.host_id is distinct from old.host_id and new.host_id is not null then
-        perform wake('qvd_host_' || new.host_id, 'vm', new.vm_id, new.tenant_id);
+        perform pg_notify('qvd_host_' || new.host_id, payload);
     end if;
     -- A node that gives up a VM of its own accord knows already; one that loses it does not.
     if new.host_id is distinct from old.host_id and old.host_id is not null
         and old.vm_state not in ('stopping', 'starting') then
-        perform wake('qvd_host_' || old.host_id, 'vm', new.vm_id, new.tenant_id);
+        perform pg_notify('qvd_host_' || old.host_id, payload);
     end if;
     if new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd then
-        perform wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id);
+        perform qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id);
     end if;
-    perform wake('qvd_vm_' || new.vm_id, 'vm', new.vm_id, new.tenant_id);
-    perform wake('qvd_admin', 'vm', new.vm_id, new.tenant_id);
+    perform pg_notify('qvd_vm_' || new.vm_id, payload), pg_notify('qvd_admin', payload);
     return null;
 end $$;
 

@@ -3,6 +3,11 @@
 -- the session, an SQL function with a search path of its own is planned anew at every call. Their arguments are keys,
 -- so one plan fits all values, and planning would take longer than doing.
 
+-- What every key of the configuration means for everybody: its row in `configs`, else the programs' default.
+create or replace view settings as
+    select k.key, coalesce(c.value, k.default_value) as value
+    from config_keys k left join configs c on c.key = k.key and c.tenant_id = -1;
+
 -- The value of a configuration key: the tenant's, else everybody's, else the programs' default.
 create or replace function config_get(wanted text, tenant integer default -1) returns text
 language plpgsql stable security definer set search_path = qvd, pg_temp
@@ -25,12 +30,17 @@ begin
     values (action, object, id, name, tenant, arguments);
 end $$;
 
--- Wakes whoever waits on `channel`. Payloads say what kind of thing changed and which, never what it holds.
+-- What is said to those who wait: what kind of thing changed and which, never what it holds.
+create or replace function wake_payload(kind text, id bigint, tenant integer) returns text
+language sql stable parallel safe as $$
+    select '{"v":1,"kind":"' || kind || '"' || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}'
+$$;
+
+-- Wakes whoever waits on `channel`.
 create or replace function wake(channel text, kind text, id bigint, tenant integer default null) returns void
 language plpgsql as $$
 begin
-    perform pg_notify(channel,
-        format('{"v":1,"kind":"%s"', kind) || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}');
+    perform pg_notify(channel, qvd.wake_payload(kind, id, tenant));
 end $$;
 
 create or replace function tenant_id(wanted text) returns integer
@@ -98,23 +108,23 @@ create or replace function vm_id(wanted text) returns integer
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
+    wanted_login text := split_part(split_part(wanted, '/', 1), '@', 1);
+    wanted_tenant text := split_part(split_part(wanted, '/', 1), '@', 2);
+    wanted_name text := split_part(wanted, '/', 2);
     ids integer[];
-    candidates text;
 begin
     if position('/' in wanted) = 0 then
         raise exception '% names no VM', wanted
             using errcode = 'QV010', hint = 'Write login/vm or login@tenant/vm.';
     end if;
-    select array_agg(v.id), string_agg(u.login || '@' || t.name || '/' || v.name, ', ' order by t.name)
-    into ids, candidates
-    from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
-    where u.login = split_part(split_part(wanted, '/', 1), '@', 1)
-        and t.name = coalesce(nullif(split_part(split_part(wanted, '/', 1), '@', 2), ''), t.name)
-        and v.name = split_part(wanted, '/', 2);
-    if ids is null then
+    ids := array(
+        select v.id from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
+        where u.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', t.name));
+    if ids = '{}' then
         raise exception 'there is no VM %', wanted using errcode = 'QV010', hint = 'select vm from vm_list;';
     elsif cardinality(ids) > 1 then
-        raise exception 'VM % is ambiguous: %', wanted, candidates using errcode = 'QV011', hint = 'Name the tenant.';
+        raise exception 'VM % is ambiguous: %', wanted,
+            (select string_agg(name, ', ' order by name) from unnest(ids) id, vm_name(id) name) using errcode = 'QV011', hint = 'Name the tenant.';
     end if;
     return ids[1];
 end $$;

@@ -3,22 +3,25 @@
 -- Places by weight of memory and processing power per VM, plus chance (classic formula). Null when no node can take
 -- a VM.
 create or replace function place_default(vm integer) returns integer
-language plpgsql volatile security definer set search_path = qvd, pg_temp
-    set plan_cache_mode = force_generic_plan as $$
-declare
-    ram float8 := config_get('l7r.loadbalancer.plugin.default.weight.ram');
-    cpu float8 := config_get('l7r.loadbalancer.plugin.default.weight.cpu');
-    chance float8 := config_get('l7r.loadbalancer.plugin.default.weight.random');
-    lapse interval := config_get('internal.hkd.lease.lapse')::float8 * interval '1 second';
+language plpgsql volatile as $$
 begin
     return (
+        with weight as materialized (
+            select
+                max(value::float8) filter (where key = 'l7r.loadbalancer.plugin.default.weight.ram') as ram,
+                max(value::float8) filter (where key = 'l7r.loadbalancer.plugin.default.weight.cpu') as cpu,
+                max(value::float8) filter (where key = 'l7r.loadbalancer.plugin.default.weight.random') as chance,
+                max(value::float8) filter (where key = 'internal.hkd.lease.lapse') * interval '1 second' as lapse
+            from qvd.settings where key in ('l7r.loadbalancer.plugin.default.weight.ram',
+                'l7r.loadbalancer.plugin.default.weight.cpu', 'l7r.loadbalancer.plugin.default.weight.random',
+                'internal.hkd.lease.lapse'))
         select h.id
-        from hosts h join host_runtimes r on r.host_id = h.id
-        where h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - lapse
+        from weight, qvd.hosts h join qvd.host_runtimes r on r.host_id = h.id
+        where h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - weight.lapse
         order by
-            (ram * coalesce(r.usable_ram, 0) + cpu * coalesce(r.usable_cpu, 0))
-            / (1 + (select count(*) from vm_runtimes v where v.host_id = h.id))
-            + random() * chance desc
+            (weight.ram * coalesce(r.usable_ram, 0) + weight.cpu * coalesce(r.usable_cpu, 0))
+            / (1 + (select count(*) from qvd.vm_runtimes v where v.host_id = h.id))
+            + random() * weight.chance desc
         limit 1);
 end $$;
 
@@ -27,9 +30,14 @@ create or replace function place(vm integer) returns integer
 language plpgsql volatile security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
+    balancer text := (select value from settings where key = 'l7r.loadbalancer.plugin');
     chosen integer;
 begin
-    execute format('select qvd.%I($1)', 'place_' || config_get('l7r.loadbalancer.plugin')) into chosen using vm;
+    if balancer = 'default' then
+        chosen := place_default(vm);
+    else
+        execute format('select qvd.%I($1)', 'place_' || balancer) into chosen using vm;
+    end if;
     if chosen is null then
         raise exception 'no host can take VM %', vm_name(vm)
             using errcode = 'QV030', hint = 'A host must be running, not blocked and a back end: select * from host_list;';
@@ -37,17 +45,20 @@ begin
     return chosen;
 end $$;
 
+-- The image versions that VMs could be started from.
+create or replace view startable_dis as
+    select v.id as vm_id, d.id as di_id, r.state = 'published' as published
+    from vms v
+        join dis d on d.osf_id = v.osf_id and not d.blocked
+        join di_tags t on t.di_id = d.id and t.tag = v.di_tag
+        join di_runtimes r on r.di_id = d.id and r.state in ('ready', 'published');
+
 -- The image version that a start of the VM would use now; null when there is none.
 create or replace function di_for(vm integer) returns integer
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    return (
-        select d.id
-    from vms v join dis d on d.osf_id = v.osf_id join di_tags t on t.di_id = d.id and t.tag = v.di_tag
-        join di_runtimes r on r.di_id = d.id
-    where v.id = vm and not d.blocked and r.state in ('ready', 'published')
-    order by r.state = 'published' desc, d.id desc limit 1);
+    return (select d.di_id from startable_dis d where d.vm_id = vm order by d.published desc, d.di_id desc limit 1);
 end $$;
 
 -- Asks for a VM to be started; places it when it has no node. Returns its id. A VM that is up or on its way is left
@@ -56,21 +67,25 @@ create or replace function vm_start(vm integer) returns integer
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    target vm_runtimes;
+    target record;
 begin
-    select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null then
+    select r.vm_state, r.vm_cmd, r.host_id, r.tenant_id, u.login || '@' || t.name || '/' || v.name as name,
+        exists (select from startable_dis d where d.vm_id = vm) as has_image
+    into target
+    from vm_runtimes r join vms v on v.id = r.vm_id join users u on u.id = v.user_id
+        join tenants t on t.id = r.tenant_id
+    where r.vm_id = vm for update of r;
+    if not found then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
-    end if;
-    if target.vm_state in ('starting', 'running') or target.vm_cmd = 'start' then
+    elsif target.vm_state in ('starting', 'running') or target.vm_cmd = 'start' then
         return vm;
-    end if;
-    if di_for(vm) is null then
+    elsif not target.has_image then
         raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
-            vm_name(vm) using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
+            target.name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
     end if;
     update vm_runtimes set host_id = coalesce(target.host_id, place(vm)), vm_cmd = 'start' where vm_id = vm;
-    perform audit('start', 'vm', vm, vm_name(vm), target.tenant_id);
+    insert into log (action, qvd_object, object_id, object_name, tenant_id)
+    values ('start', 'vm', vm, target.name, target.tenant_id);
     return vm;
 end $$;
 

@@ -91,41 +91,53 @@ create or replace function node_claim(node integer, node_epoch bigint)
 returns table (command vm_cmd, vm node_vm)
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
-declare
-    starts integer[];
-    stops integer[];
 begin
-    perform node_check(node, node_epoch);
-    with waiting as (
-        select r.vm_id, r.vm_cmd from vm_runtimes r
-        where r.host_id = node and r.vm_cmd is not null for no key update
-    ), claimed as (
-        update vm_runtimes r
-        set vm_cmd = null,
-            vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
-            vm_reason = null,
-            current_di_id = case w.vm_cmd when 'start' then di_for(r.vm_id) else r.current_di_id end
-        from waiting w where r.vm_id = w.vm_id
-        returning r.vm_id, w.vm_cmd
-    )
-    select array_agg(vm_id) filter (where vm_cmd = 'start'), array_agg(vm_id) filter (where vm_cmd = 'stop')
-    into starts, stops from claimed;
-
-    if starts is not null then
-        insert into vm_secrets as s (vm_id, secret) select id, gen_random_bytes(32) from unnest(starts) id
-        on conflict (vm_id) do update set secret = excluded.secret;
-        update vm_counters c set run_attempts = run_attempts + 1 where c.vm_id = any (starts);
+    if not exists (select from host_runtimes where host_id = node and epoch = node_epoch) then
+        perform node_check(node, node_epoch);
     end if;
     return query
-        with done as (
+        with waiting as (
+            select r.vm_id, r.vm_cmd from vm_runtimes r
+            where r.host_id = node and r.vm_cmd is not null for no key update
+        ), claimed as (
+            update vm_runtimes r
+            set vm_cmd = null,
+                vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
+                vm_reason = null,
+                current_di_id = case w.vm_cmd
+                    when 'start' then (
+                        select d.di_id from startable_dis d where d.vm_id = r.vm_id
+                        order by d.published desc, d.di_id desc limit 1)
+                    else r.current_di_id end
+            from waiting w where r.vm_id = w.vm_id
+            returning r.vm_id, w.vm_cmd, r.vm_state, r.current_di_id
+        ), secret as (
+            insert into vm_secrets as s (vm_id, secret)
+            select c.vm_id, uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
+            from claimed c where c.vm_cmd = 'start'
+            on conflict (vm_id) do update set secret = excluded.secret
+            returning s.vm_id, s.secret
+        ), counted as (
+            update vm_counters n set run_attempts = run_attempts + 1
+            from claimed c where n.vm_id = c.vm_id and c.vm_cmd = 'start'
+        ), told as materialized (
+            select c.vm_cmd, v.id, v.name, u.tenant_id, u.id as user_id, u.login, o.id as osf_id, o.memory,
+                o.user_storage_size, d.id as di_id, d.path, v.di_tag, v.ip, s.secret, c.vm_state
+            from claimed c
+                join vms v on v.id = c.vm_id
+                join users u on u.id = v.user_id
+                join osfs o on o.id = v.osf_id
+                left join dis d on d.id = c.current_di_id
+                left join secret s on s.vm_id = c.vm_id
+        ), audited as (
             insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
-            select 'claim', 'vm', n.vm_id, n.login || '/' || n.name, n.tenant_id,
-                jsonb_build_object('host', node, 'epoch', node_epoch,
-                    'command', case when n.vm_id = any (starts) then 'start' else 'stop' end)
-            from node_vm n where n.vm_id = any (starts || stops)
+            select 'claim', 'vm', t.id, t.login || '/' || t.name, t.tenant_id,
+                jsonb_build_object('host', node, 'epoch', node_epoch, 'command', t.vm_cmd)
+            from told t
         )
-        select case when n.vm_id = any (starts) then 'start' else 'stop' end::vm_cmd, n
-        from node_vm n where n.vm_id = any (starts || stops);
+        select t.vm_cmd, row(t.id, t.name, t.tenant_id, t.user_id, t.login, t.osf_id, t.memory, t.user_storage_size,
+            t.di_id, t.path, t.di_tag, t.ip, t.secret, node, t.vm_state, null::vm_cmd)::node_vm
+        from told t;
 end $$;
 
 -- The VMs that the database believes on a node, for a daemon that has just begun.

@@ -22,7 +22,7 @@ pub use node::{Claim, Life, NodeVm};
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime};
 use tokio_postgres::error::SqlState;
 
 /// A pool of connections that speak with the rights of one role.
@@ -42,6 +42,8 @@ impl Database {
         let limit = Some(connector.connect_timeout());
         let pool = Pool::builder(manager)
             .max_size(size)
+            // The connection used last has its plans and its server process in the caches.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(limit)
             .create_timeout(limit)
