@@ -68,6 +68,10 @@ CREATE TYPE qvd.vm_state AS ENUM (
     'debugging'
 );
 
+CREATE FUNCTION qvd.announce(channel text, payload text) RETURNS void
+    LANGUAGE sql
+    AS $$ select pg_notify(channel, payload) $$;
+
 CREATE FUNCTION qvd.audit(action text, object text, id integer, name text, tenant integer, arguments jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -188,6 +192,22 @@ begin
     perform audit('update', 'config', null, 'l7r.ssl', -1);
 end $$;
 
+CREATE FUNCTION qvd.configs_balancer() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse) = (
+        select
+            max(value) filter (where key = 'l7r.loadbalancer.plugin'),
+            max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.ram')::float8,
+            max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.cpu')::float8,
+            max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.random')::float8,
+            max(value) filter (where key = 'internal.hkd.lease.lapse')::float8 * interval '1 second'
+        from settings);
+    return null;
+end $$;
+
 CREATE FUNCTION qvd.configs_guard() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'qvd', 'pg_temp'
@@ -247,11 +267,8 @@ CREATE FUNCTION qvd.di_for(vm integer) RETURNS integer
     AS $$
 begin
     return (
-        select d.id
-    from vms v join dis d on d.osf_id = v.osf_id join di_tags t on t.di_id = d.id and t.tag = v.di_tag
-        join di_runtimes r on r.di_id = d.id
-    where v.id = vm and not d.blocked and r.state in ('ready', 'published')
-    order by r.state = 'published' desc, d.id desc limit 1);
+        select d.id from vms v join startable_dis d on d.osf_id = v.osf_id and d.tag = v.di_tag
+        where v.id = vm order by d.published desc, d.id desc limit 1);
 end $$;
 
 CREATE FUNCTION qvd.di_runtimes_wake() RETURNS trigger
@@ -301,6 +318,10 @@ begin
         (select tenant_id from osfs where id = coalesce(new.osf_id, old.osf_id)));
     return null;
 end $$;
+
+CREATE FUNCTION qvd.fresh_secret() RETURNS bytea
+    LANGUAGE sql
+    AS $$ select uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) $$;
 
 CREATE FUNCTION qvd.host_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -680,6 +701,121 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) RETURNS TABLE(command qvd.vm_cmd, vm_id integer, name text, tenant_id integer, user_id integer, login text, osf_id integer, memory integer, user_storage_size integer, di_id integer, di_path text, di_tag text, ip inet, secret bytea, vm_state qvd.vm_state)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query
+        with waiting as materialized (
+            select r.vm_id, r.vm_cmd, v.name, u.tenant_id, u.id as user_id, u.login, o.id as osf_id, o.memory,
+                o.user_storage_size, v.di_tag, v.ip, d.id as di_id, d.path as di_path, s.secret
+            from vm_runtimes r
+                join vms v on v.id = r.vm_id
+                join users u on u.id = v.user_id
+                join osfs o on o.id = v.osf_id
+                left join dis d on d.id = case r.vm_cmd when 'start' then (
+                    select s.id from startable_dis s where s.osf_id = v.osf_id and s.tag = v.di_tag
+                    order by s.published desc, s.id desc limit 1) else r.current_di_id end
+                left join vm_secrets s on s.vm_id = r.vm_id
+            where r.host_id = node and r.vm_cmd is not null
+                and exists (select from host_runtimes h where h.host_id = node and h.epoch = node_epoch)
+            for no key update of r
+        ), claimed as (
+            update vm_runtimes r
+            set vm_cmd = null, vm_reason = null,
+                vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
+                current_di_id = w.di_id,
+                vm_address = w.ip, vm_vma_port = vma_port, vm_x_port = x_port
+            from waiting w where r.vm_id = w.vm_id
+            returning w.*, r.vm_state
+        ), audited as (
+            insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
+            select 'claim', 'vm', c.vm_id, c.login || '/' || c.name, c.tenant_id,
+                jsonb_build_object('host', node, 'epoch', node_epoch, 'command', c.vm_cmd)
+            from claimed c
+        )
+        select c.vm_cmd, c.vm_id, c.name::text, c.tenant_id, c.user_id, c.login::text, c.osf_id, c.memory,
+            c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state
+        from claimed c;
+    if not found then
+        perform node_check(node, node_epoch);
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    perform set_config('synchronous_commit', 'off', true);
+    update host_runtimes set ok_ts = now(), lease = lease + 1, usable_ram = ram, usable_cpu = cpu,
+        events_degraded_reason = degraded,
+        events_degraded_since = case when degraded is null then null else coalesce(events_degraded_since, now()) end
+    where host_id = node;
+end $$;
+
+CREATE FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    runtime host_runtimes;
+begin
+    select h.id, h.address into node, address from hosts h where h.name = node_name;
+    if node is null then
+        raise exception 'no host is named %', node_name using errcode = 'QV010',
+            hint = format('select host_create(%L, ''<address of this node in the VM network>'');', node_name);
+    end if;
+    select * into runtime from host_runtimes where host_id = node for update;
+    released := '{}';
+    if runtime.boot_id is distinct from node_boot then
+        if runtime.state in ('starting', 'running') and runtime.ok_ts
+            > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second' then
+            raise exception 'a host named % gives signs of life from another machine', node_name
+                using errcode = 'QV002', hint = 'Give this machine a name of its own, or wait until the other is off.';
+        end if;
+        with freed as (
+            update vm_runtimes v set vm_state = 'stopped', vm_reason = 'its node was restarted'
+            where v.host_id = node and v.vm_state <> 'stopped' returning v.vm_id)
+        select coalesce(array_agg(vm_id), '{}') into released from freed;
+        update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting' where r.host_id = node;
+    elsif runtime.state <> 'running' then
+        update host_runtimes r set state = 'starting' where r.host_id = node;
+    end if;
+    update host_runtimes r set pid = node_pid, ok_ts = now(), lease = r.lease + 1 where r.host_id = node
+    returning r.epoch, r.state into node_epoch, state;
+end $$;
+
+CREATE FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    update host_runtimes set state = becomes, ok_ts = now(), lease = lease + 1,
+        pid = case when becomes = 'stopped' then null else pid end
+    where host_id = node;
+end $$;
+
+CREATE FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text DEFAULT NULL::text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    update vm_runtimes r set vm_state = becomes, vm_reason = coalesce(reason, r.vm_reason)
+    where r.vm_id = vm and r.host_id = node and r.vm_state = any (expected);
+    return found;
+end $$;
+
 CREATE TABLE qvd.dis (
     id integer NOT NULL,
     osf_id integer NOT NULL,
@@ -784,125 +920,6 @@ CREATE VIEW qvd.node_vm WITH (security_barrier='true') AS
      LEFT JOIN qvd.dis d ON ((d.id = r.current_di_id)))
      LEFT JOIN qvd.vm_secrets s ON ((s.vm_id = r.vm_id)));
 
-CREATE FUNCTION qvd.node_claim(node integer, node_epoch bigint) RETURNS TABLE(command qvd.vm_cmd, vm qvd.node_vm)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-declare
-    starts integer[];
-    stops integer[];
-begin
-    perform node_check(node, node_epoch);
-    with waiting as (
-        select r.vm_id, r.vm_cmd from vm_runtimes r
-        where r.host_id = node and r.vm_cmd is not null for no key update
-    ), claimed as (
-        update vm_runtimes r
-        set vm_cmd = null,
-            vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
-            vm_reason = null,
-            current_di_id = case w.vm_cmd when 'start' then di_for(r.vm_id) else r.current_di_id end
-        from waiting w where r.vm_id = w.vm_id
-        returning r.vm_id, w.vm_cmd
-    )
-    select array_agg(vm_id) filter (where vm_cmd = 'start'), array_agg(vm_id) filter (where vm_cmd = 'stop')
-    into starts, stops from claimed;
-
-    if starts is not null then
-        insert into vm_secrets as s (vm_id, secret) select id, gen_random_bytes(32) from unnest(starts) id
-        on conflict (vm_id) do update set secret = excluded.secret;
-        update vm_counters c set run_attempts = run_attempts + 1 where c.vm_id = any (starts);
-    end if;
-    return query
-        with done as (
-            insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
-            select 'claim', 'vm', n.vm_id, n.login || '/' || n.name, n.tenant_id,
-                jsonb_build_object('host', node, 'epoch', node_epoch,
-                    'command', case when n.vm_id = any (starts) then 'start' else 'stop' end)
-            from node_vm n where n.vm_id = any (starts || stops)
-        )
-        select case when n.vm_id = any (starts) then 'start' else 'stop' end::vm_cmd, n
-        from node_vm n where n.vm_id = any (starts || stops);
-end $$;
-
-CREATE FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-begin
-    perform node_check(node, node_epoch);
-    perform set_config('synchronous_commit', 'off', true);
-    update host_runtimes set ok_ts = now(), lease = lease + 1, usable_ram = ram, usable_cpu = cpu,
-        events_degraded_reason = degraded,
-        events_degraded_since = case when degraded is null then null else coalesce(events_degraded_since, now()) end
-    where host_id = node;
-end $$;
-
-CREATE FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) RETURNS record
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-declare
-    runtime host_runtimes;
-begin
-    select h.id, h.address into node, address from hosts h where h.name = node_name;
-    if node is null then
-        raise exception 'no host is named %', node_name using errcode = 'QV010',
-            hint = format('select host_create(%L, ''<address of this node in the VM network>'');', node_name);
-    end if;
-    select * into runtime from host_runtimes where host_id = node for update;
-    released := '{}';
-    if runtime.boot_id is distinct from node_boot then
-        if runtime.state in ('starting', 'running') and runtime.ok_ts
-            > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second' then
-            raise exception 'a host named % gives signs of life from another machine', node_name
-                using errcode = 'QV002', hint = 'Give this machine a name of its own, or wait until the other is off.';
-        end if;
-        with freed as (
-            update vm_runtimes v set vm_state = 'stopped', vm_reason = 'its node was restarted'
-            where v.host_id = node and v.vm_state <> 'stopped' returning v.vm_id)
-        select coalesce(array_agg(vm_id), '{}') into released from freed;
-        update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting' where r.host_id = node;
-    elsif runtime.state <> 'running' then
-        update host_runtimes r set state = 'starting' where r.host_id = node;
-    end if;
-    update host_runtimes r set pid = node_pid, ok_ts = now(), lease = r.lease + 1 where r.host_id = node
-    returning r.epoch, r.state into node_epoch, state;
-end $$;
-
-CREATE FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-begin
-    perform node_check(node, node_epoch);
-    update host_runtimes set state = becomes, ok_ts = now(), lease = lease + 1,
-        pid = case when becomes = 'stopped' then null else pid end
-    where host_id = node;
-end $$;
-
-CREATE FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text DEFAULT NULL::text) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-begin
-    perform node_check(node, node_epoch);
-    update vm_runtimes r set vm_state = becomes, vm_reason = coalesce(reason, r.vm_reason)
-    where r.vm_id = vm and r.host_id = node and r.vm_state = any (expected);
-    if not found then
-        return false;
-    end if;
-    if becomes = 'running' then
-        update vm_counters c set run_ok = run_ok + 1 where c.vm_id = vm and 'starting' = any (expected);
-    end if;
-    return true;
-end $$;
-
 CREATE FUNCTION qvd.node_vms(node integer, node_epoch bigint) RETURNS SETOF qvd.node_vm
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -972,42 +989,31 @@ CREATE FUNCTION qvd.password_hash(password text) RETURNS text
 $$;
 
 CREATE FUNCTION qvd.place(vm integer) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
+    LANGUAGE plpgsql
     AS $_$
 declare
+    wanted_plugin text;
     chosen integer;
 begin
-    execute format('select qvd.%I($1)', 'place_' || config_get('l7r.loadbalancer.plugin')) into chosen using vm;
+    select b.plugin, (
+        select h.id
+        from qvd.hosts h join qvd.host_runtimes r on r.host_id = h.id
+        where b.plugin = 'default' and h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - b.lapse
+        order by
+            (b.ram_weight * coalesce(r.usable_ram, 0) + b.cpu_weight * coalesce(r.usable_cpu, 0))
+            / (1 + (select count(*) from qvd.vm_runtimes v where v.host_id = h.id))
+            + random() * b.random_weight desc
+        limit 1)
+    into wanted_plugin, chosen from qvd.balancer b;
+    if wanted_plugin <> 'default' then
+        execute format('select qvd.%I($1)', 'place_' || wanted_plugin) into chosen using vm;
+    end if;
     if chosen is null then
-        raise exception 'no host can take VM %', vm_name(vm)
+        raise exception 'no host can take VM %', qvd.vm_name(vm)
             using errcode = 'QV030', hint = 'A host must be running, not blocked and a back end: select * from host_list;';
     end if;
     return chosen;
 end $_$;
-
-CREATE FUNCTION qvd.place_default(vm integer) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-declare
-    ram float8 := config_get('l7r.loadbalancer.plugin.default.weight.ram');
-    cpu float8 := config_get('l7r.loadbalancer.plugin.default.weight.cpu');
-    chance float8 := config_get('l7r.loadbalancer.plugin.default.weight.random');
-    lapse interval := config_get('internal.hkd.lease.lapse')::float8 * interval '1 second';
-begin
-    return (
-        select h.id
-        from hosts h join host_runtimes r on r.host_id = h.id
-        where h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - lapse
-        order by
-            (ram * coalesce(r.usable_ram, 0) + cpu * coalesce(r.usable_cpu, 0))
-            / (1 + (select count(*) from vm_runtimes v where v.host_id = h.id))
-            + random() * chance desc
-        limit 1);
-end $$;
 
 CREATE FUNCTION qvd.ssl_configs_wake() RETURNS trigger
     LANGUAGE plpgsql
@@ -1296,28 +1302,26 @@ begin
 end $$;
 
 CREATE FUNCTION qvd.vm_id(wanted text) RETURNS integer
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
+    LANGUAGE plpgsql STABLE
     AS $$
 declare
+    wanted_login text := split_part(split_part(wanted, '/', 1), '@', 1);
+    wanted_tenant text := split_part(split_part(wanted, '/', 1), '@', 2);
+    wanted_name text := split_part(wanted, '/', 2);
     ids integer[];
-    candidates text;
 begin
     if position('/' in wanted) = 0 then
         raise exception '% names no VM', wanted
             using errcode = 'QV010', hint = 'Write login/vm or login@tenant/vm.';
     end if;
-    select array_agg(v.id), string_agg(u.login || '@' || t.name || '/' || v.name, ', ' order by t.name)
-    into ids, candidates
-    from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
-    where u.login = split_part(split_part(wanted, '/', 1), '@', 1)
-        and t.name = coalesce(nullif(split_part(split_part(wanted, '/', 1), '@', 2), ''), t.name)
-        and v.name = split_part(wanted, '/', 2);
-    if ids is null then
+    ids := array(
+        select v.id from qvd.vms v join qvd.users u on u.id = v.user_id join qvd.tenants t on t.id = u.tenant_id
+        where u.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', t.name));
+    if ids = '{}' then
         raise exception 'there is no VM %', wanted using errcode = 'QV010', hint = 'select vm from vm_list;';
     elsif cardinality(ids) > 1 then
-        raise exception 'VM % is ambiguous: %', wanted, candidates using errcode = 'QV011', hint = 'Name the tenant.';
+        raise exception 'VM % is ambiguous: %', wanted,
+            (select string_agg(name, ', ' order by name) from unnest(ids) id, qvd.vm_name(id) name) using errcode = 'QV011', hint = 'Name the tenant.';
     end if;
     return ids[1];
 end $$;
@@ -1334,23 +1338,32 @@ begin
     where v.id = wanted);
 end $$;
 
-CREATE FUNCTION qvd.vm_runtimes_guard() RETURNS trigger
-    LANGUAGE plpgsql
+CREATE FUNCTION qvd.vm_runtimes_account() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
+    if old.vm_state = 'starting' then
+        update vm_counters c set run_attempts = run_attempts + 1, run_ok = run_ok + (new.vm_state = 'running')::integer
+        where c.vm_id = new.vm_id;
+    end if;
+    if new.vm_state = 'stopped' then
+        update vm_secrets s set secret = fresh_secret() where s.vm_id = new.vm_id;
+    end if;
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.vm_runtimes_guard() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+begin
     if new.vm_state is distinct from old.vm_state then
-        if not vm_transition_allowed(old.vm_state, new.vm_state) then
-            raise exception 'VM % cannot go from % to %', vm_name(new.vm_id), old.vm_state, new.vm_state
+        if not qvd.vm_transition_allowed(old.vm_state, new.vm_state) then
+            raise exception 'VM % cannot go from % to %', qvd.vm_name(new.vm_id), old.vm_state, new.vm_state
                 using errcode = 'QV020', hint = 'The states of a VM follow each other as in ARCHITECTURE.md.';
         end if;
         new.vm_state_ts := now();
-        if new.vm_state = 'starting' then
-            select v.ip, config_get('internal.vm.port.vma')::integer,
-                4000 + config_get('internal.nxagent.display')::integer
-            into new.vm_address, new.vm_vma_port, new.vm_x_port
-            from vms v where v.id = new.vm_id;
-        elsif new.vm_state = 'stopped' then
+        if new.vm_state = 'stopped' then
             new.host_id := null;
             new.vm_cmd := null;
             new.current_di_id := null;
@@ -1364,13 +1377,13 @@ begin
             end if;
         end if;
     elsif new.host_id is distinct from old.host_id and new.vm_state <> 'stopped' then
-        raise exception 'VM % is % and cannot change its host', vm_name(new.vm_id), new.vm_state
+        raise exception 'VM % is % and cannot change its host', qvd.vm_name(new.vm_id), new.vm_state
             using errcode = 'QV020', hint = 'Stop it first.';
     end if;
 
     if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd then
-        if not vm_command_allowed(new.vm_state, new.vm_cmd) then
-            raise exception 'VM % is % and cannot be told to %', vm_name(new.vm_id), new.vm_state, new.vm_cmd
+        if not qvd.vm_command_allowed(new.vm_state, new.vm_cmd) then
+            raise exception 'VM % is % and cannot be told to %', qvd.vm_name(new.vm_id), new.vm_state, new.vm_cmd
                 using errcode = 'QV021', hint = case new.vm_cmd
                     when 'start' then 'Only a stopped VM can be started.'
                     else 'Only a VM that is starting, running or being debugged can be stopped.' end;
@@ -1379,9 +1392,9 @@ begin
     end if;
 
     if new.user_state is distinct from old.user_state then
-        if not user_transition_allowed(old.user_state, new.user_state) then
+        if not qvd.user_transition_allowed(old.user_state, new.user_state) then
             raise exception 'the session of VM % cannot go from % to %',
-                vm_name(new.vm_id), old.user_state, new.user_state using errcode = 'QV020';
+                qvd.vm_name(new.vm_id), old.user_state, new.user_state using errcode = 'QV020';
         end if;
         new.user_state_ts := now();
         if new.user_state = 'disconnected' then
@@ -1392,7 +1405,7 @@ begin
         end if;
     end if;
     if new.user_cmd is not null and new.user_state = 'disconnected' then
-        raise exception 'nobody uses VM %', vm_name(new.vm_id)
+        raise exception 'nobody uses VM %', qvd.vm_name(new.vm_id)
             using errcode = 'QV021', hint = 'Only a session that is connecting or connected can be aborted.';
     end if;
     return new;
@@ -1400,23 +1413,21 @@ end $$;
 
 CREATE FUNCTION qvd.vm_runtimes_wake() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'qvd', 'pg_temp'
     AS $$
+declare
+    payload text := qvd.wake_payload('vm', new.vm_id, new.tenant_id);
 begin
-    if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
-        or new.host_id is distinct from old.host_id and new.host_id is not null then
-        perform wake('qvd_host_' || new.host_id, 'vm', new.vm_id, new.tenant_id);
-    end if;
-    -- A node that gives up a VM of its own accord knows already; one that loses it does not.
-    if new.host_id is distinct from old.host_id and old.host_id is not null
-        and old.vm_state not in ('stopping', 'starting') then
-        perform wake('qvd_host_' || old.host_id, 'vm', new.vm_id, new.tenant_id);
-    end if;
-    if new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd then
-        perform wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id);
-    end if;
-    perform wake('qvd_vm_' || new.vm_id, 'vm', new.vm_id, new.tenant_id);
-    perform wake('qvd_admin', 'vm', new.vm_id, new.tenant_id);
+    perform qvd.announce('qvd_vm_' || new.vm_id, payload),
+        qvd.announce('qvd_admin', payload),
+        case when new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
+            or new.host_id is not null and new.host_id is distinct from old.host_id
+            then qvd.announce('qvd_host_' || new.host_id, payload) end,
+        -- A node that gives up a VM of its own accord knows already; one that loses it does not.
+        case when old.host_id is not null and new.host_id is distinct from old.host_id
+            and old.vm_state not in ('stopping', 'starting')
+            then qvd.announce('qvd_host_' || old.host_id, payload) end,
+        case when new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd
+            then qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id) end;
     return null;
 end $$;
 
@@ -1426,27 +1437,61 @@ CREATE FUNCTION qvd.vm_start(vm integer) RETURNS integer
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    target vm_runtimes;
+    full_name text;
+    tenant integer;
+    has_image boolean;
 begin
-    select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null then
+    select v.login || '@' || v.tenant || '/' || v.name, v.tenant_id, v.has_image into full_name, tenant, has_image
+    from startable_vms v where v.id = vm;
+    if not found then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
-    if target.vm_state in ('starting', 'running') or target.vm_cmd = 'start' then
-        return vm;
-    end if;
-    if di_for(vm) is null then
-        raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
-            vm_name(vm) using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
-    end if;
-    update vm_runtimes set host_id = coalesce(target.host_id, place(vm)), vm_cmd = 'start' where vm_id = vm;
-    perform audit('start', 'vm', vm, vm_name(vm), target.tenant_id);
-    return vm;
+    return vm_start_found(vm, full_name, tenant, has_image);
 end $$;
 
 CREATE FUNCTION qvd.vm_start(vm text) RETURNS integer
-    LANGUAGE sql
-    AS $$ select vm_start(vm_id(vm)) $$;
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    wanted_login text := split_part(split_part(vm, '/', 1), '@', 1);
+    wanted_tenant text := split_part(split_part(vm, '/', 1), '@', 2);
+    wanted_name text := split_part(vm, '/', 2);
+    id integer;
+    full_name text;
+    tenant integer;
+    has_image boolean;
+    candidates bigint;
+begin
+    select v.id, v.login || '@' || v.tenant || '/' || v.name, v.tenant_id, v.has_image, count(*) over ()
+    into id, full_name, tenant, has_image, candidates
+    from startable_vms v where v.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', v.tenant);
+    if candidates is distinct from 1 then
+        perform vm_id(vm); -- says what is wrong with it
+    end if;
+    return vm_start_found(id, full_name, tenant, has_image);
+end $$;
+
+CREATE FUNCTION qvd.vm_start_found(vm integer, full_name text, tenant integer, has_image boolean) RETURNS integer
+    LANGUAGE plpgsql
+    AS $$
+begin
+    if not has_image and not exists (
+        select from qvd.vm_runtimes r
+        where r.vm_id = vm and (r.vm_state in ('starting', 'running') or r.vm_cmd = 'start'))
+    then
+        raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
+            full_name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
+    end if;
+    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(vm)), vm_cmd = 'start'
+    where r.vm_id = vm and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start';
+    if found then
+        insert into qvd.log (action, qvd_object, object_id, object_name, tenant_id)
+        values ('start', 'vm', vm, full_name, tenant);
+    end if;
+    return vm;
+end $$;
 
 CREATE FUNCTION qvd.vm_stop(vm integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1512,6 +1557,7 @@ begin
     if tg_op = 'INSERT' then
         insert into vm_runtimes (vm_id, tenant_id) select new.id, tenant_id from users where id = new.user_id;
         insert into vm_counters (vm_id) values (new.id);
+        insert into vm_secrets (vm_id, secret) values (new.id, fresh_secret());
     end if;
     perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),
         (select tenant_id from users where id = coalesce(new.user_id, old.user_id)));
@@ -1522,9 +1568,24 @@ CREATE FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer DEFA
     LANGUAGE plpgsql
     AS $$
 begin
-    perform pg_notify(channel,
-        format('{"v":1,"kind":"%s"', kind) || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}');
+    perform qvd.announce(channel, qvd.wake_payload(kind, id, tenant));
 end $$;
+
+CREATE FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select '{"v":1,"kind":"' || kind || '"' || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}'
+$$;
+
+CREATE TABLE qvd.balancer (
+    one boolean DEFAULT true NOT NULL,
+    plugin text,
+    ram_weight double precision,
+    cpu_weight double precision,
+    random_weight double precision,
+    lapse interval,
+    CONSTRAINT balancer_one_check CHECK (one)
+);
 
 CREATE TABLE qvd.beat (
     one boolean DEFAULT true NOT NULL,
@@ -1839,12 +1900,41 @@ CREATE VIEW qvd.session_list AS
      LEFT JOIN qvd.hosts l ON ((l.id = s.l7r_host_id)))
   ORDER BY s.id DESC;
 
+CREATE VIEW qvd.settings AS
+ SELECT k.key,
+    COALESCE(c.value, k.default_value) AS value
+   FROM (qvd.config_keys k
+     LEFT JOIN qvd.configs c ON (((c.key = k.key) AND (c.tenant_id = '-1'::integer))));
+
 CREATE TABLE qvd.ssl_configs (
     key text NOT NULL,
     value text NOT NULL,
     CONSTRAINT ssl_configs_key_check CHECK ((key = ANY (ARRAY['l7r.ssl.key'::text, 'l7r.ssl.cert'::text, 'l7r.ssl.ca'::text, 'l7r.ssl.crl'::text]))),
     CONSTRAINT ssl_configs_value_check CHECK ((length(value) <= 262144))
 );
+
+CREATE VIEW qvd.startable_dis AS
+ SELECT d.osf_id,
+    t.tag,
+    d.id,
+    (r.state = 'published'::qvd.di_state) AS published
+   FROM ((qvd.dis d
+     JOIN qvd.di_tags t ON ((t.di_id = d.id)))
+     JOIN qvd.di_runtimes r ON ((r.di_id = d.id)))
+  WHERE ((NOT d.blocked) AND (r.state = ANY (ARRAY['ready'::qvd.di_state, 'published'::qvd.di_state])));
+
+CREATE VIEW qvd.startable_vms AS
+ SELECT v.id,
+    (u.login)::text AS login,
+    t.name AS tenant,
+    (v.name)::text AS name,
+    t.id AS tenant_id,
+    (EXISTS ( SELECT
+           FROM qvd.startable_dis d
+          WHERE ((d.osf_id = v.osf_id) AND (d.tag = v.di_tag)))) AS has_image
+   FROM ((qvd.vms v
+     JOIN qvd.users u ON ((u.id = v.user_id)))
+     JOIN qvd.tenants t ON ((t.id = u.tenant_id)));
 
 ALTER TABLE qvd.tenants ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.tenants_id_seq
@@ -1969,6 +2059,9 @@ ALTER TABLE qvd.vms ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+ALTER TABLE ONLY qvd.balancer
+    ADD CONSTRAINT balancer_pkey PRIMARY KEY (one);
 
 ALTER TABLE ONLY qvd.beat
     ADD CONSTRAINT beat_pkey PRIMARY KEY (one);
@@ -2119,6 +2212,12 @@ CREATE INDEX vm_runtimes_commands ON qvd.vm_runtimes USING btree (host_id) WHERE
 
 CREATE INDEX vm_runtimes_user_commands ON qvd.vm_runtimes USING btree (l7r_host_id) WHERE (user_cmd IS NOT NULL);
 
+CREATE TRIGGER account AFTER UPDATE OF vm_state ON qvd.vm_runtimes FOR EACH ROW WHEN (((old.vm_state <> 'stopped'::qvd.vm_state) AND (old.vm_state <> new.vm_state))) EXECUTE FUNCTION qvd.vm_runtimes_account();
+
+CREATE TRIGGER balancer AFTER INSERT OR DELETE OR UPDATE ON qvd.config_keys FOR EACH STATEMENT EXECUTE FUNCTION qvd.configs_balancer();
+
+CREATE TRIGGER balancer AFTER INSERT OR DELETE OR UPDATE ON qvd.configs FOR EACH STATEMENT EXECUTE FUNCTION qvd.configs_balancer();
+
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON qvd.configs FOR EACH ROW EXECUTE FUNCTION qvd.configs_guard();
 
 CREATE TRIGGER guard BEFORE DELETE ON qvd.dis FOR EACH ROW EXECUTE FUNCTION qvd.dis_guard();
@@ -2155,7 +2254,7 @@ CREATE TRIGGER wake AFTER INSERT ON qvd.user_sessions FOR EACH ROW EXECUTE FUNCT
 
 CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.users FOR EACH ROW EXECUTE FUNCTION qvd.users_wake();
 
-CREATE TRIGGER wake AFTER UPDATE OF host_id, vm_state, vm_cmd, user_state, user_cmd, session_id, blocked, vm_reason, vm_expiration_soft, vm_expiration_hard ON qvd.vm_runtimes FOR EACH ROW WHEN (((((((((((old.host_id IS DISTINCT FROM new.host_id) OR (old.vm_state IS DISTINCT FROM new.vm_state)) OR (old.vm_cmd IS DISTINCT FROM new.vm_cmd)) OR (old.user_state IS DISTINCT FROM new.user_state)) OR (old.user_cmd IS DISTINCT FROM new.user_cmd)) OR (old.session_id IS DISTINCT FROM new.session_id)) OR (old.blocked IS DISTINCT FROM new.blocked)) OR (old.vm_reason IS DISTINCT FROM new.vm_reason)) OR (old.vm_expiration_soft IS DISTINCT FROM new.vm_expiration_soft)) OR (old.vm_expiration_hard IS DISTINCT FROM new.vm_expiration_hard))) EXECUTE FUNCTION qvd.vm_runtimes_wake();
+CREATE TRIGGER wake AFTER UPDATE OF host_id, vm_state, vm_cmd, user_state, user_cmd, session_id, blocked, vm_reason, vm_expiration_soft, vm_expiration_hard ON qvd.vm_runtimes FOR EACH ROW EXECUTE FUNCTION qvd.vm_runtimes_wake();
 
 CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.vms FOR EACH ROW EXECUTE FUNCTION qvd.vms_wake();
 
@@ -2274,6 +2373,10 @@ GRANT USAGE ON SCHEMA qvd TO qvd_l7r;
 GRANT USAGE ON SCHEMA qvd TO qvd_admin;
 GRANT USAGE ON SCHEMA qvd TO qvd_readonly;
 
+REVOKE ALL ON FUNCTION qvd.announce(channel text, payload text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.announce(channel text, payload text) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.announce(channel text, payload text) TO qvd_admin;
+
 REVOKE ALL ON FUNCTION qvd.audit(action text, object text, id integer, name text, tenant integer, arguments jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.beat_try(age interval) FROM PUBLIC;
@@ -2297,6 +2400,8 @@ GRANT ALL ON FUNCTION qvd.config_set(wanted text, new_value text, tenant text) T
 REVOKE ALL ON FUNCTION qvd.config_ssl(certificate text, private_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.config_ssl(certificate text, private_key text) TO qvd_admin;
 
+REVOKE ALL ON FUNCTION qvd.configs_balancer() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.configs_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.configs_wake() FROM PUBLIC;
@@ -2315,6 +2420,8 @@ REVOKE ALL ON FUNCTION qvd.di_tags_wake() FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.dis_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.dis_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.fresh_secret() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) TO qvd_admin;
@@ -2397,6 +2504,21 @@ GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant
 
 REVOKE ALL ON FUNCTION qvd.node_check(node integer, node_epoch bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) TO qvd_node;
+
 GRANT SELECT ON TABLE qvd.dis TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.dis TO qvd_admin;
 
@@ -2439,21 +2561,6 @@ GRANT UPDATE(vm_expiration_hard) ON TABLE qvd.vm_runtimes TO qvd_admin;
 GRANT SELECT ON TABLE qvd.vms TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.vms TO qvd_admin;
 
-REVOKE ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint) TO qvd_node;
-
-REVOKE ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) TO qvd_node;
-
-REVOKE ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) TO qvd_node;
-
-REVOKE ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) TO qvd_node;
-
-REVOKE ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) TO qvd_node;
-
 REVOKE ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) TO qvd_node;
 
@@ -2470,10 +2577,6 @@ REVOKE ALL ON FUNCTION qvd.password_hash(password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.place(vm integer) TO qvd_admin;
-
-REVOKE ALL ON FUNCTION qvd.place_default(vm integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.place_default(vm integer) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
 
@@ -2539,6 +2642,8 @@ REVOKE ALL ON FUNCTION qvd.vm_name(wanted integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_admin;
 
+REVOKE ALL ON FUNCTION qvd.vm_runtimes_account() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.vm_runtimes_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_runtimes_wake() FROM PUBLIC;
@@ -2548,6 +2653,8 @@ GRANT ALL ON FUNCTION qvd.vm_start(vm integer) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.vm_start(vm text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_start(vm text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_start_found(vm integer, full_name text, tenant integer, has_image boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_stop(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_stop(vm integer) TO qvd_admin;
@@ -2566,6 +2673,10 @@ REVOKE ALL ON FUNCTION qvd.vms_wake() FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) TO qvd_node;
 GRANT ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.beat TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.beat TO qvd_admin;

@@ -24,3 +24,24 @@ end $$;
 
 create or replace trigger wake after insert or update or delete on configs
     for each row execute function configs_wake();
+
+create or replace function configs_balancer() returns trigger
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse) = (
+        select
+            max(value) filter (where key = 'l7r.loadbalancer.plugin'),
+            max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.ram')::float8,
+            max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.cpu')::float8,
+            max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.random')::float8,
+            max(value) filter (where key = 'internal.hkd.lease.lapse')::float8 * interval '1 second'
+        from settings);
+    return null;
+end $$;
+
+create or replace trigger balancer after insert or update or delete on configs
+    for each statement execute function configs_balancer();
+create or replace trigger balancer after insert or update or delete on config_keys
+    for each statement execute function configs_balancer();
+-- A statement trigger also fires for no rows: the first row is written now.
+update configs set value = value where false;

@@ -10,12 +10,7 @@ begin
                 using errcode = 'QV020', hint = 'The states of a VM follow each other as in ARCHITECTURE.md.';
         end if;
         new.vm_state_ts := now();
-        if new.vm_state = 'starting' then
-            select v.ip, vma.value::integer, 4000 + display.value::integer
-            into new.vm_address, new.vm_vma_port, new.vm_x_port
-            from qvd.vms v, qvd.settings vma, qvd.settings display
-            where v.id = new.vm_id and vma.key = 'internal.vm.port.vma' and display.key = 'internal.nxagent.display';
-        elsif new.vm_state = 'stopped' then
+        if new.vm_state = 'stopped' then
             new.host_id := null;
             new.vm_cmd := null;
             new.current_di_id := null;
@@ -66,34 +61,44 @@ end $$;
 create or replace trigger guard before update on vm_runtimes
     for each row execute function vm_runtimes_guard();
 
+-- One statement: each costs those who wait for a command more than what it does.
 create or replace function vm_runtimes_wake() returns trigger
 language plpgsql as $$
 declare
     payload text := qvd.wake_payload('vm', new.vm_id, new.tenant_id);
 begin
-    if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
-        or new.host_id is distinct from old.host_id and new.host_id is not null then
-        perform pg_notify('qvd_host_' || new.host_id, payload);
-    end if;
-    -- A node that gives up a VM of its own accord knows already; one that loses it does not.
-    if new.host_id is distinct from old.host_id and old.host_id is not null
-        and old.vm_state not in ('stopping', 'starting') then
-        perform pg_notify('qvd_host_' || old.host_id, payload);
-    end if;
-    if new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd then
-        perform qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id);
-    end if;
-    perform pg_notify('qvd_vm_' || new.vm_id, payload), pg_notify('qvd_admin', payload);
+    perform qvd.announce('qvd_vm_' || new.vm_id, payload),
+        qvd.announce('qvd_admin', payload),
+        case when new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
+            or new.host_id is not null and new.host_id is distinct from old.host_id
+            then qvd.announce('qvd_host_' || new.host_id, payload) end,
+        -- A node that gives up a VM of its own accord knows already; one that loses it does not.
+        case when old.host_id is not null and new.host_id is distinct from old.host_id
+            and old.vm_state not in ('stopping', 'starting')
+            then qvd.announce('qvd_host_' || old.host_id, payload) end,
+        case when new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd
+            then qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id) end;
     return null;
 end $$;
 
 create or replace trigger wake
     after update of host_id, vm_state, vm_cmd, user_state, user_cmd, session_id, blocked, vm_reason,
         vm_expiration_soft, vm_expiration_hard
-    on vm_runtimes for each row
-    when ((old.host_id, old.vm_state, old.vm_cmd, old.user_state, old.user_cmd, old.session_id, old.blocked,
-            old.vm_reason, old.vm_expiration_soft, old.vm_expiration_hard)
-        is distinct from
-        (new.host_id, new.vm_state, new.vm_cmd, new.user_state, new.user_cmd, new.session_id, new.blocked,
-            new.vm_reason, new.vm_expiration_soft, new.vm_expiration_hard))
-    execute function vm_runtimes_wake();
+    on vm_runtimes for each row execute function vm_runtimes_wake();
+
+-- What nobody waits for is done when a start or a run ends, so that the next start finds it done.
+create or replace function vm_runtimes_account() returns trigger
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    if old.vm_state = 'starting' then
+        update vm_counters c set run_attempts = run_attempts + 1, run_ok = run_ok + (new.vm_state = 'running')::integer
+        where c.vm_id = new.vm_id;
+    end if;
+    if new.vm_state = 'stopped' then
+        update vm_secrets s set secret = fresh_secret() where s.vm_id = new.vm_id;
+    end if;
+    return null;
+end $$;
+
+create or replace trigger account after update of vm_state on vm_runtimes for each row
+    when (old.vm_state <> 'stopped' and old.vm_state <> new.vm_state) execute function vm_runtimes_account();

@@ -1,4 +1,4 @@
--- A VM comes with its runtime and counter rows, belongs to one tenant, and is deleted only when stopped.
+-- A VM comes with its runtime and counter rows and a secret, belongs to one tenant, and is deleted only when stopped.
 
 create or replace function vms_guard() returns trigger
 language plpgsql set search_path = qvd, pg_temp as $$
@@ -25,6 +25,7 @@ begin
     if tg_op = 'INSERT' then
         insert into vm_runtimes (vm_id, tenant_id) select new.id, tenant_id from users where id = new.user_id;
         insert into vm_counters (vm_id) values (new.id);
+        insert into vm_secrets (vm_id, secret) values (new.id, fresh_secret());
     end if;
     perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),
         (select tenant_id from users where id = coalesce(new.user_id, old.user_id)));

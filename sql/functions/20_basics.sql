@@ -30,17 +30,25 @@ begin
     values (action, object, id, name, tenant, arguments);
 end $$;
 
+-- What a node and the agent in a VM share for one run.
+create or replace function fresh_secret() returns bytea
+language sql volatile as $$ select uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) $$;
+
 -- What is said to those who wait: what kind of thing changed and which, never what it holds.
 create or replace function wake_payload(kind text, id bigint, tenant integer) returns text
 language sql stable parallel safe as $$
     select '{"v":1,"kind":"' || kind || '"' || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}'
 $$;
 
+-- The one place that notifies. Plain SQL, so that it costs nothing but its content.
+create or replace function announce(channel text, payload text) returns void
+language sql volatile as $$ select pg_notify(channel, payload) $$;
+
 -- Wakes whoever waits on `channel`.
 create or replace function wake(channel text, kind text, id bigint, tenant integer default null) returns void
 language plpgsql as $$
 begin
-    perform pg_notify(channel, qvd.wake_payload(kind, id, tenant));
+    perform qvd.announce(channel, qvd.wake_payload(kind, id, tenant));
 end $$;
 
 create or replace function tenant_id(wanted text) returns integer
@@ -105,8 +113,7 @@ end $$;
 
 -- The VM that `login[@tenant]/vm` means.
 create or replace function vm_id(wanted text) returns integer
-language plpgsql stable security definer set search_path = qvd, pg_temp
-    set plan_cache_mode = force_generic_plan as $$
+language plpgsql stable as $$
 declare
     wanted_login text := split_part(split_part(wanted, '/', 1), '@', 1);
     wanted_tenant text := split_part(split_part(wanted, '/', 1), '@', 2);
@@ -118,13 +125,13 @@ begin
             using errcode = 'QV010', hint = 'Write login/vm or login@tenant/vm.';
     end if;
     ids := array(
-        select v.id from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
+        select v.id from qvd.vms v join qvd.users u on u.id = v.user_id join qvd.tenants t on t.id = u.tenant_id
         where u.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', t.name));
     if ids = '{}' then
         raise exception 'there is no VM %', wanted using errcode = 'QV010', hint = 'select vm from vm_list;';
     elsif cardinality(ids) > 1 then
         raise exception 'VM % is ambiguous: %', wanted,
-            (select string_agg(name, ', ' order by name) from unnest(ids) id, vm_name(id) name) using errcode = 'QV011', hint = 'Name the tenant.';
+            (select string_agg(name, ', ' order by name) from unnest(ids) id, qvd.vm_name(id) name) using errcode = 'QV011', hint = 'Name the tenant.';
     end if;
     return ids[1];
 end $$;

@@ -1,64 +1,75 @@
 -- Administration: telling VMs what to do, and configuration.
 
--- Places by weight of memory and processing power per VM, plus chance (classic formula). Null when no node can take
--- a VM.
-create or replace function place_default(vm integer) returns integer
-language plpgsql volatile as $$
-begin
-    return (
-        with weight as materialized (
-            select
-                max(value::float8) filter (where key = 'l7r.loadbalancer.plugin.default.weight.ram') as ram,
-                max(value::float8) filter (where key = 'l7r.loadbalancer.plugin.default.weight.cpu') as cpu,
-                max(value::float8) filter (where key = 'l7r.loadbalancer.plugin.default.weight.random') as chance,
-                max(value::float8) filter (where key = 'internal.hkd.lease.lapse') * interval '1 second' as lapse
-            from qvd.settings where key in ('l7r.loadbalancer.plugin.default.weight.ram',
-                'l7r.loadbalancer.plugin.default.weight.cpu', 'l7r.loadbalancer.plugin.default.weight.random',
-                'internal.hkd.lease.lapse'))
-        select h.id
-        from weight, qvd.hosts h join qvd.host_runtimes r on r.host_id = h.id
-        where h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - weight.lapse
-        order by
-            (weight.ram * coalesce(r.usable_ram, 0) + weight.cpu * coalesce(r.usable_cpu, 0))
-            / (1 + (select count(*) from qvd.vm_runtimes v where v.host_id = h.id))
-            + random() * weight.chance desc
-        limit 1);
-end $$;
-
--- Chooses a node for a VM with the balancer that is configured.
+-- Chooses a node for a VM with the balancer that is configured. The default one places by weight of memory and
+-- processing power per VM, plus chance (classic formula); any other is a function place_<name>(vm integer).
+drop function if exists place_default(integer);
 create or replace function place(vm integer) returns integer
-language plpgsql volatile security definer set search_path = qvd, pg_temp
-    set plan_cache_mode = force_generic_plan as $$
+language plpgsql volatile as $$
 declare
-    balancer text := (select value from settings where key = 'l7r.loadbalancer.plugin');
+    wanted_plugin text;
     chosen integer;
 begin
-    if balancer = 'default' then
-        chosen := place_default(vm);
-    else
-        execute format('select qvd.%I($1)', 'place_' || balancer) into chosen using vm;
+    select b.plugin, (
+        select h.id
+        from qvd.hosts h join qvd.host_runtimes r on r.host_id = h.id
+        where b.plugin = 'default' and h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - b.lapse
+        order by
+            (b.ram_weight * coalesce(r.usable_ram, 0) + b.cpu_weight * coalesce(r.usable_cpu, 0))
+            / (1 + (select count(*) from qvd.vm_runtimes v where v.host_id = h.id))
+            + random() * b.random_weight desc
+        limit 1)
+    into wanted_plugin, chosen from qvd.balancer b;
+    if wanted_plugin <> 'default' then
+        execute format('select qvd.%I($1)', 'place_' || wanted_plugin) into chosen using vm;
     end if;
     if chosen is null then
-        raise exception 'no host can take VM %', vm_name(vm)
+        raise exception 'no host can take VM %', qvd.vm_name(vm)
             using errcode = 'QV030', hint = 'A host must be running, not blocked and a back end: select * from host_list;';
     end if;
     return chosen;
 end $$;
 
--- The image versions that VMs could be started from.
+-- The image versions that VMs can be started from.
 create or replace view startable_dis as
-    select v.id as vm_id, d.id as di_id, r.state = 'published' as published
-    from vms v
-        join dis d on d.osf_id = v.osf_id and not d.blocked
-        join di_tags t on t.di_id = d.id and t.tag = v.di_tag
-        join di_runtimes r on r.di_id = d.id and r.state in ('ready', 'published');
+    select d.osf_id, t.tag, d.id, r.state = 'published' as published
+    from dis d
+        join di_tags t on t.di_id = d.id
+        join di_runtimes r on r.di_id = d.id
+    where not d.blocked and r.state in ('ready', 'published');
 
 -- The image version that a start of the VM would use now; null when there is none.
 create or replace function di_for(vm integer) returns integer
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    return (select d.di_id from startable_dis d where d.vm_id = vm order by d.published desc, d.di_id desc limit 1);
+    return (
+        select d.id from vms v join startable_dis d on d.osf_id = v.osf_id and d.tag = v.di_tag
+        where v.id = vm order by d.published desc, d.id desc limit 1);
+end $$;
+
+-- What `vm_start` has to know of a VM.
+create or replace view startable_vms as
+    select v.id, u.login::text, t.name::text as tenant, v.name::text, t.id as tenant_id,
+        exists (select from startable_dis d where d.osf_id = v.osf_id and d.tag = v.di_tag) as has_image
+    from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id;
+
+create or replace function vm_start_found(vm integer, full_name text, tenant integer, has_image boolean)
+returns integer language plpgsql as $$
+begin
+    if not has_image and not exists (
+        select from qvd.vm_runtimes r
+        where r.vm_id = vm and (r.vm_state in ('starting', 'running') or r.vm_cmd = 'start'))
+    then
+        raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
+            full_name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
+    end if;
+    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(vm)), vm_cmd = 'start'
+    where r.vm_id = vm and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start';
+    if found then
+        insert into qvd.log (action, qvd_object, object_id, object_name, tenant_id)
+        values ('start', 'vm', vm, full_name, tenant);
+    end if;
+    return vm;
 end $$;
 
 -- Asks for a VM to be started; places it when it has no node. Returns its id. A VM that is up or on its way is left
@@ -67,26 +78,38 @@ create or replace function vm_start(vm integer) returns integer
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    target record;
+    full_name text;
+    tenant integer;
+    has_image boolean;
 begin
-    select r.vm_state, r.vm_cmd, r.host_id, r.tenant_id, u.login || '@' || t.name || '/' || v.name as name,
-        exists (select from startable_dis d where d.vm_id = vm) as has_image
-    into target
-    from vm_runtimes r join vms v on v.id = r.vm_id join users u on u.id = v.user_id
-        join tenants t on t.id = r.tenant_id
-    where r.vm_id = vm for update of r;
+    select v.login || '@' || v.tenant || '/' || v.name, v.tenant_id, v.has_image into full_name, tenant, has_image
+    from startable_vms v where v.id = vm;
     if not found then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
-    elsif target.vm_state in ('starting', 'running') or target.vm_cmd = 'start' then
-        return vm;
-    elsif not target.has_image then
-        raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
-            target.name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
     end if;
-    update vm_runtimes set host_id = coalesce(target.host_id, place(vm)), vm_cmd = 'start' where vm_id = vm;
-    insert into log (action, qvd_object, object_id, object_name, tenant_id)
-    values ('start', 'vm', vm, target.name, target.tenant_id);
-    return vm;
+    return vm_start_found(vm, full_name, tenant, has_image);
+end $$;
+
+create or replace function vm_start(vm text) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+declare
+    wanted_login text := split_part(split_part(vm, '/', 1), '@', 1);
+    wanted_tenant text := split_part(split_part(vm, '/', 1), '@', 2);
+    wanted_name text := split_part(vm, '/', 2);
+    id integer;
+    full_name text;
+    tenant integer;
+    has_image boolean;
+    candidates bigint;
+begin
+    select v.id, v.login || '@' || v.tenant || '/' || v.name, v.tenant_id, v.has_image, count(*) over ()
+    into id, full_name, tenant, has_image, candidates
+    from startable_vms v where v.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', v.tenant);
+    if candidates is distinct from 1 then
+        perform vm_id(vm); -- says what is wrong with it
+    end if;
+    return vm_start_found(id, full_name, tenant, has_image);
 end $$;
 
 -- Asks for a VM to be stopped. One that waits to be started is not started.
@@ -129,7 +152,6 @@ begin
     return vm;
 end $$;
 
-create or replace function vm_start(vm text) returns integer language sql as $$ select vm_start(vm_id(vm)) $$;
 create or replace function vm_stop(vm text) returns integer language sql as $$ select vm_stop(vm_id(vm)) $$;
 create or replace function vm_disconnect(vm text) returns integer language sql as $$ select vm_disconnect(vm_id(vm)) $$;
 

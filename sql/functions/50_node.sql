@@ -86,58 +86,53 @@ create or replace view node_vm with (security_barrier) as
         left join vm_secrets s on s.vm_id = r.vm_id;
 
 -- Takes every command that waits for a node and returns, for each, all that is needed to carry it out. Whoever calls
--- it, and how often, a command is taken once.
-create or replace function node_claim(node integer, node_epoch bigint)
-returns table (command vm_cmd, vm node_vm)
+-- it, and how often, a command is taken once. The node says on which ports of the VM it will find agent and desktop.
+drop function if exists node_claim(integer, bigint);
+create or replace function node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer)
+returns table (
+    command vm_cmd, vm_id integer, name text, tenant_id integer, user_id integer, login text, osf_id integer,
+    memory integer, user_storage_size integer, di_id integer, di_path text, di_tag text, ip inet, secret bytea,
+    vm_state vm_state
+)
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
 begin
-    if not exists (select from host_runtimes where host_id = node and epoch = node_epoch) then
-        perform node_check(node, node_epoch);
-    end if;
     return query
-        with waiting as (
-            select r.vm_id, r.vm_cmd from vm_runtimes r
-            where r.host_id = node and r.vm_cmd is not null for no key update
-        ), claimed as (
-            update vm_runtimes r
-            set vm_cmd = null,
-                vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
-                vm_reason = null,
-                current_di_id = case w.vm_cmd
-                    when 'start' then (
-                        select d.di_id from startable_dis d where d.vm_id = r.vm_id
-                        order by d.published desc, d.di_id desc limit 1)
-                    else r.current_di_id end
-            from waiting w where r.vm_id = w.vm_id
-            returning r.vm_id, w.vm_cmd, r.vm_state, r.current_di_id
-        ), secret as (
-            insert into vm_secrets as s (vm_id, secret)
-            select c.vm_id, uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())
-            from claimed c where c.vm_cmd = 'start'
-            on conflict (vm_id) do update set secret = excluded.secret
-            returning s.vm_id, s.secret
-        ), counted as (
-            update vm_counters n set run_attempts = run_attempts + 1
-            from claimed c where n.vm_id = c.vm_id and c.vm_cmd = 'start'
-        ), told as materialized (
-            select c.vm_cmd, v.id, v.name, u.tenant_id, u.id as user_id, u.login, o.id as osf_id, o.memory,
-                o.user_storage_size, d.id as di_id, d.path, v.di_tag, v.ip, s.secret, c.vm_state
-            from claimed c
-                join vms v on v.id = c.vm_id
+        with waiting as materialized (
+            select r.vm_id, r.vm_cmd, v.name, u.tenant_id, u.id as user_id, u.login, o.id as osf_id, o.memory,
+                o.user_storage_size, v.di_tag, v.ip, d.id as di_id, d.path as di_path, s.secret
+            from vm_runtimes r
+                join vms v on v.id = r.vm_id
                 join users u on u.id = v.user_id
                 join osfs o on o.id = v.osf_id
-                left join dis d on d.id = c.current_di_id
-                left join secret s on s.vm_id = c.vm_id
+                left join dis d on d.id = case r.vm_cmd when 'start' then (
+                    select s.id from startable_dis s where s.osf_id = v.osf_id and s.tag = v.di_tag
+                    order by s.published desc, s.id desc limit 1) else r.current_di_id end
+                left join vm_secrets s on s.vm_id = r.vm_id
+            where r.host_id = node and r.vm_cmd is not null
+                and exists (select from host_runtimes h where h.host_id = node and h.epoch = node_epoch)
+            for no key update of r
+        ), claimed as (
+            update vm_runtimes r
+            set vm_cmd = null, vm_reason = null,
+                vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
+                current_di_id = w.di_id,
+                vm_address = w.ip, vm_vma_port = vma_port, vm_x_port = x_port
+            from waiting w where r.vm_id = w.vm_id
+            returning w.*, r.vm_state
         ), audited as (
             insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
-            select 'claim', 'vm', t.id, t.login || '/' || t.name, t.tenant_id,
-                jsonb_build_object('host', node, 'epoch', node_epoch, 'command', t.vm_cmd)
-            from told t
+            select 'claim', 'vm', c.vm_id, c.login || '/' || c.name, c.tenant_id,
+                jsonb_build_object('host', node, 'epoch', node_epoch, 'command', c.vm_cmd)
+            from claimed c
         )
-        select t.vm_cmd, row(t.id, t.name, t.tenant_id, t.user_id, t.login, t.osf_id, t.memory, t.user_storage_size,
-            t.di_id, t.path, t.di_tag, t.ip, t.secret, node, t.vm_state, null::vm_cmd)::node_vm
-        from told t;
+        select c.vm_cmd, c.vm_id, c.name::text, c.tenant_id, c.user_id, c.login::text, c.osf_id, c.memory,
+            c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state
+        from claimed c;
+    if not found then
+        perform node_check(node, node_epoch);
+    end if;
 end $$;
 
 -- The VMs that the database believes on a node, for a daemon that has just begun.
@@ -159,13 +154,7 @@ begin
     perform node_check(node, node_epoch);
     update vm_runtimes r set vm_state = becomes, vm_reason = coalesce(reason, r.vm_reason)
     where r.vm_id = vm and r.host_id = node and r.vm_state = any (expected);
-    if not found then
-        return false;
-    end if;
-    if becomes = 'running' then
-        update vm_counters c set run_ok = run_ok + 1 where c.vm_id = vm and 'starting' = any (expected);
-    end if;
-    return true;
+    return found;
 end $$;
 
 -- Beats for the cluster when the last beat is older than `age`. Says whether the caller was the one.

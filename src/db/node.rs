@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use tokio_postgres::Row;
 
 use crate::model::{
-    DiId, Epoch, HostId, HostState, OsfId, TenantId, UserId, VmCommand, VmId, VmSecret, VmSpec, VmState,
+    DiId, Epoch, HostId, HostState, OsfId, TenantId, UserId, VmCommand, VmId, VmPorts, VmSecret, VmSpec, VmState,
 };
 
 use super::{Database, DbError};
@@ -93,15 +93,14 @@ impl Database {
         Ok(())
     }
 
-    /// Takes every command that waits for the node.
-    pub async fn node_claim(&self, host: HostId, epoch: Epoch) -> Result<Vec<Claim>, DbError> {
+    /// Takes every command that waits for the node. VMs that start will have their agent and their desktop on `ports`.
+    pub async fn node_claim(&self, host: HostId, epoch: Epoch, ports: VmPorts) -> Result<Vec<Claim>, DbError> {
         let connection = self.connection().await?;
         let statement = connection
-            .prepare_cached(&format!(
-                "select {NODE_VM}, command::text from (select command, (vm).* from node_claim($1, $2)) claimed"
-            ))
+            .prepare_cached(&format!("select {NODE_VM}, command::text from node_claim($1, $2, $3, $4)"))
             .await?;
-        let rows = connection.query(&statement, &[&host.0, &epoch]).await?;
+        let (vma, x) = (i32::from(ports.vma), i32::from(ports.x));
+        let rows = connection.query(&statement, &[&host.0, &epoch, &vma, &x]).await?;
         rows.iter().map(|row| Ok(Claim { command: word(row.get(14))?, vm: node_vm(row)? })).collect()
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     db::{Claim, DbError, NodeVm},
-    model::{VmCommand, VmState},
+    model::{VmCommand, VmPorts, VmState},
 };
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 
 /// Claims every command that waits for the node and hands it to the VM's supervisor. Returns how many there were.
 pub async fn reconcile(node: &Arc<Node>) -> Result<usize, DbError> {
-    let claims = node.database.node_claim(node.host, node.epoch).await?;
+    let claims = node.database.node_claim(node.host, node.epoch, VmPorts::of(&node.config.load())).await?;
     let count = claims.len();
     for claim in claims {
         deliver(node, claim);

@@ -4,7 +4,10 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DiId, OsfId, TenantId, UserId, VmId, VmSecret};
+use super::{
+    DiId, OsfId, TenantId, UserId, VmId, VmSecret,
+    config::{Config, keys},
+};
 
 /// Counts the lives of a node. Every write of a node's daemons names its epoch; bumping it takes their power away.
 pub type Epoch = i64;
@@ -47,11 +50,19 @@ impl VmSpec {
     }
 }
 
-/// Where the parts of a running VM listen (`internal.vm.port.vma`, display 100).
+/// Where the parts of a running VM listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmPorts {
     /// The agent.
     pub vma: u16,
     /// nxagent, for the user's proxy.
     pub x: u16,
+}
+
+impl VmPorts {
+    /// As configured: `internal.vm.port.vma`, and 4000 above the number of nxagent's display.
+    pub fn of(config: &Config) -> Self {
+        let x = u16::try_from(config.get(&keys::NXAGENT_DISPLAY).saturating_add(4000)).unwrap_or(u16::MAX);
+        Self { vma: config.get(&keys::VM_PORT_VMA), x }
+    }
 }

@@ -16,7 +16,7 @@ pub use address::{Mac, Subnet};
 pub use firewall::Firewall;
 
 use crate::model::{
-    VmId,
+    VmId, VmPorts,
     config::{Config, keys},
 };
 use crate::process::ProcessError;
@@ -164,12 +164,12 @@ impl Network {
             none if none.is_empty() => None,
             interface => Some(name(interface)?),
         };
-        let x_port = u16::try_from(config.get(&keys::NXAGENT_DISPLAY).saturating_add(4000)).unwrap_or(u16::MAX);
+        let ports = VmPorts::of(config);
         let firewall = Firewall {
             bridge: bridge.clone(),
             port_prefix: port_prefix.clone(),
             subnet,
-            guarded_ports: [config.get(&keys::VM_PORT_VMA), x_port],
+            guarded_ports: [ports.vma, ports.x],
             dns: config.get(&keys::VM_DNS).iter().filter_map(|server| server.parse().ok()).collect(),
             nat_interface,
         };

@@ -167,7 +167,7 @@ async fn what_is_in_use_is_not_deleted() {
     let db = Db::with_vms(1).await;
     let admin = db.session("qvd_admin").await;
     let node = db.node_runs().await;
-    db.sql(&format!("select vm_start('alice/d1'); select node_claim({node})")).await;
+    db.sql(&format!("select vm_start('alice/d1'); select node_claim({node}, 3030, 4100)")).await;
     let in_use = [
         ("delete from vms", "VM alice@default/d1 is not stopped"),
         ("delete from hosts", "host n1 is in use"),

@@ -101,7 +101,7 @@ async fn updates_of_sessions_and_hosts_are_judged_by_the_tables_even_when_the_ow
 async fn a_refusal_says_what_is_wrong_and_what_to_do() {
     let db = Db::with_vms(2).await;
     let node = db.node_runs().await;
-    db.sql(&format!("select vm_start('alice/d1'); select node_claim({node})")).await;
+    db.sql(&format!("select vm_start('alice/d1'); select node_claim({node}, 3030, 4100)")).await;
 
     let refusal = db.refused("update vm_runtimes set vm_state = 'zombie' where vm_id = vm_id('alice/d2')").await;
     assert_eq!(refusal.code, "QV020");

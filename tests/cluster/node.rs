@@ -119,7 +119,7 @@ async fn an_hkd_that_was_killed_comes_back_and_makes_the_record_true() {
     hkd.kill();
     // It had claimed a stop and a start when it died; another start came after its death.
     let life = db.sql("select host_id || ', ' || epoch from host_runtimes").await.unwrap();
-    db.sql(&format!("select vm_stop('alice/d2'), vm_start('alice/d3'); select node_claim({life})")).await;
+    db.sql(&format!("select vm_stop('alice/d2'), vm_start('alice/d3'); select node_claim({life}, 3030, 4100)")).await;
     db.sql("select vm_start('alice/d4')").await;
 
     let hkd = host.started().await;
@@ -152,11 +152,11 @@ async fn a_claim_whose_answer_was_lost_is_carried_out() {
     let _hkd = host.started().await;
     claimed(&db, "start", "d2").await;
     let life = db.sql("select host_id || ', ' || epoch from host_runtimes").await.unwrap();
-    db.sql(&format!("select vm_start('alice/d1'), vm_stop('alice/d2'); select node_claim({life})")).await;
+    db.sql(&format!("select vm_start('alice/d1'), vm_stop('alice/d2'); select node_claim({life}, 3030, 4100)")).await;
 
     // The next claim is held up, and its connection cut.
     let other = db.session("postgres").await;
-    other.sql("begin; lock table vm_secrets in share mode").await;
+    other.sql("begin; lock table vm_secrets in access exclusive mode").await;
     db.sql("select vm_start('alice/d3')").await;
     let waiting = "select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity
                    where application_name like 'qvd hkd%' and datname = current_database() and wait_event_type = 'Lock'";

@@ -52,7 +52,10 @@ const TABLES: &[(&str, &[&str])] = &[
 
 /// Which functions may be called.
 const FUNCTIONS: &[(&str, &[&str])] = &[
-    ("qvd_node", &["beat_try node_claim node_lease node_start node_state node_vm_state node_vms wake"]),
+    (
+        "qvd_node",
+        &["announce beat_try node_claim node_lease node_start node_state node_vm_state node_vms wake wake_payload"],
+    ),
     (
         "qvd_l7r",
         &["l7r_aborted l7r_acquire l7r_connected l7r_count l7r_end l7r_gone l7r_host l7r_instances_of
@@ -63,9 +66,9 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
         "qvd_admin",
         &[
             READING,
-            "config_problem config_reset config_set config_ssl di_create host_block host_create osf_create
-             password_hash place place_default tenant_create user_block user_create user_password vm_block vm_create
-             vm_disconnect vm_start vm_stop wake",
+            "announce config_problem config_reset config_set config_ssl di_create host_block host_create osf_create
+             password_hash tenant_create user_block user_create user_password vm_block vm_create
+             vm_disconnect vm_start vm_stop wake wake_payload",
         ],
     ),
     ("qvd_readonly", &[READING]),
