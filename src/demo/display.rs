@@ -15,9 +15,9 @@ use tokio::time;
 
 use super::{
     attached::{Account, Attached, attached_command},
-    program::last_lines,
     screenshot::{Rgb, Screenshot, XwdError},
 };
+use crate::process::last_lines;
 
 /// A fresh Xvfb is up in well under a second.
 const START_LIMIT: Duration = Duration::from_secs(30);

@@ -6,6 +6,5 @@ pub mod attached;
 pub mod display;
 pub mod image;
 pub mod postgres;
-pub mod program;
 pub mod screenshot;
 pub mod site;

@@ -3,28 +3,34 @@
 //! Programs that live on are not started here; they belong to a shim.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     io,
+    os::unix::process::CommandExt,
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    process::{Child, Command},
+    process::Child,
     time::timeout,
 };
 use tracing::debug;
 
 /// Most that is kept of each of a program's outputs, in bytes. The rest is read and dropped.
 const KEPT: usize = 64 * 1024;
+/// Lines of a program's complaint that an error repeats: the end is where the reason is.
+const COMPLAINT: usize = 5;
 
 /// A program about to be run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Program {
-    name: OsString,
-    args: Vec<OsString>,
+    command: std::process::Command,
     input: Vec<u8>,
     limit: Duration,
 }
@@ -58,7 +64,7 @@ pub enum ProcessError {
         limit: Duration,
     },
     /// It failed.
-    #[error("{program} failed ({status}): {}", .stderr.trim())]
+    #[error("{program} failed ({status}): {}", last_lines(.stderr, COMPLAINT))]
     Failed {
         /// Its name.
         program: String,
@@ -84,15 +90,25 @@ impl ProcessError {
     }
 }
 
+impl From<std::process::Command> for Program {
+    /// A command that was prepared elsewhere, with a limit of 30 s unless set otherwise. Its input and outputs are
+    /// taken over.
+    fn from(command: std::process::Command) -> Self {
+        Self { command, input: Vec::new(), limit: Duration::from_secs(30) }
+    }
+}
+
 impl Program {
     /// A program by its path, or by a name to be found in `PATH`. Its limit is 30 s unless set otherwise.
     pub fn new(name: impl AsRef<OsStr>) -> Self {
-        Self { name: name.as_ref().to_owned(), args: Vec::new(), input: Vec::new(), limit: Duration::from_secs(30) }
+        let mut command = std::process::Command::new(name);
+        command.env("LC_ALL", "C");
+        command.into()
     }
 
     /// Adds arguments.
     pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.command.args(args);
         self
     }
 
@@ -108,34 +124,63 @@ impl Program {
         self
     }
 
-    /// Runs it to its end. Dropping the future kills it.
-    pub async fn run(self) -> Result<Output, ProcessError> {
-        let program = self.name.to_string_lossy().into_owned();
+    /// Runs it to its end. When it exceeds its limit, and when the future is dropped, it is killed with all that it
+    /// started and that did not leave its process group.
+    pub async fn run(mut self) -> Result<Output, ProcessError> {
+        let path = std::path::Path::new(self.command.get_program());
+        let program = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let args = format!("{:?}", self.command.get_args().collect::<Vec<_>>());
         let begin = Instant::now();
-        let child = Command::new(&self.name)
-            .args(&self.args)
-            .env("LC_ALL", "C")
+        self.command
+            .process_group(0)
             .stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
+            .stderr(Stdio::piped());
+        let child = tokio::process::Command::from(self.command)
             .spawn()
             .map_err(|source| ProcessError::Start { program: program.clone(), source })?;
+        let group = Group(child.id().map(|id| Pid::from_raw(id.cast_signed())));
         let result = match timeout(self.limit, communicate(child, &self.input)).await {
-            Ok(Ok((status, output))) if status.success() => Ok(output),
-            Ok(Ok((status, output))) => Err(ProcessError::Failed { program, status, stderr: output.stderr }),
-            Ok(Err(source)) => Err(ProcessError::Start { program, source }),
-            Err(_) => Err(ProcessError::Timeout { program, limit: self.limit }),
+            Ok(ended) => {
+                group.has_ended();
+                match ended {
+                    Ok((status, output)) if status.success() => Ok(output),
+                    Ok((status, output)) => {
+                        Err(ProcessError::Failed { program: program.clone(), status, stderr: output.stderr })
+                    }
+                    Err(source) => Err(ProcessError::Start { program: program.clone(), source }),
+                }
+            }
+            Err(_) => Err(ProcessError::Timeout { program: program.clone(), limit: self.limit }),
         };
-        debug!(
-            program = %self.name.to_string_lossy(),
-            args = ?self.args,
-            milliseconds = begin.elapsed().as_millis() as u64,
-            failed = result.is_err(),
-            "ran a program"
-        );
+        let milliseconds = begin.elapsed().as_millis() as u64;
+        debug!(program, args, milliseconds, failed = result.is_err(), "ran a program");
         result
     }
+}
+
+/// The process group of a program that may still run; dropping it kills them all.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn has_ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Its leader was not waited for, so the number is still its own.
+            let _ = killpg(group, Signal::SIGKILL);
+        }
+    }
+}
+
+/// The last `count` lines that are not blank, on one line.
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join("; ")
 }
 
 async fn communicate(mut child: Child, input: &[u8]) -> io::Result<(ExitStatus, Output)> {
@@ -187,6 +232,12 @@ mod tests {
     async fn a_program_that_takes_too_long_is_killed() {
         let error = shell("exec sleep 1000").limit(Duration::from_millis(50)).run().await.unwrap_err();
         assert!(matches!(error, ProcessError::Timeout { .. }), "{error}");
+    }
+
+    #[test]
+    fn only_the_end_of_a_long_complaint_is_kept() {
+        assert_eq!(last_lines("a\n\nb\nc\n", 2), "b; c");
+        assert_eq!(last_lines("", 2), "");
     }
 
     #[tokio::test]

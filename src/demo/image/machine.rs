@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::ImageError;
-use crate::demo::program;
+use crate::process::Program;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -54,7 +54,7 @@ impl Mirror {
 async fn ask(program: &str, arguments: &[&str]) -> Result<String, ImageError> {
     let mut command = std::process::Command::new(program);
     command.args(arguments).env("LC_ALL", "C.UTF-8");
-    program::run(program, command, LIMIT).await.map_err(ImageError::Machine)
+    Ok(Program::from(command).limit(LIMIT).run().await.map_err(ImageError::Machine)?.stdout)
 }
 
 fn code_name(os_release: &str) -> Option<&str> {

@@ -35,10 +35,8 @@ use self::{
     progress::Tracker,
     root::RootError,
 };
-use super::{
-    attached::{Account, Attached, attached_command},
-    program::ProgramError,
-};
+use super::attached::{Account, Attached, attached_command};
+use crate::process::ProcessError;
 
 /// Where images are kept.
 pub const CACHE: &str = "/var/cache/qvd/images";
@@ -63,7 +61,7 @@ pub enum ImageError {
     },
     /// What the machine is could not be found out.
     #[error("cannot find out which packages this machine uses")]
-    Machine(#[source] ProgramError),
+    Machine(#[source] ProcessError),
     /// The machine is no Debian, or knows no mirror.
     #[error("apt knows no mirror of Debian {release} (main): the demo's image is built from it; try apt-get update")]
     NoMirror {

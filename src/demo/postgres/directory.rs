@@ -14,9 +14,9 @@ use std::{
 use nix::sys::signal::Signal;
 
 use super::{Access, Binaries, ClusterError, ClusterOptions, Durability, PORT, PROGRAM_LIMIT, beside, prepare};
-use crate::demo::{
-    attached::{Account, attached_command},
-    program,
+use crate::{
+    demo::attached::{Account, attached_command},
+    process::Program,
 };
 
 /// The longest path that fits into the kernel's address of a unix socket.
@@ -78,7 +78,7 @@ pub async fn initialise(options: &ClusterOptions, binaries: &Binaries, account: 
     if options.durability == Durability::Volatile {
         command.arg("--no-sync");
     }
-    program::run("initdb", command, PROGRAM_LIMIT).await.map_err(|source| ClusterError::Program {
+    Program::from(command).limit(PROGRAM_LIMIT).run().await.map_err(|source| ClusterError::Program {
         what: format!("make the data directory {}", options.data_dir.display()),
         source,
     })?;

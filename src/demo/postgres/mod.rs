@@ -25,10 +25,8 @@ use thiserror::Error;
 use tokio::{sync::Mutex, time};
 
 use self::binaries::Binaries;
-use super::{
-    attached::{Account, Attached, attached_command},
-    program::{self, ProgramError},
-};
+use super::attached::{Account, Attached, attached_command};
+use crate::process::{ProcessError, Program, last_lines};
 
 /// The port is only part of the socket's name; nothing listens on TCP.
 const PORT: u16 = 5432;
@@ -143,7 +141,7 @@ pub enum ClusterError {
         what: String,
         /// What the program said.
         #[source]
-        source: ProgramError,
+        source: ProcessError,
     },
     /// The server could not be started at all.
     #[error("cannot start the database server in {}", .path.display())]
@@ -232,7 +230,7 @@ impl Cluster {
     /// Makes an empty database; one that exists is left as it is.
     pub async fn create_database(&self, name: &str) -> Result<(), ClusterError> {
         match self.createdb(name, "template1").await {
-            Err(ClusterError::Program { source: ProgramError::Failed { said, .. }, .. })
+            Err(ClusterError::Program { source: ProcessError::Failed { stderr: said, .. }, .. })
                 if said.contains("already exists") =>
             {
                 Ok(())
@@ -250,7 +248,7 @@ impl Cluster {
     pub async fn drop_database(&self, name: &str) -> Result<(), ClusterError> {
         let mut command = self.client_command("dropdb");
         command.args(["--force", "--if-exists", "--", name]);
-        self.run("dropdb", command, format!("drop database {name}")).await
+        self.run(command, format!("drop database {name}")).await
     }
 
     /// What a client needs to connect, as `key=value` words that libpq and `tokio_postgres` understand.
@@ -273,11 +271,11 @@ impl Cluster {
     async fn createdb(&self, name: &str, template: &str) -> Result<(), ClusterError> {
         let mut command = self.client_command("createdb");
         command.arg(format!("--template={template}")).args(["--", name]);
-        self.run("createdb", command, format!("create database {name}")).await
+        self.run(command, format!("create database {name}")).await
     }
 
-    async fn run(&self, program: &str, command: Command, what: String) -> Result<(), ClusterError> {
-        match program::run(program, command, PROGRAM_LIMIT).await {
+    async fn run(&self, command: Command, what: String) -> Result<(), ClusterError> {
+        match Program::from(command).limit(PROGRAM_LIMIT).run().await {
             Ok(_) => Ok(()),
             Err(source) => Err(ClusterError::Program { what, source }),
         }
@@ -309,7 +307,7 @@ impl Cluster {
 
     async fn wait_until_ready(&self, server: &Attached) -> Result<(), ClusterError> {
         let ready = async {
-            while program::run("pg_isready", self.client_command("pg_isready"), PROGRAM_LIMIT).await.is_err() {
+            while Program::from(self.client_command("pg_isready")).run().await.is_err() {
                 time::sleep(READY_POLL).await;
             }
         };
@@ -322,7 +320,7 @@ impl Cluster {
 
     fn not_ready(&self, why: &str) -> ClusterError {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
-        let said = format!("{why}{}", program::last_lines(&log, 4));
+        let said = format!("{why}{}", last_lines(&log, 4));
         ClusterError::NotReady { path: self.options.data_dir.clone(), said }
     }
 }

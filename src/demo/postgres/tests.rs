@@ -18,11 +18,11 @@ fn options(dir: &Path, access: Access) -> ClusterOptions {
 }
 
 /// Runs one query as `user` of the operating system with role `role`.
-async fn psql(cluster: &Cluster, user: &str, role: &str, database: &str, query: &str) -> Result<String, ProgramError> {
+async fn psql(cluster: &Cluster, user: &str, role: &str, database: &str, query: &str) -> Result<String, ProcessError> {
     let account = Account::named(user).unwrap().unwrap();
     let mut command = attached_command(cluster.binaries.path("psql"), &account, Signal::SIGKILL);
     command.args(["--no-psqlrc", "-At", "-c", query]).arg(cluster.connection_string(database, role));
-    program::run("psql", command, PROGRAM_LIMIT).await.map(|answer| answer.trim().to_owned())
+    Program::from(command).run().await.map(|output| output.stdout.trim().to_owned())
 }
 
 #[tokio::test]
