@@ -95,10 +95,18 @@ pub fn run(spec: &HeartbeatSpec) -> io::Result<()> {
     ends.add(Signal::SIGINT);
     ends.thread_block()?;
     let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let lifeline = std::env::var_os("QVD_LIFELINE").is_some();
+    if !spec.hosts_dir.is_dir() {
+        info!(node = spec.name, directory = %spec.hosts_dir.display(), "waiting for the storage to be made ready");
+        while !spec.hosts_dir.is_dir() {
+            if wait(&signals, lifeline, Instant::now() + spec.interval)? {
+                return Ok(());
+            }
+        }
+    }
     let mut heartbeat = Heartbeat::new(&spec.hosts_dir, &spec.name)?;
     info!(node = spec.name, file = %heartbeat.path.display(), interval = ?spec.interval, "giving signs of life");
 
-    let lifeline = std::env::var_os("QVD_LIFELINE").is_some();
     let mut trouble = None;
     loop {
         let next = Instant::now() + spec.interval;

@@ -56,7 +56,7 @@ fn a_full_disk_and_a_missing_directory_do_not_end_it() {
     let hosts = dir.path().join("hosts");
     let mut keeper = Keeper::start(&hosts);
     let log = BufReader::new(keeper.0.stderr.take().unwrap());
-    assert!(log.lines().any(|line| line.unwrap().contains("cannot advance")), "it says what is wrong and goes on");
+    assert!(log.lines().any(|line| line.unwrap().contains("waiting for the storage")), "it says what it needs");
     std::fs::create_dir(&hosts).unwrap();
     wait_until("it beats in the directory that came late", || counter(&hosts) >= 1);
 
