@@ -42,3 +42,25 @@ async fn a_second_client_takes_the_session_over_and_the_first_is_told() {
     second.leave().await;
     carol.stop().await;
 }
+
+#[tokio::test]
+async fn an_administrator_disconnects_a_user_and_the_desktop_goes_on() {
+    let at = Installation::shared().await;
+    let dora = Desk::animated(&at, "dora").await;
+    let guest = dora.start().await;
+    let viewer = Viewer::connect(&dora).await;
+    viewer.sees_motion("client's start until the picture").await;
+    let session = guest.session().await;
+
+    at.sql("select vm_disconnect('dora/desktop')").await.unwrap();
+    viewer.ended().await;
+    assert!(viewer.said().contains("the server says: "), "{}", viewer.said());
+    dora.disconnected().await;
+    assert_eq!(dora.column("state").await.as_deref(), Some("running"));
+
+    let viewer = Viewer::connect(&dora).await;
+    viewer.sees_motion("the user comes back").await;
+    assert_eq!(guest.session().await, session);
+    viewer.leave().await;
+    dora.stop().await;
+}
