@@ -71,6 +71,8 @@ impl ContainerConfig {
             lines.push(format!("lxc.mount.entry = {} home none bind,nodev,create=dir 0 0", home.display()));
         }
         lines.extend(self.interface());
+        // What the VM asks before it is plugged in is lost; the kernel would ask again only after a second.
+        lines.push("lxc.sysctl.net.ipv4.neigh.eth0.retrans_time_ms = 20".to_owned());
         lines.extend(self.limits());
         lines.join("\n") + "\n"
     }

@@ -4,7 +4,6 @@
 //! the X session the agent starts a `monitor`, which outlives it. They share nothing but files in the run directory,
 //! so each can be killed and replaced alone. What nodes do with the answers is not known here.
 
-mod announce;
 mod command;
 mod config;
 mod dialog;
@@ -76,7 +75,6 @@ pub fn serve(settings: Settings) -> Result<(), AgentFailure> {
     let agent = Arc::new(Agent::new(settings)?);
     agent.watch().map_err(AgentFailure::Watch)?;
     tracing::info!(port, version = env!("CARGO_PKG_VERSION"), "serving");
-    announce::to_gateway();
     server::serve(&listener, &agent);
     Ok(())
 }
