@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     events, hkd, l7r,
     model::config::{Config, keys},
-    node::{self, Process},
+    node::{self, Process, Replacement},
 };
 
 use super::settings::ConfigFile;
@@ -27,12 +30,19 @@ pub struct Status {
     file: ConfigFile,
 }
 
-/// Runs every process of the node until it is told to end.
+/// Runs every process of the node until it is told to end. SIGHUP replaces them by the program that is installed now.
 pub async fn node(arguments: Daemon) -> anyhow::Result<()> {
     let config = arguments.file.read_node()?;
     let stop = until_told_to_end()?;
     tokio::spawn(node::lifeline(stop.clone()));
-    node::run(processes(&config, &arguments.file.config)?, stop).await?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let (replace, replaced) = watch::channel(());
+    tokio::spawn(async move {
+        while hang_up.recv().await.is_some() {
+            replace.send_replace(());
+        }
+    });
+    node::run(processes(&config, &arguments.file.config)?, replaced, stop).await?;
     Ok(())
 }
 
@@ -66,10 +76,11 @@ pub async fn status(arguments: Status) -> anyhow::Result<()> {
 pub fn processes(config: &Config, file: &Path) -> anyhow::Result<Vec<Process>> {
     let own = std::env::current_exe().context("this program cannot find itself")?;
     let file = file.canonicalize().with_context(|| format!("{} cannot be found", file.display()))?;
-    let daemon = |name: &'static str| Process {
+    let daemon = |name: &'static str, replacement| Process {
         name,
         program: own.clone(),
         arguments: vec![name.to_owned(), "--config".to_owned(), file.display().to_string()],
+        replacement,
     };
     let keeper = Process {
         name: "keeper",
@@ -83,8 +94,9 @@ pub fn processes(config: &Config, file: &Path) -> anyhow::Result<Vec<Process>> {
             "--interval".to_owned(),
             config.get(&keys::HKD_LEASE_RENEW).as_secs_f64().to_string(),
         ],
+        replacement: Replacement::Killed,
     };
-    Ok(vec![keeper, daemon("hkd"), daemon("l7r")])
+    Ok(vec![keeper, daemon("hkd", Replacement::Killed), daemon("l7r", Replacement::HandsOver)])
 }
 
 fn bin_directory(config: &Config, own: &Path) -> PathBuf {

@@ -1,8 +1,15 @@
 //! Start, run and end of the router process. The port is bound first; then rights are dropped for good.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::TcpListener as StdListener,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
+use listenfd::ListenFd;
 use nix::unistd::{Uid, User};
 use thiserror::Error;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -18,6 +25,7 @@ use crate::{
 };
 
 use super::{
+    handover::{Giver, Offer, Taken},
     listener::{self, BindError, HandshakeError, Incoming, Listener},
     requests::Connection,
     router::{Counts, Router, Sessions},
@@ -58,15 +66,18 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Runs the router until `stop`.
 pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rError> {
-    let bound = listener::bind(&config.get(&keys::L7R_ADDRESS), config.get(&keys::L7R_PORT))?;
-    raise_descriptor_limit();
     let path_run = config.get(&keys::PATH_RUN);
+    let port = Port::get(&config, &path_run)?;
+    raise_descriptor_limit();
     let own = if config.get(&keys::L7R_USE_SSL) {
         let names = vec![config.get(&keys::NODENAME), "localhost".to_owned(), "127.0.0.1".to_owned()];
         Some(Identity::load_or_generate(&config.get(&keys::PATH_L7R_SSL), &names)?)
     } else {
         None
     };
+    let offer = Offer::bind(&path_run)
+        .inspect_err(|error| tracing::warn!(%error, "this router cannot be replaced without a pause"))
+        .ok();
     drop_rights(&config.get(&keys::L7R_AS_USER))?;
 
     let connector = Connector::from_config(&config, Role::L7r)?;
@@ -125,23 +136,39 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         counts: Counts::default(),
         stop: stop.clone(),
     });
-    let listener = Listener::new(bound, tls.clone(), handshake)?;
+    let replaced = CancellationToken::new();
+    if let Some(offer) = offer {
+        offer.serve(port.bound.try_clone()?.into(), replaced.clone());
+    }
+    let listener = Listener::new(port.bound, tls.clone(), handshake)?;
     load_certificate(&router, tls.as_ref()).await;
     let flusher = tokio::spawn(router.clone().flush());
     tokio::spawn(router.clone().obey_aborts());
     tokio::spawn(follow_config(router.clone(), config, tls));
     tracing::info!(host = %started.host, instance = %started.instance, address = %listener.address()?, "l7r runs");
 
+    if let Some(giver) = port.giver {
+        giver.ready();
+    }
+
     let connections = TaskTracker::new();
     loop {
         let incoming = tokio::select! {
             incoming = listener.accept() => incoming,
             () = stop.cancelled() => break,
+            () = replaced.cancelled() => break,
         };
         connections.spawn(serve(router.clone(), incoming));
     }
     drop(listener);
     connections.close();
+    if replaced.is_cancelled() {
+        tracing::info!(host = %started.host, connections = connections.len(), "another router accepts now; draining");
+        tokio::select! {
+            () = connections.wait() => stop.cancel(),
+            () = stop.cancelled() => {}
+        }
+    }
     let _ = tokio::time::timeout(FAREWELL, connections.wait()).await;
     let _ = flusher.await;
     // Those that ended just now count, too.
@@ -149,6 +176,32 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     database.l7r_gone(&[started.instance], "the router was stopped").await?;
     tracing::info!(host = %started.host, "l7r ends");
     Ok(())
+}
+
+/// The port that clients connect to, and whom it was taken over from.
+struct Port {
+    bound: StdListener,
+    giver: Option<Giver>,
+}
+
+impl Port {
+    /// From the service manager, from the router that runs, or bound here.
+    fn get(config: &Config, path_run: &Path) -> Result<Self, L7rError> {
+        if let Ok(Some(bound)) = ListenFd::from_env().take_tcp_listener(0) {
+            return Ok(Self { bound, giver: None });
+        }
+        let (address, number) = (config.get(&keys::L7R_ADDRESS), config.get(&keys::L7R_PORT));
+        match Taken::from_running(path_run) {
+            Some(Taken { tcp, giver })
+                if tcp.local_addr().is_ok_and(|taken| listener::is_at(taken, &address, number)) =>
+            {
+                Ok(Self { bound: tcp, giver: Some(giver) })
+            }
+            // It serves another port than is wanted now; it is told all the same, since this one follows it.
+            Some(Taken { giver, .. }) => Ok(Self { bound: listener::bind(&address, number)?, giver: Some(giver) }),
+            None => Ok(Self { bound: listener::bind(&address, number)?, giver: None }),
+        }
+    }
 }
 
 async fn serve(router: Arc<Router>, incoming: Incoming) {

@@ -76,6 +76,16 @@ pub fn bind(address: &str, port: u16) -> Result<StdListener, BindError> {
     bind_one((ip, port).into())
 }
 
+/// Whether a bound address is what `address` and `port` mean.
+pub fn is_at(bound: SocketAddr, address: &str, port: u16) -> bool {
+    let same_address = match address {
+        "*" | "" => bound.ip().is_unspecified(),
+        "localhost" => bound.ip() == Ipv4Addr::LOCALHOST,
+        _ => address.parse() == Ok(bound.ip()),
+    };
+    same_address && bound.port() == port
+}
+
 fn bind_one(address: SocketAddr) -> Result<StdListener, BindError> {
     listen(address).map_err(|source| explain(address, source))
 }

@@ -8,6 +8,7 @@ pub mod tls;
 mod connect;
 mod daemon;
 mod flow;
+mod handover;
 mod requests;
 mod router;
 mod stop;

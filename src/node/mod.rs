@@ -1,6 +1,9 @@
 //! Runs the processes of a node where no service manager does: starts keeper, hkd and l7r, restarts the one that
 //! dies, and ends all when it is told to. Desktops belong to none of them and go on.
 //!
+//! Told to replace them, it starts them again from the program that is installed now. A router's successor takes the port
+//! over, and its predecessor serves its last users to their end; see `l7r`.
+//!
 //! Each child holds the reading end of a pipe as its standard input. When this process dies, however it dies, the
 //! pipe closes and the children end in good order (`lifeline`).
 
@@ -18,9 +21,10 @@ use thiserror::Error;
 use tokio::{
     io::AsyncReadExt,
     process::{Child, ChildStdin, Command},
+    sync::watch,
     task::JoinSet,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Set for children that must end with their parent.
 const LIFELINE: &str = "QVD_LIFELINE";
@@ -39,6 +43,17 @@ pub struct Process {
     pub program: PathBuf,
     /// With which arguments.
     pub arguments: Vec<String>,
+    /// How it makes room for a newer one of itself.
+    pub replacement: Replacement,
+}
+
+/// How a process is replaced by a newer one of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replacement {
+    /// The newer one is started beside it and takes over; the older one ends by itself when it has nothing left to do.
+    HandsOver,
+    /// It is killed without a word, as if it had crashed, and the newer one finds everything as it is.
+    Killed,
 }
 
 /// A process that cannot even be started.
@@ -51,12 +66,16 @@ pub struct NodeError {
     source: std::io::Error,
 }
 
-/// Keeps `processes` running until `stop`.
-pub async fn run(processes: Vec<Process>, stop: CancellationToken) -> Result<(), NodeError> {
+/// Keeps `processes` running until `stop`; replaces them whenever `replace` changes.
+pub async fn run(
+    processes: Vec<Process>,
+    replace: watch::Receiver<()>,
+    stop: CancellationToken,
+) -> Result<(), NodeError> {
     let mut keepers = JoinSet::new();
     for process in processes {
         let first = start(&process)?;
-        keepers.spawn(keep(process, first, stop.clone()));
+        keepers.spawn(keep(process, first, replace.clone(), stop.clone()));
     }
     while let Some(ended) = keepers.join_next().await {
         if let Ok(Err(error)) = ended {
@@ -68,7 +87,13 @@ pub async fn run(processes: Vec<Process>, stop: CancellationToken) -> Result<(),
     Ok(())
 }
 
-async fn keep(process: Process, mut child: Running, stop: CancellationToken) -> Result<(), NodeError> {
+async fn keep(
+    process: Process,
+    mut child: Running,
+    mut replace: watch::Receiver<()>,
+    stop: CancellationToken,
+) -> Result<(), NodeError> {
+    let predecessors = TaskTracker::new();
     let mut backoff = BACKOFF[0];
     loop {
         let began = Instant::now();
@@ -77,8 +102,26 @@ async fn keep(process: Process, mut child: Running, stop: CancellationToken) -> 
                 Ok(status) => tracing::warn!(process = process.name, %status, "ended; starting it again"),
                 Err(error) => tracing::warn!(process = process.name, %error, "lost; starting it again"),
             },
+            Ok(()) = replace.changed() => {
+                tracing::info!(process = process.name, "replacing it");
+                let predecessor = child;
+                child = match process.replacement {
+                    Replacement::HandsOver => {
+                        predecessors.spawn(see_off(process.clone(), predecessor, stop.clone()));
+                        start(&process)?
+                    }
+                    Replacement::Killed => {
+                        let mut predecessor = predecessor.process;
+                        let _ = predecessor.kill().await;
+                        start(&process)?
+                    }
+                };
+                continue;
+            }
             () = stop.cancelled() => {
                 end(&process, child.process).await;
+                predecessors.close();
+                predecessors.wait().await;
                 return Ok(());
             }
         }
@@ -88,6 +131,14 @@ async fn keep(process: Process, mut child: Running, stop: CancellationToken) -> 
             () = stop.cancelled() => return Ok(()),
         }
         child = start(&process)?;
+    }
+}
+
+/// Waits for a process that was replaced to have nothing left to do.
+async fn see_off(process: Process, mut predecessor: Running, stop: CancellationToken) {
+    tokio::select! {
+        status = predecessor.process.wait() => tracing::info!(process = process.name, ?status, "a replaced one has ended"),
+        () = stop.cancelled() => end(&process, predecessor.process).await,
     }
 }
 

@@ -7,6 +7,7 @@ mod client;
 mod connect;
 mod daemon;
 mod failures;
+mod handover;
 mod outage;
 mod passwords;
 mod program;
