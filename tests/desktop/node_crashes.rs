@@ -2,6 +2,8 @@
 
 use std::os::unix::process::ExitStatusExt;
 
+use nix::sys::signal::Signal;
+
 use super::{desk::Desk, eventually, guest::Guest, holds, installation::Installation, viewer::Viewer};
 
 #[tokio::test]
@@ -83,6 +85,32 @@ async fn a_node_that_is_replaced_leaves_its_desktops_running() {
     at.stop_node().await;
     viewer.ended().await;
     goes_on(&at, &mia, &guest, viewer).await;
+}
+
+#[tokio::test]
+async fn a_newer_program_takes_over_while_the_picture_goes_on() {
+    let (at, _turn) = Installation::to_be_broken().await;
+    let nora = Desk::animated(&at, "nora").await;
+    let guest = nora.start().await;
+    let viewer = Viewer::connect(&nora).await;
+    viewer.sees_motion("client").await;
+    let processes = guest.lasting().await;
+    let [hkd, keeper, router] = ["hkd", "keeper", "l7r"].map(|name| at.process(name).unwrap());
+
+    at.process("node").unwrap().signal(Signal::SIGHUP);
+    at.successor("hkd", hkd).await;
+    at.successor("keeper", keeper).await;
+    at.wait_for("no second router", "select count(*) from l7r_instances where ended_at is null", "2").await.unwrap();
+    viewer.sees_motion("picture with the new processes").await;
+    assert!(router.lives(), "the old router serves its user");
+    assert_eq!(guest.lasting().await, processes);
+
+    let screen = viewer.leave().await;
+    eventually("the old router ends with its last user", async || holds(!router.lives())).await;
+    let viewer = Viewer::on(screen, &nora);
+    viewer.sees_motion("client's start until the picture through the new router").await;
+    viewer.leave().await;
+    nora.stop().await;
 }
 
 /// The node is down, its desktop is not; the next node takes it over.

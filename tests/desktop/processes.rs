@@ -30,10 +30,15 @@ impl Process {
         !zombie && Self::of(self.pid) == Some(*self)
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid), signal).unwrap();
+    }
+
     /// Kills it as the kernel does when memory runs out, and waits until it is dead.
     pub async fn kill(&self) {
         assert!(self.lives(), "{self:?} is dead already");
-        kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
+        self.signal(Signal::SIGKILL);
         eventually("a killed process is dead", async || holds(!self.lives())).await;
     }
 
