@@ -8,7 +8,7 @@ use crate::{
     events::Channel,
 };
 
-use super::settings::DatabaseArg;
+use super::{host, settings::DatabaseArg};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -20,6 +20,9 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What is done with a whole node
+    #[command(subcommand)]
+    Host(host::Command),
     /// Print a list
     List {
         /// Of what
@@ -44,6 +47,7 @@ pub enum What {
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Watch { database, json } => watch(&database, json).await,
+        Command::Host(command) => host::run(command).await,
         Command::List { what, database, json } => list(&database, what, json).await,
     }
 }

@@ -6,6 +6,7 @@ mod config;
 mod daemons;
 mod db;
 mod demo;
+mod host;
 mod settings;
 
 use std::{io::IsTerminal, process::ExitCode};

@@ -20,6 +20,15 @@ pub struct Table {
     pub rows: Vec<Vec<Option<String>>>,
 }
 
+/// What a node is used for at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostUse {
+    /// Users connected through its router.
+    pub sessions: i64,
+    /// VMs assigned to it.
+    pub vms: i64,
+}
+
 /// A question that cannot be asked.
 #[derive(Debug, Error)]
 pub enum AdminError {
@@ -131,6 +140,26 @@ impl Connector {
              where vm_state in ('starting', 'running', 'debugging') or vm_cmd = 'start'",
         )
         .await
+    }
+
+    /// Blocks a node or takes it into use again.
+    pub async fn host_block(&self, host: &str, blocked: bool) -> Result<(), DbError> {
+        self.client().await?.execute("select qvd.host_block($1, $2)", &[&host, &blocked]).await?;
+        Ok(())
+    }
+
+    /// Who uses a node.
+    pub async fn host_use(&self, host: &str) -> Result<HostUse, DbError> {
+        let client = self.client().await?;
+        let row = client
+            .query_one(
+                "select (select count(*) from qvd.user_sessions s where s.l7r_host_id = h.id and s.ended_at is null),
+                     (select count(*) from qvd.vm_runtimes r where r.host_id = h.id)
+                 from qvd.hosts h where h.name = $1",
+                &[&host],
+            )
+            .await?;
+        Ok(HostUse { sessions: row.get(0), vms: row.get(1) })
     }
 
     /// How many VMs are not stopped, or will not stay so.

@@ -12,7 +12,7 @@ mod listen;
 mod migrate;
 mod node;
 
-pub use admin::{AdminError, Table};
+pub use admin::{AdminError, HostUse, Table};
 pub use connect::{Connector, Role};
 pub use error::DbError;
 pub use l7r::{Account, Acquired, HostStatus, Instance, ListedVm, SessionVm, StartAsked, Started, VmCheck};

@@ -139,3 +139,36 @@ async fn qvd_status_shows_the_counters_of_a_node_that_runs_and_fails_for_one_tha
     assert_eq!(status["trouble"], Value::Null);
     assert_eq!(status["poll_interval_s"], 30.0);
 }
+
+#[tokio::test]
+async fn qvd_admin_host_drain_waits_until_the_last_user_has_gone() {
+    let db = Db::with_vms(1).await;
+    let host = Host::new(&db, &[]);
+    let node = db.sql("select id from hosts").await.unwrap();
+    db.sql(&format!(
+        "insert into user_sessions (vm_id, vm_name, user_id, login, tenant_id, l7r_host_id, l7r_instance, client_address)
+         values (1, 'd1', 1, 'alice', 1, {node}, 1, '192.0.2.1')"
+    ))
+    .await;
+    let mut drain = tokio::process::Command::new(QVD)
+        .args(["admin", "host", "drain", "n1", "--wait", "--json", "--config"])
+        .arg(host.config())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(drain.stderr.take().unwrap()).lines();
+    assert_eq!(said.next_line().await.unwrap().unwrap(), "1 sessions left");
+    assert_eq!(db.sql("select blocked from host_runtimes").await.unwrap(), "t");
+    db.sql("update user_sessions set ended_at = now(), end_reason = 'left'").await;
+    let drained = drain.wait_with_output().await.unwrap();
+    assert_eq!(json(&drained), serde_json::json!({ "host": "n1", "draining": true, "sessions": 0, "vms": 0 }));
+
+    let again = host.qvd(&["admin", "host", "drain", "n1", "--undo"]);
+    assert_eq!(text(&again.stdout), "n1 takes users and VMs again.\n");
+    assert_eq!(db.sql("select blocked from host_runtimes").await.unwrap(), "f");
+    let unknown = host.qvd(&["admin", "host", "drain", "n9"]);
+    assert_eq!(code(&unknown), Some(1));
+    assert!(text(&unknown.stderr).contains("there is no host n9"), "{unknown:?}");
+}

@@ -1,0 +1,70 @@
+//! `qvd admin host`: what is done with a whole node. The node is not asked; the database is told.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use crate::{
+    db::{Connector, HostUse, Listener, Role},
+    events::Channel,
+};
+
+use super::settings::DatabaseArg;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Let a node run empty: it gets no new VMs and its router takes no new users; sessions go on
+    Drain {
+        /// Name of the node
+        host: String,
+        #[command(flatten)]
+        database: DatabaseArg,
+        /// Wait until nobody is connected through the node any more
+        #[arg(long)]
+        wait: bool,
+        /// Take the node into use again
+        #[arg(long, conflicts_with = "wait")]
+        undo: bool,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    let Command::Drain { host, database, wait, undo, json } = command;
+    let connector = database.connector(Role::Admin)?;
+    connector.host_block(&host, !undo).await?;
+    let left = if wait { emptied(&connector, &host).await? } else { connector.host_use(&host).await? };
+    if json {
+        println!("{}", json!({ "host": host, "draining": !undo, "sessions": left.sessions, "vms": left.vms }));
+    } else {
+        println!("{}", sentence(&host, undo, left));
+    }
+    Ok(())
+}
+
+/// Says how many sessions are left whenever that changes, until there are none.
+async fn emptied(connector: &Connector, host: &str) -> anyhow::Result<HostUse> {
+    let mut listen = Listener::connect(connector).await?;
+    listen.listener.listen([Channel::Admin.to_string().as_str()]).await?;
+    let mut told = None;
+    loop {
+        let left = connector.host_use(host).await?;
+        if left.sessions == 0 {
+            return Ok(left);
+        }
+        if told.replace(left.sessions) != Some(left.sessions) {
+            eprintln!("{} sessions left", left.sessions);
+        }
+        if listen.notifications.recv().await.is_none() {
+            anyhow::bail!("the connection to the database was lost; {host} goes on draining");
+        }
+    }
+}
+
+fn sentence(host: &str, undo: bool, HostUse { sessions, vms }: HostUse) -> String {
+    if undo {
+        return format!("{host} takes users and VMs again.");
+    }
+    format!("{host} takes no new users and no new VMs; {sessions} sessions and {vms} VMs are left there.")
+}
