@@ -10,6 +10,10 @@ mod daemon;
 mod flow;
 mod requests;
 mod router;
+mod start;
 mod stop;
+mod takeover;
+mod tunnel;
+mod x;
 
 pub use daemon::{L7rError, run};
