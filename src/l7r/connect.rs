@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{RngExt, distr::Alphanumeric};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +22,7 @@ use super::{
     http::{Dialogue, DialogueError, Request},
     requests::{Connection, Served, not_available},
     router::{Registered, Router, count},
+    tokens::{random, random_token},
     tunnel::finish,
 };
 
@@ -42,8 +42,8 @@ pub(super) struct Attempt {
     pub(super) acquired: Option<Acquired>,
     pub(super) seen: Option<SessionVm>,
     pub(super) inner: Option<TcpStream>,
-    /// Ping-pong of an agent that cannot report changes.
-    pub(super) poll_pause: Duration,
+    /// Before the next question to an agent that cannot report changes, once it is known to be such a one.
+    pub(super) pause: Option<Duration>,
 }
 
 /// Brings a client and its VM together.
@@ -70,13 +70,13 @@ pub async fn connect(
             Conn::Plain(_) => "plain",
             Conn::Tls(_) => "tls",
         },
-        token: random(43),
+        token: random_token(),
         watch,
         session: None,
         acquired: None,
         seen: None,
         inner: None,
-        poll_pause: Duration::from_millis(10),
+        pause: None,
         router,
     };
     let outcome = attempt.drive(&mut dialogue).await;
@@ -108,14 +108,15 @@ impl Attempt {
                 dialogue.interim(&text).await?;
             }
             let router = self.router.clone();
-            let abort = self.session.as_ref().map(|(_, session)| session.held.abort.clone()).unwrap_or_default();
+            let held = self.session.as_ref().map(|(_, session)| session.held.clone()).unwrap_or_default();
+            let abort = &held.abort;
             let outcome = match next {
                 Next::Switch => return Ok(Ok(())),
                 Next::Fail(why) => return Ok(Err(why)),
                 // Not to be interrupted: what the database gives without anybody knowing would stay taken.
                 Next::Do(Operation::Acquire) => Ok(self.perform(Operation::Acquire).await),
-                Next::Do(operation) => unless_ended(&router, &abort, dialogue, self.perform(operation)).await,
-                Next::Wait(until) => unless_ended(&router, &abort, dialogue, self.wait(until)).await,
+                Next::Do(operation) => unless_ended(&router, abort, dialogue, self.perform(operation)).await,
+                Next::Wait(until) => unless_ended(&router, abort, dialogue, self.wait(until)).await,
             };
             let event = match outcome {
                 Ok(Ok(event)) => event,
@@ -123,7 +124,7 @@ impl Attempt {
                     tracing::warn!(vm = %self.vm, error = &error as &dyn std::error::Error, "cannot connect");
                     return Ok(Err("the service cannot reach its database".to_owned()));
                 }
-                Err(Ended::Aborted) => Event::Aborted,
+                Err(Ended::Aborted) => Event::Aborted(held.cause()),
                 Err(Ended::Stopping) => return Ok(Err("Server is stopping".to_owned())),
                 Err(Ended::Vanished) => return Err(DialogueError::Vanished),
             };
@@ -188,8 +189,4 @@ fn limits(router: &Router) -> Limits {
         x_retries: config.get(&keys::L7R_RETRY_X_START),
         tell: config.get(&keys::L7R_POLL_VM),
     }
-}
-
-fn random(length: usize) -> String {
-    rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect()
 }

@@ -13,6 +13,7 @@ mod router;
 mod start;
 mod stop;
 mod takeover;
+mod tokens;
 mod tunnel;
 mod x;
 

@@ -22,13 +22,13 @@ impl Attempt {
                 placed: seen.placed,
                 aborted: seen.aborted,
             }),
-            None => Event::Aborted,
+            None => Event::Aborted(None),
         })
     }
 
     /// Asks for the VM to be placed and started.
     pub(super) async fn start_vm(&self) -> Result<Event, DbError> {
-        let Some((session, _)) = &self.session else { return Ok(Event::Aborted) };
+        let Some((session, _)) = &self.session else { return Ok(Event::Aborted(None)) };
         Ok(Event::StartAsked(match self.router.database.l7r_vm_start(*session).await? {
             StartAsked::Accepted => Ok(()),
             StartAsked::NoHost => Err("no host available".to_owned()),

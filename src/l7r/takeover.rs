@@ -7,9 +7,11 @@ use super::{connect::Attempt, flow::Event, router::Sessions};
 impl Attempt {
     /// Takes the VM, unless another session has it. Not to be interrupted: see `drive`.
     pub(super) async fn acquire(&mut self) -> Result<Event, DbError> {
-        let database = &self.router.database;
-        let instance = self.router.instance;
-        let acquired = database.l7r_acquire(instance, self.vm, self.user.user, self.client, &self.token).await;
+        let Self { router, user, .. } = &*self;
+        let acquired = router
+            .database
+            .l7r_acquire(router.instance, self.vm, user.user, self.client, &self.token, &user.parameters)
+            .await;
         let acquired = acquired.inspect_err(|_| self.router.sessions.doubt())?;
         if let Some(acquired) = &acquired {
             self.session = Some((acquired.session, Sessions::register(&self.router, acquired.session)));

@@ -55,7 +55,7 @@ impl Attempt {
 
     /// Publishes that bytes are about to flow, if they still may.
     pub(super) async fn confirm(&self) -> Result<Event, DbError> {
-        let Some((session, _)) = &self.session else { return Ok(Event::Aborted) };
+        let Some((session, _)) = &self.session else { return Ok(Event::Aborted(None)) };
         Ok(Event::Confirmed(self.router.database.l7r_connected(*session, self.way).await?))
     }
 
@@ -88,7 +88,7 @@ impl Attempt {
             tunnel::Reason::OuterClosed | tunnel::Reason::OuterCut => "the client left".to_owned(),
             tunnel::Reason::InnerClosed => "the desktop ended the connection".to_owned(),
             tunnel::Reason::Cancelled if router.stop.is_cancelled() => "the router was stopped".to_owned(),
-            tunnel::Reason::Cancelled => "taken over or disconnected".to_owned(),
+            tunnel::Reason::Cancelled => held.cause().map_or("disconnected".to_owned(), |cause| cause.to_string()),
             tunnel::Reason::OuterFailed(error) => format!("the connection to the client failed: {error}"),
             tunnel::Reason::InnerFailed(error) => format!("the connection to the desktop failed: {error}"),
         };

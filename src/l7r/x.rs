@@ -12,6 +12,8 @@ use super::{connect::Attempt, flow::Event};
 /// How long one question for the X state may wait at the agent. Shorter than the interval in which a client is told
 /// that it still waits.
 const X_WAIT: Duration = Duration::from_millis(1900);
+/// Before a classic agent is asked for the second time. It doubles with each answer that says nothing new.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
 impl Attempt {
     /// Has the X session started or resumed.
@@ -55,13 +57,19 @@ impl Attempt {
             return Err(AgentError::Protocol("its address is not known".to_owned()));
         };
         let Some(seen) = seen else { return agent.x_state().await };
-        if let Some(state) = agent.x_wait(seen, X_WAIT).await? {
-            return Ok(state);
-        }
-        tokio::time::sleep(self.poll_pause).await;
+        let pause = match self.pause {
+            Some(pause) => pause,
+            None => match agent.x_wait(seen, X_WAIT).await? {
+                Some(state) => return Ok(state),
+                None => FIRST_PAUSE,
+            },
+        };
         let slowest = self.router.config.load().get(&keys::L7R_POLL_X);
-        self.poll_pause = (self.poll_pause * 2).min(slowest);
-        agent.x_state().await
+        tokio::time::sleep(pause.min(slowest)).await;
+        let state = agent.x_state().await?;
+        // What has just changed will soon change again.
+        self.pause = Some(if state == seen { (pause * 2).min(slowest) } else { FIRST_PAUSE });
+        Ok(state)
     }
 
     /// What the user may read of an agent's failure; the log gets all of it.
