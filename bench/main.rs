@@ -5,6 +5,9 @@
 mod claims;
 mod connect;
 mod desktop;
+mod fake;
+mod list;
+mod logins;
 mod notify;
 mod report;
 mod site;
@@ -37,6 +40,10 @@ enum Scenario {
     Notify,
     /// From TCP connect to 101 for a running VM with a suspended X session
     Connect,
+    /// Lists of VMs over kept connections, and with a new connection and login each, beside bare hashing
+    List,
+    /// Round trips through 100 tunnels during a storm of logins, beside the same in calm
+    Logins,
     /// From vm_start to the answer of the VM's agent, beside a bare lxc-start
     Vmstart,
 }
@@ -60,6 +67,8 @@ fn main() -> ExitCode {
         match arguments.scenario {
             Scenario::Notify => notify::run(arguments.repetitions.unwrap_or(300), seen).await,
             Scenario::Connect => connect::run(arguments.repetitions.unwrap_or(25)).await,
+            Scenario::List => list::run(arguments.repetitions.unwrap_or(7)).await,
+            Scenario::Logins => logins::run(arguments.repetitions.unwrap_or(7)).await,
             Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
         }
     });

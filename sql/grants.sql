@@ -30,9 +30,9 @@ grant execute on function
     node_start, node_state, node_lease, node_claim, node_vms, node_vm_state, beat_try, wake, wake_payload, announce
     to qvd_node;
 grant execute on function
-    l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_vms, l7r_vm, l7r_acquire,
+    l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_list, l7r_vm, l7r_acquire,
     l7r_session, l7r_vm_start, l7r_vm_stop, l7r_connected, l7r_aborted, l7r_end, l7r_session_end, l7r_traffic,
-    l7r_count, l7r_ssl
+    l7r_count, l7r_ssl, l7r_auth_parameters_keep, l7r_token_create
     to qvd_l7r;
 
 -- Nobody reads what could be used to become somebody: password hashes, tokens, keys, the VMs' secrets.

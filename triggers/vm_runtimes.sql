@@ -46,6 +46,7 @@ begin
         new.user_state_ts := now();
         if new.user_state = 'disconnected' then
             new.user_cmd := null;
+            new.contender := null;
             new.session_id := null;
             new.l7r_host_id := null;
             new.l7r_instance := null;

@@ -75,16 +75,25 @@ begin
     return found;
 end $$;
 
-create or replace function l7r_vms(account integer, applications boolean)
-returns table (id integer, name text, state vm_state, blocked boolean, is_application boolean)
+-- The desktops or applications of an account, and whether the node serves users at all. A single row without a VM when
+-- there are none; no row: there is no such node.
+create or replace function l7r_list(node integer, account integer, applications boolean)
+returns table (
+    host_state host_state, host_blocked boolean,
+    id integer, name text, state vm_state, blocked boolean, is_application boolean
+)
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 begin
-    return query select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
-    from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
-    where v.user_id = account and o.is_application = applications
-    order by v.name;
+    return query select h.state, h.blocked, l.*
+    from host_runtimes h left join (
+        select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
+        from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
+        where v.user_id = account and o.is_application = applications
+    ) l on true
+    where h.host_id = node
+    order by l.name;
 end $$;
 
 -- What the checks before a connection need. No row: no such VM.
@@ -101,7 +110,7 @@ end $$;
 -- Takes a VM for a client. When another session has it, that one is told to go and null is returned: ask again when
 -- the VM has changed. A session of an instance that has ended, or of a node whose lease has lapsed, is replaced.
 create or replace function l7r_acquire(
-    by_instance bigint, wanted integer, account integer, client inet, token text,
+    by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb,
     out session bigint, out host_address text, out properties jsonb
 )
 language plpgsql security definer set search_path = qvd, pg_temp
@@ -122,7 +131,7 @@ begin
                 and (h.host_id = me.host_id or h.ok_ts
                     > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
         ) then
-            update vm_runtimes set user_cmd = 'abort' where vm_id = wanted and user_cmd is null;
+            update vm_runtimes set user_cmd = 'abort', contender = client where vm_id = wanted and user_cmd is null;
             return;
         end if;
         update user_sessions set ended_at = now(), end_reason = 'its router is gone'
@@ -137,9 +146,7 @@ begin
     set user_state = 'connecting', session_id = session, l7r_host_id = me.host_id, l7r_instance = me.id,
         real_user_id = account
     where vm_id = wanted;
-    delete from user_tokens where vm_id = wanted and expiration < now();
-    insert into user_tokens (token, user_id, vm_id, expiration, multi_use)
-    values (l7r_acquire.token, account, wanted, now() + interval '24 hours', true);
+    perform l7r_token_create(account, token, learnt, wanted);
     select host(h.address) into host_address from hosts h where h.id = me.host_id;
     properties := vm_effective_properties(wanted);
 end $$;
@@ -172,16 +179,16 @@ end $$;
 -- How the VM of a session stands. No row: the session has ended.
 create or replace function l7r_session(
     wanted bigint,
-    out state vm_state, out commanded boolean, out aborted boolean, out placed boolean,
+    out state vm_state, out commanded boolean, out aborted boolean, out contender inet, out placed boolean,
     out address inet, out vma_port integer, out x_port integer, out secret bytea, out reason text
 )
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 begin
-    select r.vm_state, r.vm_cmd is not null, r.user_cmd is not null, r.host_id is not null,
+    select r.vm_state, r.vm_cmd is not null, r.user_cmd is not null, r.contender, r.host_id is not null,
         r.vm_address, r.vm_vma_port, r.vm_x_port, s.secret, r.vm_reason
-    into state, commanded, aborted, placed, address, vma_port, x_port, secret, reason
+    into state, commanded, aborted, contender, placed, address, vma_port, x_port, secret, reason
     from user_sessions u join vm_runtimes r on r.vm_id = u.vm_id and r.session_id = u.id
         left join vm_secrets s on s.vm_id = r.vm_id
     where u.id = wanted;
@@ -226,13 +233,15 @@ begin
     return true;
 end $$;
 
--- The sessions of an instance that must end.
-create or replace function l7r_aborted(by_instance bigint) returns setof bigint
+-- The sessions of an instance that must end: for a client at this address, or because their VM has stopped, or else
+-- because an administrator said so.
+create or replace function l7r_aborted(by_instance bigint)
+returns table (session bigint, contender inet, stopped boolean)
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 begin
-    return query select r.session_id from vm_runtimes r
+    return query select r.session_id, r.contender, r.vm_state = 'stopped' from vm_runtimes r
     where r.user_cmd is not null and r.l7r_instance = by_instance
         and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance);
 end $$;

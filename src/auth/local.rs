@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use crate::{
     db::{Database, DbError},
     model::{
-        TenantId, UserId,
+        TenantId, UserId, VmId,
         config::{Config, keys},
     },
 };
@@ -26,6 +26,8 @@ pub struct Authenticated {
     pub login: String,
     /// What the agent shall know of the user, overriding everything else.
     pub parameters: Vec<(String, String)>,
+    /// The only VM that may be used, when what was presented is bound to one.
+    pub bound_to: Option<VmId>,
 }
 
 /// Why a login failed; for the log, never for the client.
@@ -88,6 +90,7 @@ impl LocalAuthenticator {
             tenant: account.tenant,
             parameters: vec![("qvd.vm.user.name".to_owned(), account.login.clone())],
             login: account.login,
+            bound_to: None,
         })
     }
 

@@ -1,6 +1,9 @@
 //! What l7r asks of the database (`sql/functions/60_l7r.sql`).
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use crate::model::{HostId, HostState, InstanceId, SessionId, TenantId, UserId, VmId, VmSecret, VmState};
 
@@ -28,6 +31,37 @@ pub struct Instance {
     pub pid: i32,
     /// Start time of that process in ticks since boot.
     pub pid_start: i64,
+}
+
+/// Why a session must end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AbortCause {
+    /// A client at this address wants the VM.
+    Contender(IpAddr),
+    /// The VM has stopped.
+    Stopped,
+    /// Somebody with the right to it said so.
+    Administrator,
+}
+
+impl AbortCause {
+    fn of(contender: Option<IpAddr>, stopped: bool) -> Self {
+        match contender {
+            _ if stopped => Self::Stopped,
+            Some(address) => Self::Contender(address),
+            None => Self::Administrator,
+        }
+    }
+}
+
+impl fmt::Display for AbortCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Contender(address) => write!(f, "taken over by a client at {address}"),
+            Self::Stopped => f.write_str("the desktop was stopped"),
+            Self::Administrator => f.write_str("disconnected by an administrator"),
+        }
+    }
 }
 
 /// Whether a node serves users.
@@ -110,7 +144,7 @@ pub struct SessionVm {
     /// A command waits to be taken.
     pub commanded: bool,
     /// Somebody wants this session to end.
-    pub aborted: bool,
+    pub aborted: Option<AbortCause>,
     /// It has a node.
     pub placed: bool,
     /// Where its agent listens.
@@ -192,24 +226,54 @@ impl Database {
         Ok(connection.query_one("select l7r_password_upgrade($1, $2, $3)", &[&user.0, &was, &becomes]).await?.get(0))
     }
 
-    /// The user's desktops, or applications.
-    pub async fn l7r_vms(&self, user: UserId, applications: bool) -> Result<Vec<ListedVm>, DbError> {
+    /// Whether the node serves users, and the user's desktops or applications; `None` when the node is no longer on
+    /// record.
+    pub async fn l7r_list(
+        &self,
+        host: HostId,
+        user: UserId,
+        applications: bool,
+    ) -> Result<Option<(HostStatus, Vec<ListedVm>)>, DbError> {
         let connection = self.connection().await?;
         let statement = connection
-            .prepare_cached("select id, name, state::text, blocked, is_application from l7r_vms($1, $2)")
+            .prepare_cached(
+                "select host_state::text, host_blocked, id, name, state::text, blocked, is_application \
+                 from l7r_list($1, $2, $3)",
+            )
             .await?;
-        let rows = connection.query(&statement, &[&user.0, &applications]).await?;
-        rows.iter()
-            .map(|row| {
-                Ok(ListedVm {
-                    vm: VmId(row.get(0)),
-                    name: row.get(1),
-                    state: word(row.get(2))?,
-                    blocked: row.get(3),
-                    is_application: row.get(4),
-                })
+        let rows = connection.query(&statement, &[&host.0, &user.0, &applications]).await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let status = HostStatus { state: word(first.get(0))?, blocked: first.get(1) };
+        let vms = rows.iter().filter_map(|row| Some((row.get::<_, Option<i32>>(2)?, row)));
+        let vms = vms.map(|(vm, row)| {
+            Ok(ListedVm {
+                vm: VmId(vm),
+                name: row.get(3),
+                state: word(row.get(4))?,
+                blocked: row.get(5),
+                is_application: row.get(6),
             })
-            .collect()
+        });
+        Ok(Some((status, vms.collect::<Result<_, DbError>>()?)))
+    }
+
+    /// Keeps what authentication found out about a user, for tokens that others will make; its id.
+    pub async fn l7r_auth_parameters_keep(&self, user: UserId, found: &[(String, String)]) -> Result<i32, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select l7r_auth_parameters_keep($1, $2)").await?;
+        Ok(connection.query_one(&statement, &[&user.0, &object(found)]).await?.get(0))
+    }
+
+    /// Makes a token that stands for a user; the id of what authentication found out, which goes with it.
+    pub async fn l7r_token_create(
+        &self,
+        user: UserId,
+        token: &str,
+        found: &[(String, String)],
+    ) -> Result<i32, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select l7r_token_create($1, $2, $3, null)").await?;
+        Ok(connection.query_one(&statement, &[&user.0, &token, &object(found)]).await?.get(0))
     }
 
     /// Owner and state of a VM; `None` when there is no such VM.
@@ -223,7 +287,7 @@ impl Database {
             .transpose()
     }
 
-    /// Takes a VM for a client. `None`: another session has it and was told to go.
+    /// Takes a VM for a client, with a token for that VM that carries what authentication found out. `None`: another session has it and was told to go.
     pub async fn l7r_acquire(
         &self,
         instance: InstanceId,
@@ -231,12 +295,14 @@ impl Database {
         user: UserId,
         client: IpAddr,
         token: &str,
+        found: &[(String, String)],
     ) -> Result<Option<Acquired>, DbError> {
         let connection = self.connection().await?;
         let statement = connection
-            .prepare_cached("select session, host_address, properties from l7r_acquire($1, $2, $3, $4, $5)")
+            .prepare_cached("select session, host_address, properties from l7r_acquire($1, $2, $3, $4, $5, $6)")
             .await?;
-        let row = connection.query_one(&statement, &[&instance.0, &vm.0, &user.0, &client, &token]).await?;
+        let row =
+            connection.query_one(&statement, &[&instance.0, &vm.0, &user.0, &client, &token, &object(found)]).await?;
         let session: Option<i64> = row.get(0);
         let Some(session) = session else { return Ok(None) };
         let properties: serde_json::Value = row.get(2);
@@ -253,7 +319,7 @@ impl Database {
         let connection = self.connection().await?;
         let statement = connection
             .prepare_cached(
-                "select state::text, commanded, aborted, placed, address, vma_port, x_port, secret, reason \
+                "select state::text, commanded, aborted, placed, address, vma_port, x_port, secret, reason, contender \
                  from l7r_session($1)",
             )
             .await?;
@@ -269,7 +335,7 @@ impl Database {
         Ok(Some(SessionVm {
             state: word(state)?,
             commanded: row.get(1),
-            aborted: row.get(2),
+            aborted: row.get::<_, bool>(2).then(|| AbortCause::of(row.get(9), false)),
             placed: row.get(3),
             vma: at(row.get(5)),
             x: at(row.get(6)),
@@ -303,12 +369,12 @@ impl Database {
         Ok(connection.query_one(&statement, &[&session.0, &way]).await?.get(0))
     }
 
-    /// The sessions of an instance that must end.
-    pub async fn l7r_aborted(&self, instance: InstanceId) -> Result<Vec<SessionId>, DbError> {
+    /// The sessions of an instance that must end, and why.
+    pub async fn l7r_aborted(&self, instance: InstanceId) -> Result<Vec<(SessionId, AbortCause)>, DbError> {
         let connection = self.connection().await?;
-        let statement = connection.prepare_cached("select l7r_aborted($1)").await?;
+        let statement = connection.prepare_cached("select session, contender, stopped from l7r_aborted($1)").await?;
         let rows = connection.query(&statement, &[&instance.0]).await?;
-        Ok(rows.iter().map(|row| SessionId(row.get(0))).collect())
+        Ok(rows.iter().map(|row| (SessionId(row.get(0)), AbortCause::of(row.get(1), row.get(2)))).collect())
     }
 
     /// A session is over.
@@ -356,4 +422,9 @@ impl Database {
             |wanted: &str| rows.iter().find(|row| row.get::<_, &str>(0) == wanted).map(|row| row.get::<_, String>(1));
         Ok(value("l7r.ssl.cert").zip(value("l7r.ssl.key")))
     }
+}
+
+/// Pairs as an object; the last value of a name counts.
+fn object(pairs: &[(String, String)]) -> serde_json::Value {
+    pairs.iter().map(|(name, value)| (name.clone(), serde_json::Value::from(value.as_str()))).collect()
 }

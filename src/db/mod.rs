@@ -8,6 +8,7 @@ mod admin;
 mod connect;
 mod error;
 mod l7r;
+mod lease;
 mod listen;
 mod migrate;
 mod node;
@@ -15,15 +16,17 @@ mod node;
 pub use admin::{AdminError, HostUse, Table};
 pub use connect::{Connector, Role};
 pub use error::DbError;
-pub use l7r::{Account, Acquired, HostStatus, Instance, ListedVm, SessionVm, StartAsked, Started, VmCheck};
+pub use l7r::{AbortCause, Account, Acquired, HostStatus, Instance, ListedVm, SessionVm, StartAsked, Started, VmCheck};
 pub use listen::{Listen, Listener, Notification};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Life, NodeVm};
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, QueueMode, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
 use tokio_postgres::error::SqlState;
+
+use lease::Lease;
 
 /// A pool of connections that speak with the rights of one role.
 #[derive(Clone)]
@@ -64,8 +67,8 @@ impl Database {
         }
     }
 
-    async fn connection(&self) -> Result<Object, DbError> {
-        Ok(self.pool.get().await?)
+    async fn connection(&self) -> Result<Lease, DbError> {
+        Ok(self.pool.get().await?.into())
     }
 
     /// Whether the schema is that of this version; otherwise its version (0: there is none), or why it is not known,

@@ -1,59 +1,49 @@
-//! Carries out what the connect flow decides: asks database and agent, tells the client, and turns the connection
-//! into a tunnel. Every way out ends the session in the database; a client that vanishes is noticed at once.
+//! Carries out what the connect flow decides, stage by stage: `takeover`, `start`, `x`, `tunnel`. Here the client is told
+//! and watched: one that vanishes is noticed at once. Every way out ends the session in the database.
 
 use std::{
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use rand::{RngExt, distr::Alphanumeric};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Authenticated,
-    db::{Acquired, DbError, SessionVm, StartAsked},
+    db::{Acquired, DbError, SessionVm},
     events::{Channel, Watch},
-    model::{SessionId, VmId, XState, config::keys},
-    tunnel::{self, Conn},
-    vma::client::{AgentClient, AgentError},
+    model::{SessionId, VmId, config::keys},
+    tunnel::Conn,
 };
 
 use super::{
-    flow::{Event, Flow, Limits, Next, Operation, Seen, Step},
+    flow::{Event, Flow, Limits, Next, Operation, Step},
     http::{Dialogue, DialogueError, Request},
     requests::{Connection, Served, not_available},
-    router::{Registered, Router, Sessions, count},
+    router::{Registered, Router, count},
+    tokens::{random, random_token},
+    tunnel::finish,
 };
 
-/// How long one question for the X state may wait at the agent. Shorter than the interval in which a client is told
-/// that it still waits.
-const X_WAIT: Duration = Duration::from_millis(1900);
-/// A classic agent says "listening" a little before nxagent listens.
-const DIAL_RETRY: Duration = Duration::from_millis(20);
-
-/// Names the session, so that the client can ask later why it ended. Classic clients do not look at it.
-const SESSION_HEADER: &str = "X-QVD-Session-Id";
-
 /// One client on its way to its VM.
-struct Attempt {
-    router: Arc<Router>,
-    vm: VmId,
-    user: Authenticated,
-    client: std::net::IpAddr,
-    parameters: Vec<(String, String)>,
-    slave_key: String,
+pub(super) struct Attempt {
+    pub(super) router: Arc<Router>,
+    pub(super) vm: VmId,
+    pub(super) user: Authenticated,
+    pub(super) client: std::net::IpAddr,
+    pub(super) parameters: Vec<(String, String)>,
+    pub(super) slave_key: String,
     /// How the bytes will be moved.
-    way: &'static str,
-    token: String,
-    watch: Watch,
-    session: Option<(SessionId, Registered)>,
-    acquired: Option<Acquired>,
-    seen: Option<SessionVm>,
-    inner: Option<TcpStream>,
-    /// Ping-pong of an agent that cannot report changes.
-    poll_pause: Duration,
+    pub(super) way: &'static str,
+    pub(super) token: String,
+    pub(super) watch: Watch,
+    pub(super) session: Option<(SessionId, Registered)>,
+    pub(super) acquired: Option<Acquired>,
+    pub(super) seen: Option<SessionVm>,
+    pub(super) inner: Option<TcpStream>,
+    /// Before the next question to an agent that cannot report changes, once it is known to be such a one.
+    pub(super) pause: Option<Duration>,
 }
 
 /// Brings a client and its VM together.
@@ -80,13 +70,13 @@ pub async fn connect(
             Conn::Plain(_) => "plain",
             Conn::Tls(_) => "tls",
         },
-        token: random(43),
+        token: random_token(),
         watch,
         session: None,
         acquired: None,
         seen: None,
         inner: None,
-        poll_pause: Duration::from_millis(10),
+        pause: None,
         router,
     };
     let outcome = attempt.drive(&mut dialogue).await;
@@ -118,14 +108,15 @@ impl Attempt {
                 dialogue.interim(&text).await?;
             }
             let router = self.router.clone();
-            let abort = self.session.as_ref().map(|(_, session)| session.held.abort.clone()).unwrap_or_default();
+            let held = self.session.as_ref().map(|(_, session)| session.held.clone()).unwrap_or_default();
+            let abort = &held.abort;
             let outcome = match next {
                 Next::Switch => return Ok(Ok(())),
                 Next::Fail(why) => return Ok(Err(why)),
                 // Not to be interrupted: what the database gives without anybody knowing would stay taken.
                 Next::Do(Operation::Acquire) => Ok(self.perform(Operation::Acquire).await),
-                Next::Do(operation) => unless_ended(&router, &abort, dialogue, self.perform(operation)).await,
-                Next::Wait(until) => unless_ended(&router, &abort, dialogue, self.wait(until)).await,
+                Next::Do(operation) => unless_ended(&router, abort, dialogue, self.perform(operation)).await,
+                Next::Wait(until) => unless_ended(&router, abort, dialogue, self.wait(until)).await,
             };
             let event = match outcome {
                 Ok(Ok(event)) => event,
@@ -133,7 +124,7 @@ impl Attempt {
                     tracing::warn!(vm = %self.vm, error = &error as &dyn std::error::Error, "cannot connect");
                     return Ok(Err("the service cannot reach its database".to_owned()));
                 }
-                Err(Ended::Aborted) => Event::Aborted,
+                Err(Ended::Aborted) => Event::Aborted(held.cause()),
                 Err(Ended::Stopping) => return Ok(Err("Server is stopping".to_owned())),
                 Err(Ended::Vanished) => return Err(DialogueError::Vanished),
             };
@@ -148,174 +139,15 @@ impl Attempt {
     }
 
     async fn perform(&mut self, operation: Operation) -> Result<Event, DbError> {
-        let database = &self.router.database;
-        Ok(match operation {
-            Operation::Acquire => {
-                let instance = self.router.instance;
-                let acquired = database.l7r_acquire(instance, self.vm, self.user.user, self.client, &self.token).await;
-                let acquired = acquired.inspect_err(|_| self.router.sessions.doubt())?;
-                if let Some(acquired) = &acquired {
-                    self.session = Some((acquired.session, Sessions::register(&self.router, acquired.session)));
-                }
-                self.acquired = acquired;
-                Event::Acquired(self.acquired.is_some())
-            }
-            Operation::Look => {
-                let seen = match &self.session {
-                    Some((session, _)) => database.l7r_session(*session).await?,
-                    None => None,
-                };
-                self.seen = seen;
-                match &self.seen {
-                    Some(seen) => Event::Vm(Seen {
-                        state: seen.state,
-                        commanded: seen.commanded,
-                        placed: seen.placed,
-                        aborted: seen.aborted,
-                    }),
-                    None => Event::Aborted,
-                }
-            }
-            Operation::StartVm => match &self.session {
-                Some((session, _)) => match database.l7r_vm_start(*session).await? {
-                    StartAsked::Accepted => Event::StartAsked(Ok(())),
-                    StartAsked::NoHost => Event::StartAsked(Err("no host available".to_owned())),
-                    StartAsked::Refused => {
-                        Event::StartAsked(Err(format!("Failed to start virtual machine {}", self.vm)))
-                    }
-                },
-                None => Event::Aborted,
-            },
-            Operation::StartX => {
-                let outcome = match self.agent() {
-                    Some(agent) => agent.x_start(&self.x_parameters()).await,
-                    None => Err(AgentError::Protocol("its address is not known".to_owned())),
-                };
-                Event::XStarted(outcome.map_err(|error| self.explain(&error)))
-            }
-            Operation::AskX(seen) => Event::X(self.ask_x(seen).await.map_err(|error| self.explain(&error))),
-            Operation::Dial => Event::Dialled(self.dial().await),
-            Operation::Confirm => match &self.session {
-                Some((session, _)) => Event::Confirmed(database.l7r_connected(*session, self.way).await?),
-                None => Event::Aborted,
-            },
-        })
-    }
-
-    fn agent(&self) -> Option<AgentClient> {
-        let seen = self.seen.as_ref()?;
-        let limit = self.router.config.load().get(&keys::L7R_TIMEOUT_VMA);
-        Some(AgentClient::new(seen.vma?, seen.secret.clone(), limit))
-    }
-
-    /// Later ones override earlier ones: what the client sent, what we add, properties, what authentication found.
-    fn x_parameters(&self) -> Vec<(String, String)> {
-        let mut merged: Vec<(String, String)> = Vec::new();
-        let acquired = self.acquired.as_ref();
-        let ours = [
-            ("auth_token".to_owned(), self.token.clone()),
-            ("host_address".to_owned(), acquired.map(|acquired| acquired.host_address.clone()).unwrap_or_default()),
-        ];
-        let properties = acquired.map(|acquired| acquired.properties.clone()).unwrap_or_default();
-        let key = [("qvd.slave.key".to_owned(), self.slave_key.clone())];
-        let all = self.parameters.iter().cloned().chain(ours).chain(properties);
-        for (name, value) in all.chain(self.user.parameters.iter().cloned()).chain(key) {
-            match merged.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, old)) => *old = value,
-                None => merged.push((name, value)),
-            }
+        match operation {
+            Operation::Acquire => self.acquire().await,
+            Operation::Look => self.look().await,
+            Operation::StartVm => self.start_vm().await,
+            Operation::StartX => Ok(self.start_x().await),
+            Operation::AskX(seen) => Ok(Event::X(self.ask_x(seen).await.map_err(|error| self.explain(&error)))),
+            Operation::Dial => Ok(Event::Dialled(self.dial().await)),
+            Operation::Confirm => self.confirm().await,
         }
-        merged
-    }
-
-    /// An agent of ours answers when its state changes; a classic one is asked again and again, fast at first.
-    async fn ask_x(&mut self, seen: Option<XState>) -> Result<XState, AgentError> {
-        let Some(agent) = self.agent() else {
-            return Err(AgentError::Protocol("its address is not known".to_owned()));
-        };
-        let Some(seen) = seen else { return agent.x_state().await };
-        if let Some(state) = agent.x_wait(seen, X_WAIT).await? {
-            return Ok(state);
-        }
-        tokio::time::sleep(self.poll_pause).await;
-        let slowest = self.router.config.load().get(&keys::L7R_POLL_X);
-        self.poll_pause = (self.poll_pause * 2).min(slowest);
-        agent.x_state().await
-    }
-
-    async fn dial(&mut self) -> Result<(), String> {
-        let Some(address) = self.seen.as_ref().and_then(|seen| seen.x) else {
-            return Err("its address is not known".to_owned());
-        };
-        let limit = self.router.config.load().get(&keys::L7R_TIMEOUT_X_START);
-        let deadline = Instant::now() + limit;
-        loop {
-            match dial_once(address, deadline).await {
-                Ok(stream) => {
-                    self.inner = Some(stream);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused && Instant::now() < deadline => {
-                    tokio::time::sleep(DIAL_RETRY).await;
-                }
-                Err(error) => {
-                    tracing::warn!(vm = %self.vm, %address, %error, "cannot connect to nxagent");
-                    return Err("nxagent does not answer".to_owned());
-                }
-            }
-        }
-    }
-
-    /// What the user may read of an agent's failure; the log gets all of it.
-    fn explain(&self, error: &AgentError) -> String {
-        tracing::info!(vm = %self.vm, error = error as &dyn std::error::Error, "the agent could not do it");
-        match error {
-            AgentError::Refused(text) => text.clone(),
-            other => other.to_string(),
-        }
-    }
-
-    async fn tunnel(mut self, dialogue: Dialogue<Conn>, began: Instant) -> Result<Served, DialogueError> {
-        let (Some((session, registered)), Some(inner)) = (self.session.take(), self.inner.take()) else {
-            return Ok(Served::Closed);
-        };
-        let router = self.router.clone();
-        let headers = [("X-QVD-Slave-Key", self.slave_key.as_str()), (SESSION_HEADER, &session.to_string())];
-        let (outer, leftover) = match dialogue.switch(&headers).await {
-            Ok(switched) => switched,
-            Err(error) => {
-                finish(&router, session, "the client left while it was connecting", 0, 0).await;
-                return Err(error);
-            }
-        };
-        // Nobody needs to be woken for this VM while bytes flow.
-        drop(self.watch);
-        let held = registered.held.clone();
-        let stopped = router.stop.clone();
-        let guard = held.abort.clone();
-        let link = tokio::spawn(async move {
-            stopped.cancelled().await;
-            guard.cancel();
-        });
-        let ended = tunnel::relay(outer, inner, leftover, &held.counters, &held.abort).await;
-        link.abort();
-        let reason = match &ended.reason {
-            tunnel::Reason::OuterClosed | tunnel::Reason::OuterCut => "the client left".to_owned(),
-            tunnel::Reason::InnerClosed => "the desktop ended the connection".to_owned(),
-            tunnel::Reason::Cancelled if router.stop.is_cancelled() => "the router was stopped".to_owned(),
-            tunnel::Reason::Cancelled => "taken over or disconnected".to_owned(),
-            tunnel::Reason::OuterFailed(error) => format!("the connection to the client failed: {error}"),
-            tunnel::Reason::InnerFailed(error) => format!("the connection to the desktop failed: {error}"),
-        };
-        let lasted = began.elapsed();
-        if lasted < router.config.load().get(&keys::L7R_SHORT_SESSION) {
-            count(&router.counts.short_sessions);
-        }
-        tracing::info!(
-            vm = %self.vm, %session, up = ended.up, down = ended.down, seconds = lasted.as_secs(), reason, "disconnected"
-        );
-        finish(&router, session, &reason, ended.up, ended.down).await;
-        Ok(Served::Closed)
     }
 
     async fn end(&mut self, reason: &str) {
@@ -348,34 +180,6 @@ async fn unless_ended<T>(
     }
 }
 
-async fn dial_once(address: SocketAddr, deadline: Instant) -> std::io::Result<TcpStream> {
-    let connecting = TcpStream::connect(address);
-    let stream = tokio::time::timeout_at(tokio::time::Instant::from_std(deadline), connecting)
-        .await
-        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-    tunnel::tune(&stream)?;
-    Ok(stream)
-}
-
-/// Ends a session in the database, however long that takes: until then nobody else gets the VM.
-async fn finish(router: &Router, session: SessionId, reason: &str, up: u64, down: u64) {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match router.database.l7r_end(session, reason, up, down).await {
-            Ok(()) => return,
-            Err(error) if error.is_passing() && !router.stop.is_cancelled() => {
-                tracing::debug!(%session, %error, "cannot end the session yet");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(1));
-            }
-            Err(error) => {
-                tracing::warn!(%session, %error, "the end of the session could not be written");
-                return;
-            }
-        }
-    }
-}
-
 fn limits(router: &Router) -> Limits {
     let config = router.config.load();
     Limits {
@@ -385,8 +189,4 @@ fn limits(router: &Router) -> Limits {
         x_retries: config.get(&keys::L7R_RETRY_X_START),
         tell: config.get(&keys::L7R_POLL_VM),
     }
-}
-
-fn random(length: usize) -> String {
-    rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect()
 }

@@ -13,7 +13,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::{VmId, VmState, XState};
+use crate::{
+    db::AbortCause,
+    model::{VmId, VmState, XState},
+};
 
 /// Limits and rhythms.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +75,7 @@ pub struct Step {
 }
 
 /// How the VM stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its state.
     pub state: VmState,
@@ -80,8 +83,8 @@ pub struct Seen {
     pub commanded: bool,
     /// It has a node.
     pub placed: bool,
-    /// Somebody wants this session to end, or it has ended.
-    pub aborted: bool,
+    /// Somebody wants this session to end.
+    pub aborted: Option<AbortCause>,
 }
 
 /// What happened.
@@ -103,8 +106,8 @@ pub enum Event {
     Confirmed(bool),
     /// A wake-up, or the end of a wait.
     Woken,
-    /// Somebody wants this session to end.
-    Aborted,
+    /// Somebody wants this session to end; `None`: it has ended already.
+    Aborted(Option<AbortCause>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,8 +152,10 @@ impl Flow {
 
     /// What follows from an event.
     pub fn step(&mut self, event: Event, now: Instant) -> Step {
-        if matches!(event, Event::Aborted) && self.phase != Phase::Done {
-            return self.fail("Aborted by contending session");
+        if let Event::Aborted(cause) = event
+            && self.phase != Phase::Done
+        {
+            return self.abort(cause);
         }
         match (self.phase, event) {
             (Phase::Acquiring, Event::Acquired(true)) => {
@@ -230,7 +235,7 @@ impl Flow {
                 self.phase = Phase::Done;
                 telling("Connection established".to_owned(), Next::Switch)
             }
-            (Phase::Confirming, Event::Confirmed(false)) => self.fail("Aborted by contending session"),
+            (Phase::Confirming, Event::Confirmed(false)) => self.abort(None),
 
             // A wake-up while an operation is under way is not sent by callers; anything else is their mistake.
             (phase, event) => self.fail(format!("internal error ({event:?} while {phase:?})")),
@@ -238,8 +243,8 @@ impl Flow {
     }
 
     fn look(&mut self, seen: Seen, now: Instant) -> Step {
-        if seen.aborted {
-            return self.fail("Aborted by contending session");
+        if seen.aborted.is_some() {
+            return self.abort(seen.aborted);
         }
         match seen.state {
             VmState::Running => {
@@ -283,6 +288,13 @@ impl Flow {
         vec![text]
     }
 
+    fn abort(&mut self, cause: Option<AbortCause>) -> Step {
+        match cause {
+            Some(cause @ (AbortCause::Administrator | AbortCause::Stopped)) => self.fail(cause.to_string()),
+            Some(AbortCause::Contender(_)) | None => self.fail("Aborted by contending session"),
+        }
+    }
+
     fn fail(&mut self, why: impl Into<String>) -> Step {
         self.phase = Phase::Done;
         silent(Next::Fail(why.into()))
@@ -312,7 +324,7 @@ mod tests {
     };
 
     fn seen(state: VmState) -> Event {
-        Event::Vm(Seen { state, commanded: false, placed: true, aborted: false })
+        Event::Vm(Seen { state, commanded: false, placed: true, aborted: None })
     }
 
     fn drive(flow: &mut Flow, events: Vec<Event>, now: Instant) -> (Vec<String>, Next) {
@@ -357,7 +369,7 @@ mod tests {
     fn a_stopped_vm_is_started_once_and_a_second_stop_is_a_failure() {
         let now = Instant::now();
         let (mut flow, _) = Flow::new(VmId(7), LIMITS, now);
-        let stopped = Event::Vm(Seen { state: VmState::Stopped, commanded: false, placed: false, aborted: false });
+        let stopped = Event::Vm(Seen { state: VmState::Stopped, commanded: false, placed: false, aborted: None });
         let (tell, next) = drive(&mut flow, vec![Event::Acquired(true), stopped.clone()], now);
         assert_eq!(tell.last().unwrap(), "Assigning VM 7 to host");
         assert_eq!(next, Next::Do(Operation::StartVm));
@@ -441,7 +453,7 @@ mod tests {
                             state: VmState::ALL[usize::from(choice) % VmState::ALL.len()],
                             commanded: seconds % 2 == 0,
                             placed: good,
-                            aborted: seconds == 19,
+                            aborted: (seconds == 19).then_some(AbortCause::Administrator),
                         })
                     }
                     Next::Do(Operation::StartVm) => Event::StartAsked(outcome()),

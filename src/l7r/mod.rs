@@ -11,6 +11,11 @@ mod flow;
 mod handover;
 mod requests;
 mod router;
+mod start;
 mod stop;
+mod takeover;
+mod tokens;
+mod tunnel;
+mod x;
 
 pub use daemon::{L7rError, run};

@@ -3,9 +3,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use serde::Serialize;
+
 use crate::{
     auth::{Authenticated, Rejection},
-    db::DbError,
+    db::{DbError, HostStatus, ListedVm},
     model::{HostState, SessionId, UserId, VmId, config::keys},
     tunnel::Conn,
 };
@@ -70,6 +72,8 @@ impl Connection {
                 "/qvd/ping" => self.ping().await,
                 "/qvd/list_of_vm" => self.list(&request, false).await,
                 "/qvd/list_of_applications" => self.list(&request, true).await,
+                "/qvd/authenticate_user" => self.authenticate_user(&request).await,
+                "/qvd/create_auth_token" => self.create_auth_token(&request).await,
                 "/qvd/session_end" => self.session_end(&request).await,
                 "/qvd/connect_to_vm" => match self.may_connect(&request).await {
                     Ok((vm, user)) => return connect::connect(self, dialogue, &request, vm, user).await,
@@ -100,24 +104,12 @@ impl Connection {
     }
 
     async fn listed(&mut self, request: &Request, applications: bool) -> Result<Answer, Answer> {
-        self.host_on_record().await?;
-        count(&self.router.counts.requests);
-        let user = self.authenticate(request).await?;
-        self.host_serves().await?;
-        let vms = self.router.database.l7r_vms(user.user, applications).await.map_err(unavailable)?;
-        let list: Vec<_> = vms
-            .into_iter()
-            .map(|vm| {
-                // Some clients take numbers for the flags and nothing else.
-                serde_json::json!({
-                    "id": vm.vm.0,
-                    "state": vm.state.as_str(),
-                    "name": vm.name,
-                    "blocked": i32::from(vm.blocked),
-                    "is_application": i32::from(vm.is_application),
-                })
-            })
-            .collect();
+        let user = self.admit(request).await?;
+        // One question for the node and the list: a client that keeps its connection asks no other.
+        let listed = self.router.database.l7r_list(self.router.host, user.user, applications).await;
+        let (host, vms) = listed.map_err(unavailable)?.ok_or_else(not_on_record)?;
+        serves(host)?;
+        let list: Vec<Listed> = vms.iter().map(Listed::from).collect();
         Answer::json(&list).map_err(|_| Answer::from(Status::Internal))
     }
 
@@ -135,13 +127,12 @@ impl Connection {
     }
 
     async fn may_connect(&mut self, request: &Request) -> Result<(VmId, Authenticated), Answer> {
-        self.host_on_record().await?;
-        count(&self.router.counts.requests);
-        let user = self.authenticate(request).await?;
+        let user = self.admit(request).await?;
         self.host_serves().await?;
         if !request.wants_tunnel() {
             return Err(Status::UpgradeRequired.into());
         }
+        bound(request, user.bound_to)?;
         let id = wanted_id(request)?;
         let forbidden: Vec<&str> = request
             .query
@@ -166,10 +157,9 @@ impl Connection {
     }
 
     async fn may_stop(&mut self, request: &Request) -> Result<(VmId, UserId), Answer> {
-        self.host_on_record().await?;
-        count(&self.router.counts.requests);
-        let user = self.authenticate(request).await?;
+        let user = self.admit(request).await?;
         self.host_serves().await?;
+        bound(request, user.bound_to)?;
         let none = || Answer::text(Status::NotFound, "The requested virtual machine does not exist");
         let vm = VmId(wanted_id(request)?.ok_or_else(none)?);
         let check = self.router.database.l7r_vm(vm).await.map_err(unavailable)?.ok_or_else(none)?;
@@ -179,24 +169,27 @@ impl Connection {
         Ok((vm, user.user))
     }
 
-    async fn host_on_record(&self) -> Result<(), Answer> {
-        self.host().await.map(drop)
-    }
-
-    async fn host_serves(&self) -> Result<(), Answer> {
-        let host = self.host().await?;
-        if host.blocked {
-            Err(Answer::text(Status::Unavailable, "Server is blocked"))
-        } else if host.state != HostState::Running {
-            Err(Answer::text(Status::Unavailable, format!("Server is {}", host.state)))
-        } else {
-            Ok(())
+    /// Who asks, once it is known that the node is on record at all. Whether it serves users is asked after that.
+    pub(super) async fn admit(&mut self, request: &Request) -> Result<Authenticated, Answer> {
+        // For those who are known already the node is asked about once, by whatever comes next.
+        if !self.knows(request) {
+            self.host().await?;
         }
+        count(&self.router.counts.requests);
+        self.authenticate(request).await
     }
 
-    async fn host(&self) -> Result<crate::db::HostStatus, Answer> {
-        let host = self.router.database.l7r_host(self.router.host).await.map_err(unavailable)?;
-        host.ok_or_else(|| Answer::text(Status::Unavailable, "Host is not registered in the database"))
+    pub(super) async fn host_serves(&self) -> Result<(), Answer> {
+        serves(self.host().await?)
+    }
+
+    async fn host(&self) -> Result<HostStatus, Answer> {
+        self.router.database.l7r_host(self.router.host).await.map_err(unavailable)?.ok_or_else(not_on_record)
+    }
+
+    /// Whether the credentials of a request are the ones that were accepted last.
+    fn knows(&self, request: &Request) -> bool {
+        self.accepted.as_ref().is_some_and(|(accepted, _)| request.credentials().as_ref() == Ok(accepted))
     }
 
     async fn authenticate(&mut self, request: &Request) -> Result<Authenticated, Answer> {
@@ -233,6 +226,52 @@ impl Connection {
     }
 }
 
+fn not_on_record() -> Answer {
+    Answer::text(Status::Unavailable, "Host is not registered in the database")
+}
+
+fn serves(host: HostStatus) -> Result<(), Answer> {
+    if host.blocked {
+        Err(Answer::text(Status::Unavailable, "Server is blocked"))
+    } else if host.state != HostState::Running {
+        Err(Answer::text(Status::Unavailable, format!("Server is {}", host.state)))
+    } else {
+        Ok(())
+    }
+}
+
+/// A VM in the list. Some clients take numbers for the flags and nothing else.
+#[derive(Serialize)]
+struct Listed<'a> {
+    id: i32,
+    state: &'static str,
+    name: &'a str,
+    blocked: u8,
+    is_application: u8,
+}
+
+impl<'a> From<&'a ListedVm> for Listed<'a> {
+    fn from(vm: &'a ListedVm) -> Self {
+        Self {
+            id: vm.vm.0,
+            state: vm.state.as_str(),
+            name: &vm.name,
+            blocked: vm.blocked.into(),
+            is_application: vm.is_application.into(),
+        }
+    }
+}
+
+/// Whether a request is about the VM that its token is bound to, if it is bound. One without `id` is not.
+fn bound(request: &Request, bound_to: Option<VmId>) -> Result<(), Answer> {
+    let Some(VmId(bound_to)) = bound_to else { return Ok(()) };
+    let id = request.query.get("id").and_then(|id| id.parse().ok());
+    if id == Some(bound_to) {
+        return Ok(());
+    }
+    Err(Answer::text(Status::Forbidden, "vm_id does not match with provided token"))
+}
+
 /// The `id` of a request: an error when it is missing, `None` when no VM can have it.
 fn wanted_id(request: &Request) -> Result<Option<i32>, Answer> {
     let id = request.query.get("id");
@@ -249,4 +288,30 @@ pub fn not_available(reason: &str) -> Answer {
 pub fn unavailable(error: DbError) -> Answer {
     tracing::warn!(error = &error as &dyn std::error::Error, "the database could not answer");
     Answer::text(Status::Unavailable, NO_DATABASE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::http::{Parsed, parse},
+        *,
+    };
+
+    fn request(query: &str) -> Request {
+        match parse(format!("GET /qvd/connect_to_vm{query} HTTP/1.1\r\n\r\n").as_bytes(), 4096).unwrap() {
+            Parsed::Complete { request, .. } => request,
+            Parsed::Incomplete => panic!("incomplete"),
+        }
+    }
+
+    #[test]
+    fn a_token_that_is_bound_to_a_vm_opens_no_other() {
+        for query in ["?id=8", "?id=", "?id", "", "?id=7x"] {
+            let refused = bound(&request(query), Some(VmId(7))).unwrap_err();
+            assert_eq!(refused.status(), Status::Forbidden, "{query}");
+            assert_eq!(refused.body(), b"vm_id does not match with provided token");
+            assert_eq!(bound(&request(query), None), Ok(()));
+        }
+        assert_eq!(bound(&request("?id=7"), Some(VmId(7))), Ok(()));
+    }
 }

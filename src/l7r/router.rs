@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::LocalAuthenticator,
-    db::Database,
+    db::{AbortCause, Database},
     events::{Channel, Hub},
     model::{HostId, InstanceId, SessionId, config::Config},
     tunnel::Counters,
@@ -39,8 +39,17 @@ pub struct Router {
 pub struct Held {
     /// Somebody wants it to end.
     pub abort: CancellationToken,
+    /// Why; set before `abort` says so.
+    cause: Arc<OnceLock<AbortCause>>,
     /// Bytes moved so far.
     pub counters: Arc<Counters>,
+}
+
+impl Held {
+    /// Why somebody wants it to end.
+    pub fn cause(&self) -> Option<AbortCause> {
+        self.cause.get().copied()
+    }
 }
 
 /// The sessions of this process.
@@ -81,8 +90,13 @@ impl Sessions {
     }
 
     /// Whether the session is known here.
-    fn abort(&self, session: SessionId) -> bool {
-        self.held().get(&session).inspect(|held| held.abort.cancel()).is_some()
+    fn abort(&self, session: SessionId, cause: AbortCause) -> bool {
+        let held = self.held();
+        let Some(held) = held.get(&session) else { return false };
+        // The first cause is the one.
+        let _ = held.cause.set(cause);
+        held.abort.cancel();
+        true
     }
 
     fn may_exist(&self) -> bool {
@@ -136,8 +150,8 @@ impl Router {
             if self.sessions.may_exist() {
                 match self.database.l7r_aborted(self.instance).await {
                     Ok(sessions) => {
-                        for session in sessions {
-                            if !self.sessions.abort(session) {
+                        for (session, cause) in sessions {
+                            if !self.sessions.abort(session, cause) {
                                 self.disown(session).await;
                             }
                         }

@@ -24,7 +24,7 @@ pub async fn stop(
     let router = &connection.router;
     let (limit, tell) = {
         let config = router.config.load();
-        (config.get(&keys::L7R_TIMEOUT_VM_START), config.get(&keys::L7R_POLL_VM))
+        (config.get(&keys::L7R_TIMEOUT_VM_STOP), config.get(&keys::L7R_POLL_VM))
     };
     let deadline = Instant::now() + limit;
     let mut watch = router.hub.watch(Channel::Vm(vm)).await;

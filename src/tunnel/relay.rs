@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The tunnel is over when both directions are `Closed`, when either fails, or when it is cancelled. Closing one
-//! direction tells the peer (FIN, before it close_notify in TLS) and leaves the other direction alone.
+//! direction tells the peer (FIN, before it close_notify in TLS) and leaves the other direction alone. Only an outer
+//! side that ends without the goodbye of TLS is gone for both: whoever wants to go on listening says goodbye.
 
 use std::{
     cell::RefCell,
@@ -74,6 +75,10 @@ where
                 (None, Some(_)) => Some(Reason::InnerClosed),
                 (None, None) => None,
             };
+        }
+        if matches!(up.end, Some(End::Cut)) {
+            // All that it sent before has been written.
+            return Poll::Ready(first.take().unwrap_or(Reason::OuterCut));
         }
         let failed = match (up_poll, down_poll) {
             (Poll::Ready(Err(Failure::Read(error))), _) | (_, Poll::Ready(Err(Failure::Write(error)))) => {

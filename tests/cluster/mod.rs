@@ -9,6 +9,7 @@ mod host;
 mod node;
 mod outage;
 mod patience;
+mod pool;
 mod privileges;
 mod refusals;
 mod schema;

@@ -47,9 +47,10 @@ async fn a_running_desktop_is_reached_without_starting_anything() {
         for text in expected {
             client.told(&text).await;
         }
+        let method = if classic { "x_state" } else { "x_wait" };
         desktop.vm.called("x_wait", 1).await;
         desktop.vm.x("starting");
-        desktop.vm.called("x_wait", 2).await;
+        desktop.vm.called(method, desktop.vm.calls(method) + 1).await;
         desktop.vm.x("listening");
         let (texts, answer) = client.conclusion().await;
         assert_eq!(answer.status, 101);
@@ -57,6 +58,31 @@ async fn a_running_desktop_is_reached_without_starting_anything() {
         assert_eq!(last, [format!("Connecting X session for VM_ID: {id}"), "Connection established".to_owned()]);
         desktop.vm.nx().await;
     }
+}
+
+#[tokio::test]
+async fn a_classic_agent_is_polled_fast_at_first_and_again_when_something_has_changed() {
+    let stage = calm().await;
+    let mut desktop = stage.running().await;
+    desktop.vm.classic();
+    desktop.vm.x("provisioning");
+    let mut client = desktop.ask().await;
+    desktop.vm.called("x_state", 7).await;
+    let pauses = desktop.vm.pauses("x_state");
+    for (pause, shortest) in pauses[1..].iter().zip([20, 40, 80, 160, 320]) {
+        assert!(pause.as_millis() >= shortest, "{pauses:?}");
+    }
+    let before = desktop.vm.calls("x_state");
+    desktop.vm.x("starting");
+    // The next question finds the change.
+    desktop.vm.called("x_state", before + 4).await;
+    let pauses = desktop.vm.pauses("x_state");
+    let soonest = pauses[before..].iter().min().unwrap();
+    assert!(soonest.as_millis() < 300, "{pauses:?}");
+    desktop.vm.x("listening");
+    assert_eq!(client.conclusion().await.1.status, 101);
+    desktop.vm.nx().await;
+    assert_eq!(desktop.vm.calls("x_wait"), 1, "an agent that does not know the extension is asked again");
 }
 
 #[tokio::test]
@@ -122,11 +148,12 @@ async fn the_agent_learns_the_address_of_the_host_and_gets_a_token_of_the_user()
     let token = call.parameter("auth_token").unwrap();
     assert!(token.len() >= 43 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{token}");
     let owner = format!(
-        "select u.login || ' ' || (t.vm_id = {}) || ' ' || t.multi_use from user_tokens t join users u on u.id = t.user_id
+        "select u.login || ' ' || (t.vm_id = {}) || ' ' || t.multi_use || ' ' || (p.parameters ->> 'qvd.vm.user.name')
+         from user_tokens t join users u on u.id = t.user_id join user_auth_parameters p on p.id = t.auth_params_id
          where token = '{token}' and expiration between now() + '23 hours' and now() + '25 hours'",
         desktop.id
     );
-    assert_eq!(stage.sql(&owner).await, format!("{} true true", desktop.login));
+    assert_eq!(stage.sql(&owner).await, format!("{0} true true {0}", desktop.login));
 }
 
 #[tokio::test]

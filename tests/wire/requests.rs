@@ -2,7 +2,10 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::stage::{Desktop, PASSWORD, authorization, calm, rough_alone};
+use super::{
+    client::Answer,
+    stage::{Desktop, PASSWORD, authorization, calm, rough, rough_alone},
+};
 
 const FOREIGN: &str = "The requested virtual machine is not available: You are not allowed to access requested virtual \
                        machine, retry later.";
@@ -191,12 +194,109 @@ async fn a_user_stops_a_desktop_and_is_told_when_it_has_stopped() {
     assert!(texts.is_empty() && answer.text() == "Machine stopped\r\n", "{texts:?}");
 }
 
-async fn refusals(desktop: &Desktop, request: &str) -> [(u16, String); 4] {
+#[tokio::test]
+async fn a_desktop_that_does_not_stop_in_time_is_408_and_one_that_cannot_is_503() {
+    let (stage, _turn) = rough().await;
+    let desktop = stage.desktop().await;
+    let id = desktop.id;
+    // On a host whose daemon never comes.
+    stage
+        .sql(&format!(
+            "select host_create('ghost{id}', '10.98.{}.{}');
+             update vm_runtimes set host_id = (select id from hosts where name = 'ghost{id}'), vm_state = 'starting'
+             where vm_id = {id}",
+            id / 256 % 256,
+            id % 256
+        ))
+        .await;
+    let mut client = stage.client().await;
+    let request = desktop.get(&format!("/qvd/stop_vm?id={id}"));
+    client.send(&request).await;
+    let (texts, answer) = client.conclusion().await;
+    assert_eq!((answer.status, answer.text().as_str()), (408, "VM didn't reach state 'stopped'. Timeout"));
+    assert_eq!(texts.first().unwrap(), "Stopping virtual machine");
+    stage.sql(&format!("update vm_runtimes set vm_state = 'zombie' where vm_id = {id}")).await;
+    let answer = client.ask(&request).await;
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (503, "The requested virtual machine is in an unstoppable state (zombie)")
+    );
+    stage
+        .sql(&format!(
+            "update vm_runtimes set vm_state = 'stopped' where vm_id = {id}; delete from hosts where name = 'ghost{id}'"
+        ))
+        .await;
+    assert_eq!(client.ask(&request).await.text(), "Machine stopped\r\n");
+}
+
+fn json(answer: &Answer) -> serde_json::Value {
+    assert_eq!((answer.status, answer.header("Content-Type")), (200, Some("application/json")), "{}", answer.text());
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+#[tokio::test]
+async fn a_user_is_authenticated_for_others_and_what_was_found_out_is_kept_on_demand() {
+    let stage = calm().await;
+    let user = stage.user().await;
+    let get = |query: &str| format!("GET /qvd/authenticate_user{query} HTTP/1.1\r\n{}\r\n", user.authorization());
+    let mut client = stage.client().await;
+    for query in ["", "?", "?store_auth", "?store_auth=", "?store_auth=0"] {
+        assert_eq!(json(&client.ask(get(query)).await), serde_json::json!({}), "{query}");
+    }
+    assert_eq!(stage.sql(&format!("select count(*) from user_auth_parameters where user_id = {}", user.id)).await, "0");
+    let kept = json(&client.ask(get("?store_auth=1")).await);
+    let id = kept["auth_params_id"].as_i64().unwrap();
+    assert_eq!(kept, serde_json::json!({ "auth_params_id": id }));
+    let parameters = stage.sql(&format!("select parameters from user_auth_parameters where id = {id}")).await;
+    assert_eq!(parameters, format!(r#"{{"qvd.vm.user.name": "{}"}}"#, user.login));
+    assert_ne!(json(&client.ask(get("?store_auth=1")).await)["auth_params_id"], id);
+    for request in ["/qvd/authenticate_user?store_auth=1", "/qvd/create_auth_token"] {
+        let wrong = authorization(&user.login, "wrong");
+        assert_eq!(client.ask(format!("GET {request} HTTP/1.1\r\n{wrong}\r\n")).await.status, 401);
+    }
+    // What is old and no token stands upon goes; the rest stays.
+    stage.sql(&format!("update user_auth_parameters set kept_since = now() - interval '8 days' where id = {id}")).await;
+    json(&client.ask(get("?store_auth=1")).await);
+    assert_eq!(stage.sql(&format!("select count(*) from user_auth_parameters where user_id = {}", user.id)).await, "2");
+}
+
+#[tokio::test]
+async fn a_token_is_made_for_a_day_of_any_number_of_uses_and_goes_when_it_has_expired() {
+    let stage = calm().await;
+    let user = stage.user().await;
+    let request = format!("GET /qvd/create_auth_token HTTP/1.1\r\n{}\r\n", user.authorization());
+    let mut client = stage.client().await;
+    let created = json(&client.ask(&request).await);
+    let token = String::from_utf8(BASE64_STANDARD.decode(created["auth_token"].as_str().unwrap()).unwrap()).unwrap();
+    assert!(token.len() == 43 && token.bytes().all(|byte| byte.is_ascii_alphanumeric()), "{token}");
+    let row = format!(
+        "select concat_ws(' ', t.user_id, t.vm_id is null, t.multi_use, t.auth_params_id, p.parameters,
+             expiration between now() + '23 hours 59 minutes' and now() + '24 hours')
+         from user_tokens t join user_auth_parameters p on p.id = t.auth_params_id where token = '{token}'"
+    );
+    let expected =
+        format!(r#"{} t t {} {{"qvd.vm.user.name": "{}"}} t"#, user.id, created["auth_params_id"], user.login);
+    assert_eq!(stage.sql(&row).await, expected);
+    stage
+        .sql(&format!("update user_tokens set expiration = now() - interval '1 second' where token = '{token}'"))
+        .await;
+    json(&client.ask(&request).await);
+    let left = format!(
+        "select (select count(*) from user_tokens where user_id = {0}) || ' ' ||
+             (select count(*) from user_auth_parameters where user_id = {0})",
+        user.id
+    );
+    assert_eq!(stage.sql(&left).await, "1 1");
+}
+
+async fn refusals(desktop: &Desktop, request: &str) -> [(u16, String); 6] {
     let mut client = desktop.stage.client().await;
     let mut seen = Vec::new();
     for request in [
         "GET /qvd/ping HTTP/1.1\r\n\r\n".to_owned(),
         desktop.get("/qvd/list_of_vm"),
+        desktop.get("/qvd/authenticate_user?store_auth=1"),
+        desktop.get("/qvd/create_auth_token"),
         request.to_owned(),
         "GET /qvd/list_of_vm HTTP/1.1\r\n\r\n".to_owned(),
     ] {
@@ -228,8 +328,8 @@ async fn a_host_out_of_service_says_so_after_the_login() {
         stage.sql(&break_it).await;
         let seen = refusals(&desktop, &request).await;
         stage.sql(&mend_it).await;
-        let [ping, list, connect, stranger] = seen;
-        for (status, said) in [ping, list, connect] {
+        let [answers @ .., stranger] = seen;
+        for (status, said) in answers {
             assert_eq!((status, said.as_str()), (503, text));
         }
         assert_eq!(stranger.0, 401);

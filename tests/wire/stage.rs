@@ -54,6 +54,7 @@ async fn open_rough() -> &'static Stage {
         ("internal.l7r.retry.x_start", "1"),
         ("internal.l7r.timeout.takeover", "1.2"),
         ("internal.l7r.timeout.vm_start", "3"),
+        ("internal.l7r.timeout.vm_stop", "1"),
         ("internal.l7r.poll_time.vm", "0.3"),
     ];
     ROUGH.get_or_init(|| Stage::open(2, &settings)).await

@@ -22,7 +22,7 @@ async fn a_second_client_takes_the_desktop_over_and_the_first_can_ask_why_it_end
     assert_eq!(texts[0], format!("Aborting contending session for VM_ID: {}", desktop.id));
     assert!(texts.contains(&format!("Session acquired for VM_ID: {}", desktop.id)), "{texts:?}");
     assert!(first.client.ended().await && first.client.goodbye);
-    assert_eq!(told_why(&desktop, &first).await, r#"{"reason":"taken over or disconnected"}"#);
+    assert_eq!(told_why(&desktop, &first).await, r#"{"reason":"taken over by a client at 127.0.0.1"}"#);
     desktop.vm.nx().await;
     // The late end of the first has not touched the second.
     assert_eq!(desktop.user_state().await, "connected");
@@ -88,9 +88,26 @@ async fn an_administrator_disconnects_a_client_at_once_and_the_desktop_goes_on()
     assert!(tunnel.client.ended().await && tunnel.client.goodbye);
     assert!(began.elapsed().as_secs() < 2, "nobody was woken: {:?}", began.elapsed());
     desktop.freed().await;
-    assert_eq!(desktop.end_reason().await, "taken over or disconnected");
+    assert_eq!(desktop.end_reason().await, "disconnected by an administrator");
+    assert_eq!(told_why(&desktop, &tunnel).await, r#"{"reason":"disconnected by an administrator"}"#);
     stage.site.wait_vm(&desktop.name(), "running").await.unwrap();
     desktop.connected().await;
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_connecting_is_told_that_an_administrator_does_not_want_it() {
+    let stage = calm().await;
+    let desktop = stage.running().await;
+    desktop.vm.x("starting");
+    let mut client = desktop.ask().await;
+    client.told("Waiting for X session").await;
+    stage.sql(&format!("select vm_disconnect('{}')", desktop.name())).await;
+    let (_, answer) = client.conclusion().await;
+    assert_eq!(
+        (answer.status, answer.text().as_str()),
+        (503, "The requested virtual machine is not available: disconnected by an administrator, retry later.")
+    );
+    assert_eq!(desktop.end_reason().await, "disconnected by an administrator");
 }
 
 #[tokio::test]

@@ -114,6 +114,22 @@ async fn a_client_that_leaves_just_before_or_after_the_101_frees_its_desktop_at_
 }
 
 #[tokio::test]
+async fn a_client_that_ends_without_the_goodbye_of_tls_frees_its_desktop_even_if_nxagent_does_not_notice() {
+    let stage = calm().await;
+    let mut desktop = stage.running().await;
+    let mut tunnel = desktop.connected().await;
+    tunnel.client.send("last words").await;
+    drop(tunnel.client);
+    let took = desktop.freed().await;
+    assert!(took < AT_ONCE, "the desktop was freed only after {took:?}");
+    assert_eq!(desktop.end_reason().await, "the client left");
+    let mut heard = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut tunnel.nx, &mut heard).await.unwrap();
+    assert_eq!(heard, "last words");
+    usable(&mut desktop).await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_while_the_database_gives_it_the_desktop_does_not_keep_it_for_ever() {
     let stage = calm().await;
     let mut desktop = stage.running().await;

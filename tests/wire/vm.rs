@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::Ipv4Addr,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -33,6 +33,7 @@ pub enum Reply {
 pub struct Call {
     pub method: String,
     pub parameters: Vec<(String, String)>,
+    at: Instant,
 }
 
 impl Call {
@@ -115,6 +116,13 @@ impl FakeVm {
         self.agent.calls.borrow().iter().filter(|call| call.method == method).count()
     }
 
+    /// The time from each call of a method to the next.
+    pub fn pauses(&self, method: &str) -> Vec<Duration> {
+        let calls = self.agent.calls.borrow();
+        let times: Vec<Instant> = calls.iter().filter(|call| call.method == method).map(|call| call.at).collect();
+        times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+
     /// The next connection to nxagent.
     pub async fn nx(&mut self) -> TcpStream {
         timeout(PATIENCE, self.accepted.recv()).await.expect("nobody connected to nxagent").unwrap()
@@ -172,7 +180,7 @@ impl Agent {
         let (method, query) = target.split_once('?').unwrap_or((target, ""));
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| pair.split_once('=').map(|(key, value)| (decoded(key), decoded(value))).unwrap());
-        let call = Call { method: method.to_owned(), parameters: pairs.collect() };
+        let call = Call { method: method.to_owned(), parameters: pairs.collect(), at: Instant::now() };
         self.calls.send_modify(|calls| calls.push(call.clone()));
         let reply = self.replies.lock().unwrap().get(method).copied();
         let answer = match (reply, method) {

@@ -106,6 +106,8 @@ keys! {
     L7R_WEIGHT_RANDOM: u32 = "l7r.loadbalancer.plugin.default.weight.random", "1";
     /// How long a client waits for its VM to run.
     L7R_TIMEOUT_VM_START: Duration = "internal.l7r.timeout.vm_start", "270";
+    /// How long a client waits for its VM to stop.
+    L7R_TIMEOUT_VM_STOP: Duration = "internal.l7r.timeout.vm_stop", "270";
     /// How long a client waits for another client to be sent away.
     L7R_TIMEOUT_TAKEOVER: Duration = "internal.l7r.timeout.takeover", "30";
     /// How long a client waits for the X session once it is starting.
@@ -117,13 +119,13 @@ keys! {
     /// How often a waiting client is told that its VM is still starting.
     L7R_POLL_VM: Duration = "internal.l7r.poll_time.vm", "2";
     /// Slowest rate at which an agent that cannot report changes is asked for its X state.
-    L7R_POLL_X: Duration = "internal.l7r.poll_time.x", "1";
+    L7R_POLL_X: Duration = "internal.l7r.poll_time.x", "0.5";
     /// A session that ends sooner counts as short.
     L7R_SHORT_SESSION: Duration = "internal.l7r.short_session", "120";
     /// How long a new connection may take to finish its TLS handshake.
     L7R_TIMEOUT_HANDSHAKE: Duration = "internal.l7r.timeout.handshake", "20";
     /// Largest request head in bytes.
-    L7R_HEAD_LIMIT: u32 = "internal.l7r.head.limit", "131072";
+    L7R_HEAD_LIMIT: u32 = "internal.l7r.head.limit", "65536";
     /// Passwords hashed at the same time; 0 for one per processor.
     L7R_HASH_LIMIT: u32 = "internal.l7r.hash.limit", "0";
 

@@ -1,0 +1,43 @@
+-- Tokens: what stands for a user without a password, and what the user's authentication learnt.
+
+-- Keeps what authentication learnt, for tokens that others will make. What was kept long ago and is not used by a
+-- token goes.
+create or replace function l7r_auth_parameters_keep(account integer, learnt jsonb) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+declare
+    kept integer;
+begin
+    perform tokens_expire(account);
+    delete from user_auth_parameters p
+    where p.user_id = account and p.kept_since < now() - interval '7 days'
+        and not exists (select from user_tokens t where t.auth_params_id = p.id);
+    insert into user_auth_parameters (parameters, user_id, kept_since) values (learnt, account, now())
+    returning id into kept;
+    return kept;
+end $$;
+
+-- Makes a token for a day and as many uses as wanted. Returns the id of its parameters.
+create or replace function l7r_token_create(account integer, token text, learnt jsonb, vm integer) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+declare
+    stored integer;
+begin
+    perform tokens_expire(account);
+    insert into user_auth_parameters (parameters, user_id) values (learnt, account) returning id into stored;
+    insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use)
+    values (l7r_token_create.token, account, vm, now() + interval '24 hours', stored, true);
+    return stored;
+end $$;
+
+-- The expired tokens of an account, with the parameters that belong to them alone.
+create or replace function tokens_expire(account integer) returns void
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    with gone as (delete from user_tokens where user_id = account and expiration < now() returning auth_params_id)
+    delete from user_auth_parameters p using gone
+    where p.id = gone.auth_params_id and p.kept_since is null
+        and not exists (select from user_tokens t where t.auth_params_id = p.id and t.expiration >= now());
+end $$;

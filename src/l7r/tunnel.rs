@@ -1,0 +1,133 @@
+//! The last stage: a connection to nxagent, the 101, and bytes until an end closes. It always ends with the end of the
+//! session in the database.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpStream;
+
+use crate::{
+    db::DbError,
+    model::{SessionId, config::keys},
+    tunnel::{self, Conn},
+};
+
+use super::{
+    connect::Attempt,
+    flow::Event,
+    http::{Dialogue, DialogueError},
+    requests::Served,
+    router::{Router, count},
+};
+
+/// A classic agent says "listening" a little before nxagent listens.
+const DIAL_RETRY: Duration = Duration::from_millis(20);
+
+/// Names the session, so that the client can ask later why it ended. Classic clients do not look at it.
+const SESSION_HEADER: &str = "X-QVD-Session-Id";
+
+impl Attempt {
+    /// Connects to nxagent.
+    pub(super) async fn dial(&mut self) -> Result<(), String> {
+        let Some(address) = self.seen.as_ref().and_then(|seen| seen.x) else {
+            return Err("its address is not known".to_owned());
+        };
+        let limit = self.router.config.load().get(&keys::L7R_TIMEOUT_X_START);
+        let deadline = Instant::now() + limit;
+        loop {
+            match dial_once(address, deadline).await {
+                Ok(stream) => {
+                    self.inner = Some(stream);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused && Instant::now() < deadline => {
+                    tokio::time::sleep(DIAL_RETRY).await;
+                }
+                Err(error) => {
+                    tracing::warn!(vm = %self.vm, %address, %error, "cannot connect to nxagent");
+                    return Err("nxagent does not answer".to_owned());
+                }
+            }
+        }
+    }
+
+    /// Publishes that bytes are about to flow, if they still may.
+    pub(super) async fn confirm(&self) -> Result<Event, DbError> {
+        let Some((session, _)) = &self.session else { return Ok(Event::Aborted(None)) };
+        Ok(Event::Confirmed(self.router.database.l7r_connected(*session, self.way).await?))
+    }
+
+    /// Answers 101 and moves bytes until an end closes.
+    pub(super) async fn tunnel(mut self, dialogue: Dialogue<Conn>, began: Instant) -> Result<Served, DialogueError> {
+        let (Some((session, registered)), Some(inner)) = (self.session.take(), self.inner.take()) else {
+            return Ok(Served::Closed);
+        };
+        let router = self.router.clone();
+        let headers = [("X-QVD-Slave-Key", self.slave_key.as_str()), (SESSION_HEADER, &session.to_string())];
+        let (outer, leftover) = match dialogue.switch(&headers).await {
+            Ok(switched) => switched,
+            Err(error) => {
+                finish(&router, session, "the client left while it was connecting", 0, 0).await;
+                return Err(error);
+            }
+        };
+        // Nobody needs to be woken for this VM while bytes flow.
+        drop(self.watch);
+        let held = registered.held.clone();
+        let stopped = router.stop.clone();
+        let guard = held.abort.clone();
+        let link = tokio::spawn(async move {
+            stopped.cancelled().await;
+            guard.cancel();
+        });
+        let ended = tunnel::relay(outer, inner, leftover, &held.counters, &held.abort).await;
+        link.abort();
+        let reason = match &ended.reason {
+            tunnel::Reason::OuterClosed | tunnel::Reason::OuterCut => "the client left".to_owned(),
+            tunnel::Reason::InnerClosed => "the desktop ended the connection".to_owned(),
+            tunnel::Reason::Cancelled if router.stop.is_cancelled() => "the router was stopped".to_owned(),
+            tunnel::Reason::Cancelled => held.cause().map_or("disconnected".to_owned(), |cause| cause.to_string()),
+            tunnel::Reason::OuterFailed(error) => format!("the connection to the client failed: {error}"),
+            tunnel::Reason::InnerFailed(error) => format!("the connection to the desktop failed: {error}"),
+        };
+        let lasted = began.elapsed();
+        if lasted < router.config.load().get(&keys::L7R_SHORT_SESSION) {
+            count(&router.counts.short_sessions);
+        }
+        tracing::info!(
+            vm = %self.vm, %session, up = ended.up, down = ended.down, seconds = lasted.as_secs(), reason, "disconnected"
+        );
+        finish(&router, session, &reason, ended.up, ended.down).await;
+        Ok(Served::Closed)
+    }
+}
+
+async fn dial_once(address: SocketAddr, deadline: Instant) -> std::io::Result<TcpStream> {
+    let connecting = TcpStream::connect(address);
+    let stream = tokio::time::timeout_at(tokio::time::Instant::from_std(deadline), connecting)
+        .await
+        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+    tunnel::tune(&stream)?;
+    Ok(stream)
+}
+
+/// Ends a session in the database, however long that takes: until then nobody else gets the VM.
+pub(super) async fn finish(router: &Router, session: SessionId, reason: &str, up: u64, down: u64) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match router.database.l7r_end(session, reason, up, down).await {
+            Ok(()) => return,
+            Err(error) if error.is_passing() && !router.stop.is_cancelled() => {
+                tracing::debug!(%session, %error, "cannot end the session yet");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+            Err(error) => {
+                tracing::warn!(%session, %error, "the end of the session could not be written");
+                return;
+            }
+        }
+    }
+}
