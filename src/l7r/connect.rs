@@ -78,7 +78,7 @@ pub async fn connect(
         slave_key: random(64),
         way: match dialogue.stream() {
             Conn::Plain(_) => "plain",
-            Conn::Tls(_) => "tls",
+            Conn::Tls(_) | Conn::TlsClient(_) => "tls",
         },
         token: random(43),
         watch,

@@ -1,4 +1,4 @@
-//! The relay in user space: one task, two directions, each a small state machine.
+//! The relay in user space over any stream: one task, two directions, each a small state machine.
 //!
 //! ```text
 //!              end of stream            writer shut down
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Conn, Counters, Ended, Reason};
+use super::{Conn, Counters, Ended, Reason, tls};
 
 /// Bytes read at a time: four full TLS records.
 const CHUNK: usize = 64 * 1024;
@@ -45,10 +45,16 @@ pub async fn relay(
     counters: &Counters,
     cancel: &CancellationToken,
 ) -> Ended {
+    let carrying = async {
+        match &mut outer {
+            Conn::Tls(stream) => tls::carry(stream, &mut inner, &leftover, counters).await,
+            other => carry(other, &mut inner, leftover, counters).await,
+        }
+    };
     let reason = tokio::select! {
         biased;
         () = cancel.cancelled() => Reason::Cancelled,
-        reason = carry(&mut outer, &mut inner, leftover, counters) => reason,
+        reason = carrying => reason,
     };
     // What can be said to the peer without waiting is said: after a failure of the inner side the outer one should
     // not take the end for a network failure.
@@ -63,19 +69,37 @@ where
 {
     let mut up = Direction { pending: Pending::from(leftover), ..Direction::default() };
     let mut down = Direction::default();
-    let mut first = None;
+    let mut verdict = Verdict::default();
     poll_fn(|cx| {
         let up_poll = up.poll(cx, outer, inner, &counters.up);
         let down_poll = down.poll(cx, inner, outer, &counters.down);
-        if first.is_none() {
-            first = match (up.end, down.end) {
+        verdict.poll((up.end, up_poll), (down.end, down_poll))
+    })
+    .await
+}
+
+/// Who ended a tunnel, from what is known of its directions.
+#[derive(Default)]
+pub(super) struct Verdict {
+    first: Option<Reason>,
+}
+
+impl Verdict {
+    /// Looks at both directions, up and down, after each was polled.
+    pub(super) fn poll(
+        &mut self,
+        (up_end, up): (Option<End>, Poll<Result<(), Failure>>),
+        (down_end, down): (Option<End>, Poll<Result<(), Failure>>),
+    ) -> Poll<Reason> {
+        if self.first.is_none() {
+            self.first = match (up_end, down_end) {
                 (Some(End::Said), _) => Some(Reason::OuterClosed),
                 (Some(End::Cut), _) => Some(Reason::OuterCut),
                 (None, Some(_)) => Some(Reason::InnerClosed),
                 (None, None) => None,
             };
         }
-        let failed = match (up_poll, down_poll) {
+        let failed = match (up, down) {
             (Poll::Ready(Err(Failure::Read(error))), _) | (_, Poll::Ready(Err(Failure::Write(error)))) => {
                 Reason::OuterFailed(error)
             }
@@ -86,14 +110,13 @@ where
             _ => return Poll::Pending,
         };
         // A side that closed and then resets what still comes has closed, not failed.
-        Poll::Ready(first.take().unwrap_or(failed))
-    })
-    .await
+        Poll::Ready(self.first.take().unwrap_or(failed))
+    }
 }
 
 /// How a stream ended.
 #[derive(Clone, Copy)]
-enum End {
+pub(super) enum End {
     /// In good order.
     Said,
     /// Without the goodbye of TLS. Classic peers always do so.
@@ -101,13 +124,14 @@ enum End {
 }
 
 /// Which end of a direction failed.
-enum Failure {
+pub(super) enum Failure {
     Read(io::Error),
     Write(io::Error),
 }
 
+/// How far a direction has come.
 #[derive(Default)]
-enum State {
+pub(super) enum State {
     #[default]
     Moving,
     Closing,
