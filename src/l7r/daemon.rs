@@ -129,6 +129,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     load_certificate(&router, tls.as_ref()).await;
     let flusher = tokio::spawn(router.clone().flush());
     tokio::spawn(router.clone().obey_aborts());
+    tokio::spawn(router.clone().keep_limits());
     tokio::spawn(follow_config(router.clone(), config, tls));
     tracing::info!(host = %started.host, instance = %started.instance, address = %listener.address()?, "l7r runs");
 

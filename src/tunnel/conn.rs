@@ -13,6 +13,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsStream, client, server};
 
+use super::Way;
+
 /// A connection that may be encrypted.
 #[derive(Debug)]
 pub enum Conn {
@@ -28,6 +30,14 @@ impl Conn {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// How a tunnel moves the bytes of this connection.
+    pub fn way(&self) -> Way {
+        match self {
+            Self::Plain(_) => Way::Splice,
+            Self::Tls(_) => Way::User,
         }
     }
 

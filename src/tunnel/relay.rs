@@ -1,4 +1,5 @@
-//! The relay in user space: one task, two directions, each a small state machine.
+//! Runs a tunnel in the way that its outer connection allows. What is here besides is the way in user space: one task,
+//! two directions, each a small state machine.
 //!
 //! ```text
 //!              end of stream            writer shut down
@@ -24,7 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Conn, Counters, Ended, Reason};
+use super::{Conn, Counters, Ended, Reason, splice};
 
 /// Bytes read at a time: four full TLS records.
 const CHUNK: usize = 64 * 1024;
@@ -45,10 +46,17 @@ pub async fn relay(
     counters: &Counters,
     cancel: &CancellationToken,
 ) -> Ended {
+    tracing::debug!(way = %outer.way(), protection = outer.protection(), "tunnel");
+    let carrying = async {
+        match &mut outer {
+            Conn::Plain(tcp) => splice::carry(tcp, &inner, leftover, counters).await,
+            tls @ Conn::Tls(_) => carry(tls, &mut inner, leftover, counters).await,
+        }
+    };
     let reason = tokio::select! {
         biased;
         () = cancel.cancelled() => Reason::Cancelled,
-        reason = carry(&mut outer, &mut inner, leftover, counters) => reason,
+        reason = carrying => reason,
     };
     // What can be said to the peer without waiting is said: after a failure of the inner side the outer one should
     // not take the end for a network failure.
