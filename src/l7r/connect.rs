@@ -16,7 +16,7 @@ use crate::{
     db::{Acquired, DbError, SessionVm, StartAsked},
     events::{Channel, Watch},
     model::{SessionId, VmId, XState, config::keys},
-    tunnel::{self, Conn},
+    tunnel::{self, Conn, Way},
     vma::client::{AgentClient, AgentError},
 };
 
@@ -45,13 +45,15 @@ struct Attempt {
     parameters: Vec<(String, String)>,
     slave_key: String,
     /// How the bytes will be moved.
-    way: &'static str,
+    way: Way,
     token: String,
     watch: Watch,
     session: Option<(SessionId, Registered)>,
     acquired: Option<Acquired>,
     seen: Option<SessionVm>,
     inner: Option<TcpStream>,
+    /// Of the tunnel, as the tenant has it.
+    limits: tunnel::Limits,
     /// Ping-pong of an agent that cannot report changes.
     poll_pause: Duration,
 }
@@ -76,16 +78,14 @@ pub async fn connect(
         client: connection.client,
         parameters: parameters.filter(|(name, _)| name != "id").collect(),
         slave_key: random(64),
-        way: match dialogue.stream() {
-            Conn::Plain(_) => "plain",
-            Conn::Tls(_) | Conn::TlsClient(_) => "tls",
-        },
+        way: dialogue.stream().way(),
         token: random(43),
         watch,
         session: None,
         acquired: None,
         seen: None,
         inner: None,
+        limits: tunnel::Limits::default(),
         poll_pause: Duration::from_millis(10),
         router,
     };
@@ -103,7 +103,7 @@ pub async fn connect(
             return Err(error);
         }
     }
-    tracing::info!(%vm, user = %attempt.user.user, took_ms = began.elapsed().as_millis() as u64, "connected");
+    tracing::info!(%vm, user = %attempt.user.user, way = %attempt.way, took_ms = began.elapsed().as_millis() as u64, "connected");
     count(&attempt.router.counts.nx_ok);
     attempt.tunnel(dialogue, began).await
 }
@@ -196,7 +196,13 @@ impl Attempt {
             Operation::AskX(seen) => Event::X(self.ask_x(seen).await.map_err(|error| self.explain(&error))),
             Operation::Dial => Event::Dialled(self.dial().await),
             Operation::Confirm => match &self.session {
-                Some((session, _)) => Event::Confirmed(database.l7r_connected(*session, self.way).await?),
+                Some((session, _)) => {
+                    let granted = database.l7r_connected(*session, self.way.as_str()).await?;
+                    self.limits = granted
+                        .map(|granted| tunnel::Limits { idle: granted.idle, total: granted.total })
+                        .unwrap_or_default();
+                    Event::Confirmed(granted.is_some())
+                }
                 None => Event::Aborted,
             },
         })
@@ -290,6 +296,7 @@ impl Attempt {
         };
         // Nobody needs to be woken for this VM while bytes flow.
         drop(self.watch);
+        router.sessions.limit(session, self.limits);
         let held = registered.held.clone();
         let stopped = router.stop.clone();
         let guard = held.abort.clone();
@@ -302,8 +309,11 @@ impl Attempt {
         let reason = match &ended.reason {
             tunnel::Reason::OuterClosed | tunnel::Reason::OuterCut => "the client left".to_owned(),
             tunnel::Reason::InnerClosed => "the desktop ended the connection".to_owned(),
-            tunnel::Reason::Cancelled if router.stop.is_cancelled() => "the router was stopped".to_owned(),
-            tunnel::Reason::Cancelled => "taken over or disconnected".to_owned(),
+            tunnel::Reason::Cancelled => match held.limit.get() {
+                Some(limit) => limit.to_string(),
+                None if router.stop.is_cancelled() => "the router was stopped".to_owned(),
+                None => "taken over or disconnected".to_owned(),
+            },
             tunnel::Reason::OuterFailed(error) => format!("the connection to the client failed: {error}"),
             tunnel::Reason::InnerFailed(error) => format!("the connection to the desktop failed: {error}"),
         };

@@ -197,7 +197,7 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Conn, HandshakeError> {
         tune(&self.tcp).map_err(HandshakeError::Gone)?;
         let Some(tls) = self.tls else { return Ok(self.tcp.into()) };
-        match tls::accept(self.tcp, tls.config(), self.handshake).await {
+        match tls::accept_with(self.tcp, tls.config(), self.handshake, tls.kernel()).await {
             Ok(stream) => Ok(stream.into()),
             Err(AcceptError::Failed(error)) => Err(HandshakeError::Tls(error)),
             Err(AcceptError::TimedOut) => Err(HandshakeError::TimedOut { limit: self.handshake }),

@@ -15,6 +15,8 @@ use tokio_rustls::client;
 
 use super::tls::TlsStream;
 
+use super::Way;
+
 /// A connection that may be encrypted.
 #[derive(Debug)]
 pub enum Conn {
@@ -33,6 +35,15 @@ impl Conn {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.tcp(),
             Self::TlsClient(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// How a tunnel moves the bytes of this connection.
+    pub fn way(&self) -> Way {
+        match self {
+            Self::Plain(_) => Way::Splice,
+            Self::Tls(tls) if tls.kernel().is_some_and(|kernel| kernel.is_on()) => Way::Ktls,
+            Self::Tls(_) | Self::TlsClient(_) => Way::User,
         }
     }
 

@@ -1,4 +1,5 @@
-//! The relay in user space over any stream: one task, two directions, each a small state machine.
+//! Runs a tunnel in the way that its outer connection allows. What is here besides is the way in user space over any
+//! stream: one task, two directions, each a small state machine.
 //!
 //! ```text
 //!              end of stream            writer shut down
@@ -24,7 +25,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Conn, Counters, Ended, Reason, tls};
+use super::{
+    Conn, Counters, Ended, Reason,
+    ktls::{self, KernelTls},
+    splice, tls,
+};
 
 /// Bytes read at a time: four full TLS records.
 const CHUNK: usize = 64 * 1024;
@@ -39,16 +44,27 @@ thread_local! {
 /// `leftover` was read from the outer side before the tunnel began and is delivered first. `counters` may be read
 /// by others meanwhile. Both connections are closed when this returns or is dropped.
 pub async fn relay(
-    mut outer: Conn,
+    outer: Conn,
     mut inner: TcpStream,
     leftover: Vec<u8>,
     counters: &Counters,
     cancel: &CancellationToken,
 ) -> Ended {
+    tracing::debug!(way = %outer.way(), protection = outer.protection(), "tunnel");
+    let mut outer = match outer {
+        Conn::Tls(stream) => match KernelTls::new(stream) {
+            Ok(Ok(kernel)) => Outer::Kernel(kernel),
+            Ok(Err(stream)) => Outer::Conn(stream.into()),
+            Err(error) => return Ended { up: 0, down: 0, reason: Reason::OuterFailed(error) },
+        },
+        other => Outer::Conn(other),
+    };
     let carrying = async {
         match &mut outer {
-            Conn::Tls(stream) => tls::carry(stream, &mut inner, &leftover, counters).await,
-            other => carry(other, &mut inner, leftover, counters).await,
+            Outer::Kernel(kernel) => ktls::carry(kernel, &inner, &leftover, counters).await,
+            Outer::Conn(Conn::Plain(tcp)) => splice::carry(tcp, &inner, leftover, counters).await,
+            Outer::Conn(Conn::Tls(stream)) => tls::carry(stream, &mut inner, &leftover, counters).await,
+            Outer::Conn(stream @ Conn::TlsClient(_)) => carry(stream, &mut inner, leftover, counters).await,
         }
     };
     let reason = tokio::select! {
@@ -58,8 +74,17 @@ pub async fn relay(
     };
     // What can be said to the peer without waiting is said: after a failure of the inner side the outer one should
     // not take the end for a network failure.
-    let _ = outer.shutdown().now_or_never();
+    match &mut outer {
+        Outer::Kernel(kernel) => kernel.try_goodbye(),
+        Outer::Conn(conn) => drop(conn.shutdown().now_or_never()),
+    }
     Ended { up: counters.up(), down: counters.down(), reason }
+}
+
+/// The outer connection, when it was seen who moves its bytes.
+enum Outer {
+    Conn(Conn),
+    Kernel(KernelTls),
 }
 
 async fn carry<O, I>(outer: &mut O, inner: &mut I, leftover: Vec<u8>, counters: &Counters) -> Reason

@@ -11,7 +11,7 @@ use super::{
     session::Session,
     stream::{TlsStream, broken},
 };
-use crate::tunnel::buffers::Buffer;
+use crate::tunnel::{Kernel, buffers::Buffer};
 
 /// A client with whom no TLS session came about.
 #[derive(Debug, Error)]
@@ -29,14 +29,34 @@ pub enum AcceptError {
 /// # Errors
 /// When the client is too slow, leaves, or no agreement is reached. It has been told why, if it listens.
 pub async fn accept(tcp: TcpStream, config: Arc<ServerConfig>, limit: Duration) -> Result<TlsStream, AcceptError> {
-    match tokio::time::timeout(limit, shake_hands(tcp, config)).await {
+    accept_with(tcp, config, limit, None).await
+}
+
+/// The same, prepared for giving the session to `kernel` when it becomes a tunnel. The configuration has to allow that
+/// secrets are taken out, and to send no tickets.
+///
+/// # Errors
+/// As above.
+pub async fn accept_with(
+    tcp: TcpStream,
+    config: Arc<ServerConfig>,
+    limit: Duration,
+    kernel: Option<Arc<Kernel>>,
+) -> Result<TlsStream, AcceptError> {
+    let kernel = kernel.filter(|kernel| kernel.is_on() && config.enable_secret_extraction);
+    match tokio::time::timeout(limit, shake_hands(tcp, config, kernel)).await {
         Ok(result) => result.map_err(AcceptError::Failed),
         Err(_) => Err(AcceptError::TimedOut),
     }
 }
 
-async fn shake_hands(mut tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
+async fn shake_hands(
+    mut tcp: TcpStream,
+    config: Arc<ServerConfig>,
+    kernel: Option<Arc<Kernel>>,
+) -> io::Result<TlsStream> {
     let mut session = Box::new(Session::new(config).map_err(broken)?);
+    session.by_record = kernel.is_some();
     // What a client sends right behind its part of the handshake.
     let mut plain = Buffer::default();
     loop {
@@ -55,5 +75,5 @@ async fn shake_hands(mut tcp: TcpStream, config: Arc<ServerConfig>) -> io::Resul
     }
     session.incoming.rest();
     session.outgoing.rest();
-    Ok(TlsStream { tcp, session, plain })
+    Ok(TlsStream { tcp, session, plain, kernel })
 }

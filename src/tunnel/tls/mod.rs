@@ -9,6 +9,6 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use handshake::{AcceptError, accept};
+pub use handshake::{AcceptError, accept, accept_with};
 pub(super) use relay::carry;
 pub use stream::TlsStream;

@@ -30,7 +30,9 @@ const CHUNKS: [usize; 2] = [RECORD, 8 * RECORD];
 
 /// Carries bytes until both sides have closed or one fails.
 pub async fn carry(outer: &mut TlsStream, inner: &mut TcpStream, leftover: &[u8], counters: &Counters) -> Reason {
-    let TlsStream { tcp, session, plain } = outer;
+    let TlsStream { tcp, session, plain, .. } = outer;
+    // From here on nobody else reads the connection.
+    session.by_record = false;
     let mut queue = Buffer::default();
     queue.extend(leftover);
     queue.extend(plain.filled());

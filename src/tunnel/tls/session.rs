@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use rustls::{
-    Error, ServerConfig,
-    server::UnbufferedServerConnection,
+    Error, ExtractedSecrets, ServerConfig,
+    kernel::KernelConnection,
+    server::{ServerConnectionData, UnbufferedServerConnection},
     unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
 };
 
@@ -23,6 +24,8 @@ pub struct Session {
     pub incoming: Buffer,
     /// Encrypted and not sent yet.
     pub outgoing: Buffer,
+    /// No byte is received beyond the end of a record, so that what follows can be left to the kernel.
+    pub by_record: bool,
     heard_goodbye: bool,
     said_goodbye: bool,
     /// Why nothing more can be done with it.
@@ -42,6 +45,7 @@ impl Session {
             tls: UnbufferedServerConnection::new(config)?,
             incoming: Buffer::default(),
             outgoing: Buffer::default(),
+            by_record: false,
             heard_goodbye: false,
             said_goodbye: false,
             failed: None,
@@ -104,6 +108,14 @@ impl Session {
                 return Ok(());
             }
         }
+    }
+
+    /// The keys, and what makes others out of them, for whoever goes on with the session.
+    ///
+    /// # Errors
+    /// When the configuration does not allow it, or the handshake is not finished.
+    pub fn into_secrets(self) -> Result<(ExtractedSecrets, KernelConnection<ServerConnectionData>), Error> {
+        self.tls.dangerous_into_kernel_connection()
     }
 
     fn usable(&self) -> Result<(), Error> {

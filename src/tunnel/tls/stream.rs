@@ -5,6 +5,7 @@
 use std::{
     fmt, io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -15,7 +16,7 @@ use tokio::{
 };
 
 use super::session::{RECORD, Session};
-use crate::tunnel::buffers::Buffer;
+use crate::tunnel::{Kernel, buffers::Buffer};
 
 /// What a record may occupy on the wire, and so what there must be room for.
 const WIRE: usize = RECORD + 2048 + 5;
@@ -30,6 +31,8 @@ pub struct TlsStream {
     pub(super) session: Box<Session>,
     /// Decrypted and not read yet.
     pub(super) plain: Buffer,
+    /// What may take over the session when it becomes a tunnel.
+    pub(super) kernel: Option<Arc<Kernel>>,
 }
 
 impl fmt::Debug for TlsStream {
@@ -49,6 +52,21 @@ impl TlsStream {
         let tls = self.session.tls();
         tls.protocol_version().zip(tls.negotiated_cipher_suite())
     }
+
+    /// The kernel that may take over the session, if it was prepared for that.
+    pub fn kernel(&self) -> Option<&Arc<Kernel>> {
+        self.kernel.as_ref()
+    }
+
+    /// Whether nothing encrypted is held here, neither received nor to be sent.
+    pub(in crate::tunnel) fn is_at_rest(&self) -> bool {
+        self.session.incoming.is_empty() && self.session.outgoing.is_empty() && !self.session.heard_goodbye()
+    }
+
+    /// The connection, its session, and what was decrypted and not read.
+    pub(in crate::tunnel) fn into_parts(self) -> (TcpStream, Session, Buffer) {
+        (self.tcp, *self.session, self.plain)
+    }
 }
 
 impl Session {
@@ -59,8 +77,13 @@ impl Session {
         tcp: &mut TcpStream,
         wanted: usize,
     ) -> Poll<io::Result<usize>> {
-        let rest = WIRE.saturating_sub(self.incoming.filled().len()).max(LEAST);
-        let mut space = ReadBuf::new(self.incoming.spare(wanted.max(rest)));
+        let mut space = if self.by_record {
+            let missing = missing(self.incoming.filled());
+            ReadBuf::new(&mut self.incoming.spare(missing)[..missing])
+        } else {
+            let rest = WIRE.saturating_sub(self.incoming.filled().len()).max(LEAST);
+            ReadBuf::new(self.incoming.spare(wanted.max(rest)))
+        };
         match Pin::new(tcp).poll_read(cx, &mut space) {
             Poll::Ready(Ok(())) => {
                 let read = space.filled().len();
@@ -86,6 +109,18 @@ impl Session {
     }
 }
 
+/// How many bytes there are to the end of the record that has come in part: of its header first, which has its length.
+fn missing(mut incoming: &[u8]) -> usize {
+    loop {
+        let Some((header, rest)) = incoming.split_first_chunk::<5>() else { return 5 - incoming.len() };
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]])).clamp(1, WIRE);
+        match rest.get(length..) {
+            Some(next) => incoming = next,
+            None => return length - rest.len(),
+        }
+    }
+}
+
 /// An error of the protocol as one of the stream.
 pub(super) fn broken(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
@@ -93,7 +128,7 @@ pub(super) fn broken(error: rustls::Error) -> io::Error {
 
 impl AsyncRead for TlsStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { tcp, session, plain } = self.get_mut();
+        let Self { tcp, session, plain, .. } = self.get_mut();
         loop {
             if !plain.is_empty() {
                 let taken = plain.filled().len().min(buf.remaining());
