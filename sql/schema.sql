@@ -487,7 +487,7 @@ begin
     return kept;
 end $$;
 
-CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text) RETURNS boolean
+CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -495,14 +495,18 @@ CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text) RETURNS boolean
 declare
     on_host integer;
 begin
+    connected := false;
     update vm_runtimes set user_state = 'connected'
     where session_id = wanted and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
     returning host_id into on_host;
     if not found then
-        return false;
+        return;
     end if;
-    update user_sessions set connected_at = now(), tunnel = way, host_id = on_host where id = wanted;
-    return true;
+    update user_sessions s set connected_at = now(), tunnel = way, host_id = on_host where id = wanted
+    returning seconds(config_get('l7r.session.idle_limit', s.tenant_id)),
+        seconds(config_get('l7r.session.limit', s.tenant_id))
+    into idle_limit, total_limit;
+    connected := true;
 end $$;
 
 CREATE FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) RETURNS void
@@ -1049,6 +1053,10 @@ begin
     end if;
     return chosen;
 end $_$;
+
+CREATE FUNCTION qvd.seconds(value text) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$ select coalesce(substring(value from '^[0-9]+(?:[.][0-9]+)?$')::float8, 0) $_$;
 
 CREATE FUNCTION qvd.ssl_configs_wake() RETURNS trigger
     LANGUAGE plpgsql
@@ -2509,8 +2517,8 @@ GRANT ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, accoun
 REVOKE ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) TO qvd_l7r;
@@ -2642,6 +2650,8 @@ REVOKE ALL ON FUNCTION qvd.password_hash(password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.seconds(value text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
 

@@ -20,6 +20,10 @@ begin
         (select default_value from config_keys where key = wanted)));
 end $$;
 
+-- A configuration value in seconds as a number; 0 where it is none, such as a reference that only the programs follow.
+create or replace function seconds(value text) returns float8
+language sql immutable parallel safe as $$ select coalesce(substring(value from '^[0-9]+(?:[.][0-9]+)?$')::float8, 0) $$;
+
 create or replace function audit(
     action text, object text, id integer, name text, tenant integer, arguments jsonb default null
 ) returns void

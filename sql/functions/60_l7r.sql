@@ -216,21 +216,29 @@ begin
     perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
 end $$;
 
--- The last check before bytes flow: false when the session was aborted or has ended.
-create or replace function l7r_connected(wanted bigint, way text) returns boolean
+-- The last check before bytes flow: not connected when the session was aborted or has ended. The limits are those of
+-- the session's tenant in seconds; 0 is none.
+drop function if exists l7r_connected(bigint, text);
+create function l7r_connected(
+    wanted bigint, way text, out connected boolean, out idle_limit float8, out total_limit float8
+)
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
     on_host integer;
 begin
+    connected := false;
     update vm_runtimes set user_state = 'connected'
     where session_id = wanted and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
     returning host_id into on_host;
     if not found then
-        return false;
+        return;
     end if;
-    update user_sessions set connected_at = now(), tunnel = way, host_id = on_host where id = wanted;
-    return true;
+    update user_sessions s set connected_at = now(), tunnel = way, host_id = on_host where id = wanted
+    returning seconds(config_get('l7r.session.idle_limit', s.tenant_id)),
+        seconds(config_get('l7r.session.limit', s.tenant_id))
+    into idle_limit, total_limit;
+    connected := true;
 end $$;
 
 -- The sessions of an instance that must end: for a client at this address, or because their VM has stopped, or else

@@ -11,13 +11,13 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::tunnel::{
     Conn, Reason,
-    testing::{soon, tls_configs},
+    testing::{PATIENCE, soon, tls_configs},
+    tls,
 };
 
 /// A user whose answers are known beforehand; without any, there is no terminal.
@@ -162,9 +162,9 @@ impl Fake {
     /// With TLS; a client that breaks the handshake off uses up a connection.
     async fn tls(connections: Vec<Vec<Step>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let acceptor = TlsAcceptor::from(tls_configs().0);
+        let config = tls_configs().0;
         Self::new(listener, connections, move |tcp| {
-            let accept = acceptor.accept(tcp);
+            let accept = tls::accept(tcp, config.clone(), PATIENCE);
             async { accept.await.ok().map(Conn::from) }
         })
     }
@@ -392,11 +392,11 @@ async fn an_unknown_certificate_needs_consent_which_is_remembered() {
 #[tokio::test]
 async fn a_changed_certificate_is_refused_loudly() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let acceptors = Mutex::new((0..3).map(|_| TlsAcceptor::from(tls_configs().0)).collect::<VecDeque<_>>());
-    let first = acceptors.lock().unwrap()[0].clone();
-    acceptors.lock().unwrap()[1] = first;
+    let configs = Mutex::new((0..3).map(|_| tls_configs().0).collect::<VecDeque<_>>());
+    let first = configs.lock().unwrap()[0].clone();
+    configs.lock().unwrap()[1] = first;
     let fake = Fake::new(listener, vec![vec![], vec![list(&["a"])], vec![]], move |tcp| {
-        let accept = acceptors.lock().unwrap().pop_front().unwrap().accept(tcp);
+        let accept = tls::accept(tcp, configs.lock().unwrap().pop_front().unwrap(), PATIENCE);
         async { accept.await.ok().map(Conn::from) }
     });
     let desk = desk("stay");

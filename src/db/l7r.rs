@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
 };
 
 use crate::model::{HostId, HostState, InstanceId, SessionId, TenantId, UserId, VmId, VmSecret, VmState};
@@ -134,6 +135,15 @@ pub enum StartAsked {
     NoHost,
     /// It cannot be; why is kept with the VM, for administrators.
     Refused,
+}
+
+/// How long the tenant of a session lets it last; `None` is for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// Without a byte in either direction.
+    pub idle: Option<Duration>,
+    /// In all.
+    pub total: Option<Duration>,
 }
 
 /// How the VM of a session stands.
@@ -362,11 +372,15 @@ impl Database {
         Ok(())
     }
 
-    /// The last check before bytes flow: false when the session was aborted, has ended, or its VM no longer runs.
-    pub async fn l7r_connected(&self, session: SessionId, way: &str) -> Result<bool, DbError> {
+    /// The last check before bytes flow: `None` when the session was aborted, has ended, or its VM no longer runs.
+    pub async fn l7r_connected(&self, session: SessionId, way: &str) -> Result<Option<SessionLimits>, DbError> {
         let connection = self.connection().await?;
-        let statement = connection.prepare_cached("select l7r_connected($1, $2)").await?;
-        Ok(connection.query_one(&statement, &[&session.0, &way]).await?.get(0))
+        let statement =
+            connection.prepare_cached("select connected, idle_limit, total_limit from l7r_connected($1, $2)").await?;
+        let row = connection.query_one(&statement, &[&session.0, &way]).await?;
+        let limit = |seconds: f64| Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero());
+        let connected: bool = row.get(0);
+        Ok(connected.then(|| SessionLimits { idle: limit(row.get(1)), total: limit(row.get(2)) }))
     }
 
     /// The sessions of an instance that must end, and why.

@@ -16,7 +16,10 @@ mod node;
 pub use admin::{AdminError, HostUse, Table};
 pub use connect::{Connector, Role};
 pub use error::DbError;
-pub use l7r::{AbortCause, Account, Acquired, HostStatus, Instance, ListedVm, SessionVm, StartAsked, Started, VmCheck};
+pub use l7r::{
+    AbortCause, Account, Acquired, HostStatus, Instance, ListedVm, SessionLimits, SessionVm, StartAsked, Started,
+    VmCheck,
+};
 pub use listen::{Listen, Listener, Notification};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Life, NodeVm};

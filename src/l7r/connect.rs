@@ -14,7 +14,7 @@ use crate::{
     db::{Acquired, DbError, SessionVm},
     events::{Channel, Watch},
     model::{SessionId, VmId, config::keys},
-    tunnel::Conn,
+    tunnel::{self, Conn, Way},
 };
 
 use super::{
@@ -35,13 +35,15 @@ pub(super) struct Attempt {
     pub(super) parameters: Vec<(String, String)>,
     pub(super) slave_key: String,
     /// How the bytes will be moved.
-    pub(super) way: &'static str,
+    pub(super) way: Way,
     pub(super) token: String,
     pub(super) watch: Watch,
     pub(super) session: Option<(SessionId, Registered)>,
     pub(super) acquired: Option<Acquired>,
     pub(super) seen: Option<SessionVm>,
     pub(super) inner: Option<TcpStream>,
+    /// Of the tunnel, as the tenant has it.
+    pub(super) limits: tunnel::Limits,
     /// Before the next question to an agent that cannot report changes, once it is known to be such a one.
     pub(super) pause: Option<Duration>,
 }
@@ -66,16 +68,14 @@ pub async fn connect(
         client: connection.client,
         parameters: parameters.filter(|(name, _)| name != "id").collect(),
         slave_key: random(64),
-        way: match dialogue.stream() {
-            Conn::Plain(_) => "plain",
-            Conn::Tls(_) => "tls",
-        },
+        way: dialogue.stream().way(),
         token: random_token(),
         watch,
         session: None,
         acquired: None,
         seen: None,
         inner: None,
+        limits: tunnel::Limits::default(),
         pause: None,
         router,
     };
@@ -93,7 +93,7 @@ pub async fn connect(
             return Err(error);
         }
     }
-    tracing::info!(%vm, user = %attempt.user.user, took_ms = began.elapsed().as_millis() as u64, "connected");
+    tracing::info!(%vm, user = %attempt.user.user, way = %attempt.way, took_ms = began.elapsed().as_millis() as u64, "connected");
     count(&attempt.router.counts.nx_ok);
     attempt.tunnel(dialogue, began).await
 }

@@ -109,7 +109,8 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     let tls = match own {
         Some(own) => {
             tracing::info!(fingerprint = own.fingerprint(), "own certificate");
-            Some(Tls::new(own)?)
+            let tls = Tls::new(own)?;
+            Some(if config.get(&keys::L7R_KTLS) { tls.with_kernel() } else { tls })
         }
         None => None,
     };
@@ -144,6 +145,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     load_certificate(&router, tls.as_ref()).await;
     let flusher = tokio::spawn(router.clone().flush());
     tokio::spawn(router.clone().obey_aborts());
+    tokio::spawn(router.clone().keep_limits());
     tokio::spawn(follow_config(router.clone(), config, tls));
     tracing::info!(host = %started.host, instance = %started.instance, address = %listener.address()?, "l7r runs");
 

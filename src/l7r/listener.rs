@@ -10,10 +10,13 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
 use super::tls::Tls;
-use crate::tunnel::{Conn, tune};
+use crate::tunnel::{
+    Conn,
+    tls::{self, AcceptError},
+    tune,
+};
 
 /// Connections that may wait for `accept`. A Monday morning fits.
 const BACKLOG: i32 = 1024;
@@ -204,11 +207,10 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Conn, HandshakeError> {
         tune(&self.tcp).map_err(HandshakeError::Gone)?;
         let Some(tls) = self.tls else { return Ok(self.tcp.into()) };
-        let accept = TlsAcceptor::from(tls.config()).accept(self.tcp);
-        match tokio::time::timeout(self.handshake, accept).await {
-            Ok(Ok(stream)) => Ok(stream.into()),
-            Ok(Err(error)) => Err(HandshakeError::Tls(error)),
-            Err(_) => Err(HandshakeError::TimedOut { limit: self.handshake }),
+        match tls::accept_with(self.tcp, tls.config(), self.handshake, tls.kernel()).await {
+            Ok(stream) => Ok(stream.into()),
+            Err(AcceptError::Failed(error)) => Err(HandshakeError::Tls(error)),
+            Err(AcceptError::TimedOut) => Err(HandshakeError::TimedOut { limit: self.handshake }),
         }
     }
 }

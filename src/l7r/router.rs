@@ -6,10 +6,11 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     db::{AbortCause, Database},
     events::{Channel, Hub},
     model::{HostId, InstanceId, SessionId, config::Config},
-    tunnel::Counters,
+    tunnel::{Clock, Counters, Limit, Limits},
 };
 
 /// One L7R process.
@@ -43,6 +44,15 @@ pub struct Held {
     cause: Arc<OnceLock<AbortCause>>,
     /// Bytes moved so far.
     pub counters: Arc<Counters>,
+    /// The limit that ended it.
+    pub limit: Arc<OnceLock<Limit>>,
+}
+
+/// A session, and the clock that runs once it has a tunnel with limits.
+#[derive(Default)]
+struct Entry {
+    held: Held,
+    clock: Option<Clock>,
 }
 
 impl Held {
@@ -55,8 +65,10 @@ impl Held {
 /// The sessions of this process.
 #[derive(Default)]
 pub struct Sessions {
-    held: Mutex<HashMap<SessionId, Held>>,
+    held: Mutex<HashMap<SessionId, Entry>>,
     doubt: AtomicBool,
+    /// A clock has begun to run.
+    limited: Notify,
 }
 
 /// Takes its session off the list when it is dropped.
@@ -76,12 +88,43 @@ impl Sessions {
     /// Puts a session on the list.
     pub fn register(router: &Arc<Router>, session: SessionId) -> Registered {
         let held = Held::default();
-        router.sessions.held().insert(session, held.clone());
+        router.sessions.held().insert(session, Entry { held: held.clone(), clock: None });
         Registered { router: router.clone(), session, held }
     }
 
+    /// Holds a session against limits from now on.
+    pub fn limit(&self, session: SessionId, limits: Limits) {
+        if limits == Limits::default() {
+            return;
+        }
+        if let Some(entry) = self.held().get_mut(&session) {
+            entry.clock = Some(Clock::new(limits, Instant::now()));
+        }
+        // One permit is kept, so a clock that starts while the others are looked at is not overlooked.
+        self.limited.notify_one();
+    }
+
+    /// Ends the sessions that are over their limits, and says when to look again.
+    fn end_those_over(&self, now: Instant) -> Option<Instant> {
+        let mut soonest: Option<Instant> = None;
+        for Entry { held, clock } in self.held().values_mut() {
+            match clock.as_mut().map(|clock| clock.look(held.counters.both(), now)) {
+                Some(Ok(next)) => soonest = soonest.into_iter().chain(next).min(),
+                Some(Err(limit)) => {
+                    let _ = held.limit.set(limit);
+                    held.abort.cancel();
+                    *clock = None;
+                }
+                None => {}
+            }
+        }
+        soonest
+    }
+
     fn traffic(&self) -> Vec<(SessionId, u64, u64)> {
-        self.held().iter().map(|(session, held)| (*session, held.counters.up(), held.counters.down())).collect()
+        let row =
+            |(session, Entry { held, .. }): (&SessionId, &Entry)| (*session, held.counters.up(), held.counters.down());
+        self.held().iter().map(row).collect()
     }
 
     /// The database may have given this process a session and not been able to say so.
@@ -92,10 +135,10 @@ impl Sessions {
     /// Whether the session is known here.
     fn abort(&self, session: SessionId, cause: AbortCause) -> bool {
         let held = self.held();
-        let Some(held) = held.get(&session) else { return false };
+        let Some(entry) = held.get(&session) else { return false };
         // The first cause is the one.
-        let _ = held.cause.set(cause);
-        held.abort.cancel();
+        let _ = entry.held.cause.set(cause);
+        entry.held.abort.cancel();
         true
     }
 
@@ -103,7 +146,7 @@ impl Sessions {
         self.doubt.load(Relaxed) || !self.held().is_empty()
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Held>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, HashMap<SessionId, Entry>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -161,6 +204,25 @@ impl Router {
             }
             tokio::select! {
                 _ = watch.changed() => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Ends sessions that have reached a limit of their tenant. One task does so for all of them, so that a limit costs
+    /// a session nothing while its bytes move.
+    pub async fn keep_limits(self: Arc<Self>) {
+        loop {
+            let again = self.sessions.end_those_over(Instant::now());
+            let look = async {
+                match again {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = look => {}
+                () = self.sessions.limited.notified() => {}
                 () = self.stop.cancelled() => return,
             }
         }

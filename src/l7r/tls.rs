@@ -22,6 +22,8 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::tunnel::Kernel;
+
 /// A certificate that cannot be made or used.
 #[derive(Debug, Error)]
 pub enum TlsError {
@@ -186,6 +188,7 @@ fn provider() -> CryptoProvider {
 pub struct Tls {
     current: Arc<Current>,
     config: Arc<ServerConfig>,
+    kernel: Option<Arc<Kernel>>,
 }
 
 impl Tls {
@@ -201,7 +204,22 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(current.clone());
         config.send_tls13_tickets = 0;
-        Ok(Self { current, config: Arc::new(config) })
+        Ok(Self { current, config: Arc::new(config), kernel: None })
+    }
+
+    /// Lets the kernel encrypt tunnels, if it can.
+    pub fn with_kernel(mut self) -> Self {
+        match Kernel::probe() {
+            Ok(kernel) => {
+                let mut config = ServerConfig::clone(&self.config);
+                config.enable_secret_extraction = true;
+                self.config = Arc::new(config);
+                self.kernel = Some(kernel);
+                tracing::info!("the kernel encrypts tunnels");
+            }
+            Err(error) => tracing::info!(%error, "the kernel does not encrypt tunnels"),
+        }
+        self
     }
 
     /// Shows another certificate from the next handshake on. Existing connections stay.
@@ -211,6 +229,10 @@ impl Tls {
 
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         self.config.clone()
+    }
+
+    pub(super) fn kernel(&self) -> Option<Arc<Kernel>> {
+        self.kernel.clone()
     }
 }
 

@@ -54,9 +54,13 @@ impl Attempt {
     }
 
     /// Publishes that bytes are about to flow, if they still may.
-    pub(super) async fn confirm(&self) -> Result<Event, DbError> {
+    pub(super) async fn confirm(&mut self) -> Result<Event, DbError> {
         let Some((session, _)) = &self.session else { return Ok(Event::Aborted(None)) };
-        Ok(Event::Confirmed(self.router.database.l7r_connected(*session, self.way).await?))
+        let granted = self.router.database.l7r_connected(*session, self.way.as_str()).await?;
+        if let Some(granted) = &granted {
+            self.limits = tunnel::Limits { idle: granted.idle, total: granted.total };
+        }
+        Ok(Event::Confirmed(granted.is_some()))
     }
 
     /// Answers 101 and moves bytes until an end closes.
@@ -75,6 +79,7 @@ impl Attempt {
         };
         // Nobody needs to be woken for this VM while bytes flow.
         drop(self.watch);
+        router.sessions.limit(session, self.limits);
         let held = registered.held.clone();
         let stopped = router.stop.clone();
         let guard = held.abort.clone();
@@ -88,7 +93,11 @@ impl Attempt {
             tunnel::Reason::OuterClosed | tunnel::Reason::OuterCut => "the client left".to_owned(),
             tunnel::Reason::InnerClosed => "the desktop ended the connection".to_owned(),
             tunnel::Reason::Cancelled if router.stop.is_cancelled() => "the router was stopped".to_owned(),
-            tunnel::Reason::Cancelled => held.cause().map_or("disconnected".to_owned(), |cause| cause.to_string()),
+            tunnel::Reason::Cancelled => match (held.limit.get(), held.cause()) {
+                (Some(limit), _) => limit.to_string(),
+                (None, Some(cause)) => cause.to_string(),
+                (None, None) => "disconnected".to_owned(),
+            },
             tunnel::Reason::OuterFailed(error) => format!("the connection to the client failed: {error}"),
             tunnel::Reason::InnerFailed(error) => format!("the connection to the desktop failed: {error}"),
         };

@@ -11,15 +11,21 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::{TlsStream, client, server};
+use tokio_rustls::client;
+
+use super::tls::TlsStream;
+
+use super::Way;
 
 /// A connection that may be encrypted.
 #[derive(Debug)]
 pub enum Conn {
     /// TCP as it is.
     Plain(TcpStream),
-    /// TLS, handshake completed, either role.
-    Tls(Box<TlsStream<TcpStream>>),
+    /// TLS, handshake completed, we being the server.
+    Tls(TlsStream),
+    /// TLS, handshake completed, we being the client.
+    TlsClient(Box<client::TlsStream<TcpStream>>),
 }
 
 impl Conn {
@@ -27,18 +33,31 @@ impl Conn {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Tls(tls) => tls.tcp(),
+            Self::TlsClient(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// How a tunnel moves the bytes of this connection.
+    pub fn way(&self) -> Way {
+        match self {
+            Self::Plain(_) => Way::Splice,
+            Self::Tls(tls) if tls.kernel().is_some_and(|kernel| kernel.is_on()) => Way::Ktls,
+            Self::Tls(_) | Self::TlsClient(_) => Way::User,
         }
     }
 
     /// What protects the bytes, for logs: `TLSv1_3 TLS13_AES_256_GCM_SHA384` or `plain`.
     pub fn protection(&self) -> String {
-        let Self::Tls(tls) = self else { return "plain".to_owned() };
-        let (_, session) = tls.get_ref();
-        match (session.protocol_version(), session.negotiated_cipher_suite()) {
-            (Some(version), Some(suite)) => format!("{version:?} {:?}", suite.suite()),
-            _ => "TLS".to_owned(),
-        }
+        let agreed = match self {
+            Self::Plain(_) => return "plain".to_owned(),
+            Self::Tls(tls) => tls.agreed(),
+            Self::TlsClient(tls) => {
+                let session = tls.get_ref().1;
+                session.protocol_version().zip(session.negotiated_cipher_suite())
+            }
+        };
+        agreed.map_or_else(|| "TLS".to_owned(), |(version, suite)| format!("{version:?} {:?}", suite.suite()))
     }
 }
 
@@ -48,15 +67,15 @@ impl From<TcpStream> for Conn {
     }
 }
 
-impl From<server::TlsStream<TcpStream>> for Conn {
-    fn from(tls: server::TlsStream<TcpStream>) -> Self {
-        Self::Tls(Box::new(tls.into()))
+impl From<TlsStream> for Conn {
+    fn from(tls: TlsStream) -> Self {
+        Self::Tls(tls)
     }
 }
 
 impl From<client::TlsStream<TcpStream>> for Conn {
     fn from(tls: client::TlsStream<TcpStream>) -> Self {
-        Self::Tls(Box::new(tls.into()))
+        Self::TlsClient(Box::new(tls))
     }
 }
 
@@ -64,7 +83,8 @@ impl AsyncRead for Conn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::TlsClient(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -73,21 +93,24 @@ impl AsyncWrite for Conn {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::TlsClient(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::TlsClient(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::TlsClient(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
         }
     }
 }

@@ -1,13 +1,20 @@
 //! Moves bytes between an *outer* connection (TLS or plain TCP, from the open network) and an *inner* one (plain TCP,
 //! on this machine or the node's own network) until both have said everything.
-//! An idle tunnel holds no buffer: space is borrowed from the thread while bytes move and kept only under
-//! back-pressure. Who is at the ends, and whether they may talk, is not known here.
+//! An idle tunnel holds neither buffer nor pipe: they are borrowed while bytes move and kept only under back-pressure.
+//! Who is at the ends, and whether they may talk, is not known here.
 
+mod buffers;
 mod conn;
+mod ktls;
+mod limits;
+mod pipe;
 mod relay;
 mod socket;
+mod splice;
 #[cfg(test)]
 pub mod testing;
+pub mod tls;
+mod way;
 
 use std::{
     io,
@@ -17,8 +24,11 @@ use std::{
 use thiserror::Error;
 
 pub use conn::Conn;
+pub use ktls::Kernel;
+pub use limits::{Clock, Limit, Limits};
 pub use relay::relay;
 pub use socket::tune;
+pub use way::Way;
 
 /// How a tunnel ended and what it carried.
 #[derive(Debug)]
@@ -70,5 +80,10 @@ impl Counters {
     /// Bytes delivered from the inner to the outer side.
     pub fn down(&self) -> u64 {
         self.down.load(Ordering::Relaxed)
+    }
+
+    /// Both together.
+    pub fn both(&self) -> u64 {
+        self.up() + self.down()
     }
 }

@@ -1,4 +1,5 @@
-//! The relay in user space: one task, two directions, each a small state machine.
+//! Runs a tunnel in the way that its outer connection allows. What is here besides is the way in user space over any
+//! stream: one task, two directions, each a small state machine.
 //!
 //! ```text
 //!              end of stream            writer shut down
@@ -25,7 +26,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Conn, Counters, Ended, Reason};
+use super::{
+    Conn, Counters, Ended, Reason,
+    ktls::{self, KernelTls},
+    splice, tls,
+};
 
 /// Bytes read at a time: four full TLS records.
 const CHUNK: usize = 64 * 1024;
@@ -40,21 +45,47 @@ thread_local! {
 /// `leftover` was read from the outer side before the tunnel began and is delivered first. `counters` may be read
 /// by others meanwhile. Both connections are closed when this returns or is dropped.
 pub async fn relay(
-    mut outer: Conn,
+    outer: Conn,
     mut inner: TcpStream,
     leftover: Vec<u8>,
     counters: &Counters,
     cancel: &CancellationToken,
 ) -> Ended {
+    tracing::debug!(way = %outer.way(), protection = outer.protection(), "tunnel");
+    let mut outer = match outer {
+        Conn::Tls(stream) => match KernelTls::new(stream) {
+            Ok(Ok(kernel)) => Outer::Kernel(kernel),
+            Ok(Err(stream)) => Outer::Conn(stream.into()),
+            Err(error) => return Ended { up: 0, down: 0, reason: Reason::OuterFailed(error) },
+        },
+        other => Outer::Conn(other),
+    };
+    let carrying = async {
+        match &mut outer {
+            Outer::Kernel(kernel) => ktls::carry(kernel, &inner, &leftover, counters).await,
+            Outer::Conn(Conn::Plain(tcp)) => splice::carry(tcp, &inner, leftover, counters).await,
+            Outer::Conn(Conn::Tls(stream)) => tls::carry(stream, &mut inner, &leftover, counters).await,
+            Outer::Conn(stream @ Conn::TlsClient(_)) => carry(stream, &mut inner, leftover, counters).await,
+        }
+    };
     let reason = tokio::select! {
         biased;
         () = cancel.cancelled() => Reason::Cancelled,
-        reason = carry(&mut outer, &mut inner, leftover, counters) => reason,
+        reason = carrying => reason,
     };
     // What can be said to the peer without waiting is said: after a failure of the inner side the outer one should
     // not take the end for a network failure.
-    let _ = outer.shutdown().now_or_never();
+    match &mut outer {
+        Outer::Kernel(kernel) => kernel.try_goodbye(),
+        Outer::Conn(conn) => drop(conn.shutdown().now_or_never()),
+    }
     Ended { up: counters.up(), down: counters.down(), reason }
+}
+
+/// The outer connection, when it was seen who moves its bytes.
+enum Outer {
+    Conn(Conn),
+    Kernel(KernelTls),
 }
 
 async fn carry<O, I>(outer: &mut O, inner: &mut I, leftover: Vec<u8>, counters: &Counters) -> Reason
@@ -64,23 +95,41 @@ where
 {
     let mut up = Direction { pending: Pending::from(leftover), ..Direction::default() };
     let mut down = Direction::default();
-    let mut first = None;
+    let mut verdict = Verdict::default();
     poll_fn(|cx| {
         let up_poll = up.poll(cx, outer, inner, &counters.up);
         let down_poll = down.poll(cx, inner, outer, &counters.down);
-        if first.is_none() {
-            first = match (up.end, down.end) {
+        verdict.poll((up.end, up_poll), (down.end, down_poll))
+    })
+    .await
+}
+
+/// Who ended a tunnel, from what is known of its directions.
+#[derive(Default)]
+pub(super) struct Verdict {
+    first: Option<Reason>,
+}
+
+impl Verdict {
+    /// Looks at both directions, up and down, after each was polled.
+    pub(super) fn poll(
+        &mut self,
+        (up_end, up): (Option<End>, Poll<Result<(), Failure>>),
+        (down_end, down): (Option<End>, Poll<Result<(), Failure>>),
+    ) -> Poll<Reason> {
+        if self.first.is_none() {
+            self.first = match (up_end, down_end) {
                 (Some(End::Said), _) => Some(Reason::OuterClosed),
                 (Some(End::Cut), _) => Some(Reason::OuterCut),
                 (None, Some(_)) => Some(Reason::InnerClosed),
                 (None, None) => None,
             };
         }
-        if matches!(up.end, Some(End::Cut)) {
-            // All that it sent before has been written.
-            return Poll::Ready(first.take().unwrap_or(Reason::OuterCut));
+        if matches!(up_end, Some(End::Cut)) && up.is_ready() {
+            // All that it sent before has been written, and nobody is there to read.
+            return Poll::Ready(self.first.take().unwrap_or(Reason::OuterCut));
         }
-        let failed = match (up_poll, down_poll) {
+        let failed = match (up, down) {
             (Poll::Ready(Err(Failure::Read(error))), _) | (_, Poll::Ready(Err(Failure::Write(error)))) => {
                 Reason::OuterFailed(error)
             }
@@ -91,14 +140,13 @@ where
             _ => return Poll::Pending,
         };
         // A side that closed and then resets what still comes has closed, not failed.
-        Poll::Ready(first.take().unwrap_or(failed))
-    })
-    .await
+        Poll::Ready(self.first.take().unwrap_or(failed))
+    }
 }
 
 /// How a stream ended.
 #[derive(Clone, Copy)]
-enum End {
+pub(super) enum End {
     /// In good order.
     Said,
     /// Without the goodbye of TLS. Classic peers always do so.
@@ -106,13 +154,14 @@ enum End {
 }
 
 /// Which end of a direction failed.
-enum Failure {
+pub(super) enum Failure {
     Read(io::Error),
     Write(io::Error),
 }
 
+/// How far a direction has come.
 #[derive(Default)]
-enum State {
+pub(super) enum State {
     #[default]
     Moving,
     Closing,

@@ -114,9 +114,7 @@ async fn the_vm_may_close_first_towards_a_tls_client() {
     vm_may_close_first(tls(b"").await).await;
 }
 
-#[tokio::test]
-async fn what_was_read_before_is_delivered_first() {
-    let mut setup = tls(b"NXPROXY-").await;
+async fn leftover_first<C: AsyncRead + AsyncWrite + Unpin>(mut setup: Setup<C>) {
     setup.client.write_all(b"3.5.0 ").await.unwrap();
     let mut heard = [0; 14];
     soon(setup.vm.read_exact(&mut heard)).await.unwrap();
@@ -125,8 +123,12 @@ async fn what_was_read_before_is_delivered_first() {
 }
 
 #[tokio::test]
-async fn cancellation_ends_even_a_blocked_tunnel_at_once() {
-    let mut setup = tls(b"").await;
+async fn what_was_read_before_is_delivered_first() {
+    leftover_first(tls(b"NXPROXY-").await).await;
+    leftover_first(plain(b"NXPROXY-").await).await;
+}
+
+async fn blocked_then_cancelled<C: AsyncRead + AsyncWrite + Unpin>(mut setup: Setup<C>) {
     // Nobody reads at the VM, so the tunnel fills up until the client cannot write any more.
     let block = pattern(256 * 1024);
     while let Ok(result) = tokio::time::timeout(std::time::Duration::from_millis(300), setup.client.write(&block)).await
@@ -137,6 +139,12 @@ async fn cancellation_ends_even_a_blocked_tunnel_at_once() {
     let ended = soon(setup.ended).await.unwrap();
     assert!(matches!(ended.reason, Reason::Cancelled), "{:?}", ended.reason);
     assert!(ended.up > 0);
+}
+
+#[tokio::test]
+async fn cancellation_ends_even_a_blocked_tunnel_at_once() {
+    blocked_then_cancelled(tls(b"").await).await;
+    blocked_then_cancelled(plain(b"").await).await;
 }
 
 #[tokio::test]
@@ -167,9 +175,7 @@ async fn a_reset_of_the_vm_reaches_the_client_as_an_orderly_end() {
     soon(setup.client.read_to_end(&mut rest)).await.expect("close_notify was sent");
 }
 
-#[tokio::test]
-async fn bulk_in_both_directions_arrives_unchanged_under_back_pressure() {
-    let setup = tls(b"").await;
+async fn bulk_both_ways<C: AsyncRead + AsyncWrite + Unpin>(setup: Setup<C>) {
     let data = pattern(5_000_003);
     let (mut client_in, mut client_out) = tokio::io::split(setup.client);
     let (mut vm_in, mut vm_out) = setup.vm.into_split();
@@ -186,5 +192,12 @@ async fn bulk_in_both_directions_arrives_unchanged_under_back_pressure() {
     let receive_down = async { client_in.read_to_end(&mut down).await.unwrap() };
     soon(async { tokio::join!(send_up, send_down, receive_up, receive_down) }).await;
     assert!(up == data && down == data);
-    assert_eq!(soon(setup.ended).await.unwrap().up, data.len() as u64);
+    let ended = soon(setup.ended).await.unwrap();
+    assert_eq!((ended.up, ended.down), (data.len() as u64, data.len() as u64));
+}
+
+#[tokio::test]
+async fn bulk_in_both_directions_arrives_unchanged_under_back_pressure() {
+    bulk_both_ways(tls(b"").await).await;
+    bulk_both_ways(plain(b"").await).await;
 }

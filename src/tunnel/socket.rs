@@ -25,3 +25,22 @@ pub fn tune(tcp: &TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tunnel::testing::tcp_pair;
+
+    #[tokio::test]
+    async fn keystrokes_leave_at_once_and_a_dead_peer_is_noticed_within_a_minute_or_so() {
+        let (near, far) = tcp_pair().await;
+        near.set_nodelay(false).unwrap();
+        tune(&near).unwrap();
+        let socket = SockRef::from(&near);
+        assert!(near.nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE_IDLE);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), KEEPALIVE_INTERVAL);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+        drop(far);
+    }
+}

@@ -3,13 +3,15 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{TlsConnector, client};
+
+use super::tls::{self, TlsStream};
 
 /// How long any test waits for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,19 +39,28 @@ pub fn certificate() -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
 
 /// A server that shows a new certificate, and a client that trusts it.
 pub fn tls_configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    configs(rustls::ALL_VERSIONS)
+}
+
+/// The same with one version only.
+pub fn tls_configs_of(version: &'static SupportedProtocolVersion) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    configs(&[version])
+}
+
+fn configs(versions: &[&'static SupportedProtocolVersion]) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let (certificate, key) = certificate();
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
     let mut server = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .unwrap();
     server.send_tls13_tickets = 0;
     let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -57,13 +68,21 @@ pub fn tls_configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
 }
 
 /// The client's and the server's end of a TLS connection over loopback.
-pub async fn tls_pair() -> (client::TlsStream<TcpStream>, server::TlsStream<TcpStream>) {
-    let (server, client) = tls_configs();
+pub async fn tls_pair() -> (client::TlsStream<TcpStream>, TlsStream) {
+    pair(tls_configs()).await
+}
+
+/// The same in one version.
+pub async fn tls_pair_of(version: &'static SupportedProtocolVersion) -> (client::TlsStream<TcpStream>, TlsStream) {
+    pair(tls_configs_of(version)).await
+}
+
+async fn pair((server, client): (Arc<ServerConfig>, Arc<ClientConfig>)) -> (client::TlsStream<TcpStream>, TlsStream) {
     let (near, far) = tcp_pair().await;
     let connector = TlsConnector::from(client);
     let (client, server) = tokio::join!(
         connector.connect(ServerName::try_from("localhost").unwrap(), near),
-        TlsAcceptor::from(server).accept(far),
+        tls::accept(far, server, PATIENCE),
     );
     (client.unwrap(), server.unwrap())
 }

@@ -167,7 +167,7 @@ async fn a_session_is_on_record_with_who_where_bytes_and_why_it_ended() {
          from session_list where id = {session}"
     );
     let name = format!("{}@default/desk", desktop.login);
-    assert_eq!(stage.sql(&row).await, format!("{name} 127.0.0.1 tw1 tw1 tls t f"));
+    assert_eq!(stage.sql(&row).await, format!("{name} 127.0.0.1 tw1 tw1 user t f"));
     let up = vec![7; 100_000];
     tunnel.client.send(&up).await;
     let mut heard = vec![0; up.len()];

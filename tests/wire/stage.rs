@@ -25,12 +25,19 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const PASSWORD: &str = "open:sesame ü";
 
 static CALM: OnceCell<Stage> = OnceCell::const_new();
+static PLAIN: OnceCell<Stage> = OnceCell::const_new();
 static ROUGH: OnceCell<Stage> = OnceCell::const_new();
 static TURN: RwLock<()> = RwLock::const_new(());
 
 /// The calm installation.
 pub async fn calm() -> &'static Stage {
     CALM.get_or_init(|| Stage::open(1, &[("internal.hkd.nothing.timeout.on_state.starting", "0.05")])).await
+}
+
+/// The installation behind something that terminates TLS: its router speaks in the clear.
+pub async fn plain() -> &'static Stage {
+    let settings = [("internal.hkd.nothing.timeout.on_state.starting", "0.05"), ("l7r.use_ssl", "0")];
+    PLAIN.get_or_init(|| Stage::open(3, &settings)).await
 }
 
 /// The installation with short limits, shared with others.
@@ -119,6 +126,27 @@ impl Stage {
             ))
             .await;
         User { login, id: id.parse().unwrap(), number }
+    }
+
+    /// A new user of a new tenant with a VM that runs, and settings of that tenant.
+    pub async fn running_in_tenant(&'static self, settings: &[(&str, &str)]) -> Desktop {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tenant, login, hash) = (format!("tenant{number}"), format!("user{number}"), &self.hash);
+        self.sql(&format!("select tenant_create('{tenant}')")).await;
+        for (key, value) in settings {
+            self.sql(&format!("select config_set('{key}', '{value}', '{tenant}')")).await;
+        }
+        let id = self
+            .sql(&format!(
+                "select osf_create('desk@{tenant}'), di_create('desk@{tenant}', 'desk{number}.tar');
+                 insert into users (tenant_id, login, password) values (tenant_id('{tenant}'), '{login}', '{hash}')
+                 returning id"
+            ))
+            .await;
+        let user = User { login: format!("{login}@{tenant}"), id: id.parse().unwrap(), number };
+        let desktop = self.desktop_of(&user, &format!("desk@{tenant}")).await;
+        desktop.start().await;
+        desktop
     }
 
     /// A new user with a VM that is stopped.

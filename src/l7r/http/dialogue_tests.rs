@@ -5,10 +5,12 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use rustls::{ClientConnection, pki_types::ServerName};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{super::Status, *};
-use crate::tunnel::testing::{soon, tcp_pair, tls_configs};
+use crate::tunnel::{
+    testing::{PATIENCE, soon, tcp_pair, tls_configs},
+    tls::{self, TlsStream},
+};
 
 /// A client that sees TLS records one by one.
 struct RecordClient {
@@ -51,14 +53,14 @@ impl RecordClient {
     }
 }
 
-async fn pair() -> (RecordClient, Dialogue<TlsStream<TcpStream>>) {
+async fn pair() -> (RecordClient, Dialogue<TlsStream>) {
     let (server, client) = tls_configs();
     let (near, far) = tcp_pair().await;
     let mut client = RecordClient {
         tcp: near,
         tls: ClientConnection::new(Arc::clone(&client), ServerName::try_from("localhost").unwrap()).unwrap(),
     };
-    let accept = tokio::spawn(async move { TlsAcceptor::from(server).accept(far).await });
+    let accept = tokio::spawn(async move { tls::accept(far, server, PATIENCE).await });
     client.flush().await;
     while client.tls.is_handshaking() {
         client.record().await;

@@ -104,6 +104,10 @@ keys! {
     L7R_WEIGHT_CPU: u32 = "l7r.loadbalancer.plugin.default.weight.cpu", "1";
     /// Weight of chance when a VM is placed.
     L7R_WEIGHT_RANDOM: u32 = "l7r.loadbalancer.plugin.default.weight.random", "1";
+    /// A session in which no byte moves for this long is ended; 0 for no limit. Per tenant, and only in the database.
+    L7R_SESSION_IDLE_LIMIT: Duration = "l7r.session.idle_limit", "0";
+    /// A session that lasts this long is ended; 0 for no limit. Per tenant, and only in the database.
+    L7R_SESSION_LIMIT: Duration = "l7r.session.limit", "0";
     /// How long a client waits for its VM to run.
     L7R_TIMEOUT_VM_START: Duration = "internal.l7r.timeout.vm_start", "270";
     /// How long a client waits for its VM to stop.
@@ -124,6 +128,8 @@ keys! {
     L7R_SHORT_SESSION: Duration = "internal.l7r.short_session", "120";
     /// How long a new connection may take to finish its TLS handshake.
     L7R_TIMEOUT_HANDSHAKE: Duration = "internal.l7r.timeout.handshake", "20";
+    /// Whether tunnels are encrypted by the kernel where it can do that.
+    L7R_KTLS: bool = "internal.l7r.ktls", "1";
     /// Largest request head in bytes.
     L7R_HEAD_LIMIT: u32 = "internal.l7r.head.limit", "65536";
     /// Passwords hashed at the same time; 0 for one per processor.

@@ -1,0 +1,34 @@
+//! The ways to move the bytes of a tunnel. `Conn::way` chooses one for each connection; nobody else does.
+
+use std::fmt;
+
+/// How the bytes of a tunnel are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Plain TCP, from socket to socket inside the kernel.
+    Splice,
+    /// TLS whose keys are in the kernel, likewise.
+    Ktls,
+    /// TLS in this process.
+    User,
+    /// A stream of a QUIC connection.
+    Quic,
+}
+
+impl Way {
+    /// The word for it in logs and in the record of sessions.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Splice => "splice",
+            Self::Ktls => "ktls",
+            Self::User => "user",
+            Self::Quic => "quic",
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
