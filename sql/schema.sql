@@ -472,6 +472,49 @@ begin
     properties := vm_effective_properties(wanted);
 end $$;
 
+CREATE FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    account users;
+    chosen text;
+    new_id integer;
+begin
+    select * into account from users where login = wanted_login and tenant_id = in_tenant;
+    if account.blocked or exists (select from vms where user_id = account.id and osf_id = of_osf) then
+        return;
+    end if;
+    perform 1 from osfs where id = of_osf and tenant_id = in_tenant;
+    if not found then
+        raise exception 'auth.auto.osf_id names OSF %, which the tenant of % does not have', of_osf, wanted_login
+            using errcode = 'QV010', hint = 'select id, name, tenant_id from osfs;';
+    end if;
+    -- One at a time chooses a name and an address; whoever waited looks again.
+    perform pg_advisory_xact_lock(hashtext('qvd.vm_address'));
+    insert into users (tenant_id, login) values (in_tenant, wanted_login)
+    on conflict (login, tenant_id) do nothing returning id into new_id;
+    if new_id is not null then
+        perform audit('create', 'user', new_id, wanted_login, in_tenant);
+    end if;
+    select * into account from users where login = wanted_login and tenant_id = in_tenant;
+    if exists (select from vms where user_id = account.id and osf_id = of_osf) then
+        return;
+    end if;
+    select candidate into chosen
+    from generate_series(1, max_vms) n, concat(wanted_login, '-', n) candidate
+    where not exists (select from vms where name = candidate)
+    order by n limit 1;
+    if chosen is null then
+        raise exception 'none of the names %-1 to %-% is free for a VM', wanted_login, wanted_login, max_vms
+            using errcode = 'QV013', hint = 'Raise auth.auto.max_vms.';
+    end if;
+    insert into vms (name, user_id, osf_id, di_tag, ip)
+    values (chosen, account.id, of_osf, tag, vm_address_free()) returning id into new_id;
+    perform audit('create', 'vm', new_id, vm_name(new_id), in_tenant);
+end $$;
+
 CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -610,6 +653,69 @@ begin
     end if;
     insert into l7r_instances (host_id, boot_id, pid, pid_start)
     values (node, node_boot, node_pid, node_pid_start) returning id into instance;
+end $$;
+
+CREATE FUNCTION qvd.l7r_tenant(wanted text, OUT id integer, OUT blocked boolean) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    select t.id, t.blocked into id, blocked from tenants t where t.name = wanted and t.id > 0;
+end $$;
+
+CREATE FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT blocked boolean, OUT vm_id integer, OUT multi_use boolean, OUT parameters jsonb) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+    held user_tokens;
+begin
+    select * into held from user_tokens k where k.token = presented for update;
+    if held.token is null then
+        return;
+    end if;
+    if held.expiration <= now() then
+        delete from user_tokens k where k.token = presented;
+        return;
+    end if;
+    select u.id, t.id, u.login, u.blocked or t.blocked, held.vm_id, held.multi_use, p.parameters
+    into user_id, tenant_id, login, blocked, vm_id, multi_use, parameters
+    from users u join tenants t on t.id = u.tenant_id
+        left join user_auth_parameters p on p.id = held.auth_params_id
+    where u.id = held.user_id;
+    if not held.multi_use and not blocked then
+        update user_tokens k set expiration = '-infinity' where k.token = presented;
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.l7r_totp_secret(wanted_login text, in_tenant integer, OUT user_id integer, OUT secret text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    select u.id, p.value into user_id, secret
+    from users u
+        join user_properties p on p.user_id = u.id
+        join qvd_object_properties_list o on o.id = p.property_id and o.qvd_object = 'user'
+        join properties_list l on l.id = o.property_id and l.tenant_id = u.tenant_id
+    where u.login = wanted_login and u.tenant_id = in_tenant and l.key = 'l7r.auth.plugin.totp.secret32';
+end $$;
+
+CREATE FUNCTION qvd.l7r_totp_use(account integer, at_step bigint) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    insert into totp_used as t (user_id, step) values (account, at_step)
+    on conflict (user_id) do update set step = excluded.step where t.step < excluded.step;
+    return found;
 end $$;
 
 CREATE FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) RETURNS void
@@ -1297,6 +1403,8 @@ begin
         ) p (property_id, value, rank)
             join qvd_object_properties_list o on o.id = p.property_id
             join properties_list l on l.id = o.property_id
+        -- What makes a user's one-time passwords is nobody's business in the VM.
+        where l.key <> 'l7r.auth.plugin.totp.secret32'
         order by rank
     ) ranked);
 end $$;
@@ -1945,6 +2053,11 @@ ALTER TABLE qvd.tenants ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE qvd.totp_used (
+    user_id integer NOT NULL,
+    step bigint NOT NULL
+);
+
 CREATE TABLE qvd.user_auth_parameters (
     id integer NOT NULL,
     parameters jsonb NOT NULL
@@ -2150,6 +2263,9 @@ ALTER TABLE ONLY qvd.tenants
 ALTER TABLE ONLY qvd.tenants
     ADD CONSTRAINT tenants_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY qvd.totp_used
+    ADD CONSTRAINT totp_used_pkey PRIMARY KEY (user_id);
+
 ALTER TABLE ONLY qvd.user_auth_parameters
     ADD CONSTRAINT user_auth_parameters_pkey PRIMARY KEY (id);
 
@@ -2308,6 +2424,9 @@ ALTER TABLE ONLY qvd.properties_list
 ALTER TABLE ONLY qvd.qvd_object_properties_list
     ADD CONSTRAINT qvd_object_properties_list_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.properties_list(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY qvd.totp_used
+    ADD CONSTRAINT totp_used_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY qvd.user_properties
     ADD CONSTRAINT user_properties_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.qvd_object_properties_list(id) ON DELETE CASCADE;
 
@@ -2447,6 +2566,9 @@ GRANT ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) TO qvd_l7r;
 REVOKE ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) TO qvd_l7r;
 
+REVOKE ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) TO qvd_l7r;
+
 REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) TO qvd_l7r;
 
@@ -2479,6 +2601,18 @@ GRANT ALL ON FUNCTION qvd.l7r_ssl() TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_start(node_name text, node_boot uuid, node_pid integer, node_pid_start bigint, OUT node integer, OUT address inet, OUT instance bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_start(node_name text, node_boot uuid, node_pid integer, node_pid_start bigint, OUT node integer, OUT address inet, OUT instance bigint) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_tenant(wanted text, OUT id integer, OUT blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_tenant(wanted text, OUT id integer, OUT blocked boolean) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT blocked boolean, OUT vm_id integer, OUT multi_use boolean, OUT parameters jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT blocked boolean, OUT vm_id integer, OUT multi_use boolean, OUT parameters jsonb) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_totp_secret(wanted_login text, in_tenant integer, OUT user_id integer, OUT secret text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_totp_secret(wanted_login text, in_tenant integer, OUT user_id integer, OUT secret text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_totp_use(account integer, at_step bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_totp_use(account integer, at_step bigint) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) TO qvd_l7r;
