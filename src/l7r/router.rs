@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::LocalAuthenticator,
+    auth::Chain,
     db::Database,
     events::{Channel, Hub},
     model::{HostId, InstanceId, SessionId, config::Config},
@@ -27,7 +27,7 @@ pub struct Router {
     pub config: ArcSwap<Config>,
     pub host: HostId,
     pub instance: InstanceId,
-    pub authenticator: LocalAuthenticator,
+    pub authenticators: Chain,
     pub sessions: Sessions,
     pub counts: Counts,
     /// The process ends.
