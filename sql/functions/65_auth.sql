@@ -101,12 +101,13 @@ begin
     where u.login = wanted_login and u.tenant_id = in_tenant and l.key = 'l7r.auth.plugin.totp.secret32';
 end $$;
 
--- Uses up the one-time password of an interval. False: it, or that of a later interval, was used already.
-create or replace function l7r_totp_use(account integer, at_step bigint) returns boolean
+-- Uses up the one-time password of the interval that began then. False: it, or that of a later one, was used already.
+create or replace function l7r_totp_use(account integer, began bigint) returns boolean
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    insert into totp_used as t (user_id, step) values (account, at_step)
-    on conflict (user_id) do update set step = excluded.step where t.step < excluded.step;
+    insert into totp_used as t (user_id, interval_start) values (account, began)
+    on conflict (user_id) do update set interval_start = excluded.interval_start
+    where t.interval_start < excluded.interval_start;
     return found;
 end $$;

@@ -1,5 +1,6 @@
--- The newest interval of which a user has used the one-time password: each opens the door once.
+-- The newest one-time password that a user has used: each opens the door once. It is known by the start of its interval,
+-- in seconds since 1970, which means the same when the length of the intervals is changed.
 create table totp_used (
     user_id integer primary key references users on delete cascade,
-    step bigint not null
+    interval_start bigint not null
 );

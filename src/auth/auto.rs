@@ -5,7 +5,7 @@ use crate::{
     model::config::keys,
 };
 
-use super::{Attempt, Authenticator, Refusal, authenticator::Verdict};
+use super::{Attempt, Authenticator, Refusal, Verdict};
 
 /// Makes what is missing.
 pub struct Auto {

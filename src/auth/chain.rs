@@ -142,6 +142,12 @@ impl Chain {
         Self { database, local, known, settings: ArcSwap::from_pointee(settings) }
     }
 
+    /// Knows one more authenticator, under a name whose first letter is a capital.
+    pub fn with(mut self, name: &'static str, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.known.push((name, authenticator));
+        self
+    }
+
     /// Takes what is configured from now on, for everybody and per tenant.
     pub fn configure(&self, config: &Config, rows: Vec<(TenantId, String, String)>) {
         let (settings, refused) = Settings::new(Arc::new(config.clone()), rows);

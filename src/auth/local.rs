@@ -12,9 +12,7 @@ use crate::{
     },
 };
 
-use super::{
-    Attempt, Authenticator, Check, FoundTenant, LoginRules, PasswordKind, Refusal, authenticator::Verdict, check, hash,
-};
+use super::{Attempt, Authenticator, Check, FoundTenant, LoginRules, PasswordKind, Refusal, Verdict, check, hash};
 
 /// Checks logins and tokens against the database.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ mod password;
 mod settings;
 mod totp;
 
-pub use authenticator::{Attempt, Authenticator, FoundTenant, Refusal, SplitPassword};
+pub use authenticator::{Attempt, Authenticator, FoundTenant, Refusal, SplitPassword, Verdict};
 pub use chain::{Authenticated, Chain, Rejection};
 pub use login::{Login, LoginRules};
 pub use password::{Check, PasswordKind, check, hash};

@@ -11,7 +11,7 @@ use crate::{
     model::config::{Config, keys},
 };
 
-use super::{Attempt, Authenticator, Refusal, SplitPassword, authenticator::Verdict};
+use super::{Attempt, Authenticator, Refusal, SplitPassword, Verdict};
 
 /// How one-time passwords are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,12 @@ impl Totp {
     /// The interval of a moment, given since 1970.
     pub fn step(&self, at: Duration) -> u64 {
         at.as_secs().saturating_sub(u64::from(self.t0)) / u64::from(self.interval)
+    }
+
+    /// When an interval began, in seconds since 1970.
+    pub fn began(&self, step: u64) -> i64 {
+        let began = u64::from(self.t0).saturating_add(step.saturating_mul(u64::from(self.interval)));
+        i64::try_from(began).unwrap_or(i64::MAX)
     }
 
     /// The one-time password of an interval.
@@ -114,9 +120,9 @@ impl Authenticator for TotpAuthenticator {
             let (user, secret) = found.ok_or(Refusal::NoSecret)?;
             let secret = decode_base32(&secret).filter(|secret| !secret.is_empty()).ok_or(Refusal::NoSecret)?;
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let step = Totp::from_config(&attempt.config).find(&secret, token, now).ok_or(Refusal::WrongCode)?;
-            let fresh = self.database.l7r_totp_use(user, i64::try_from(step).unwrap_or(i64::MAX)).await?;
-            if fresh { Ok(()) } else { Err(Refusal::UsedCode) }
+            let totp = Totp::from_config(&attempt.config);
+            let step = totp.find(&secret, token, now).ok_or(Refusal::WrongCode)?;
+            if self.database.l7r_totp_use(user, totp.began(step)).await? { Ok(()) } else { Err(Refusal::UsedCode) }
         })
     }
 }

@@ -91,11 +91,12 @@ impl Database {
         Ok(user.map(|user| (UserId(user), row.get(1))))
     }
 
-    /// Uses up the one-time password of an interval; false when it, or a later one, was used before.
-    pub async fn l7r_totp_use(&self, user: UserId, step: i64) -> Result<bool, DbError> {
+    /// Uses up the one-time password of the interval that began then (seconds since 1970); false when it, or a later
+    /// one, was used before.
+    pub async fn l7r_totp_use(&self, user: UserId, began: i64) -> Result<bool, DbError> {
         let connection = self.connection().await?;
         let statement = connection.prepare_cached("select l7r_totp_use($1, $2)").await?;
-        Ok(connection.query_one(&statement, &[&user.0, &step]).await?.get(0))
+        Ok(connection.query_one(&statement, &[&user.0, &began]).await?.get(0))
     }
 }
 

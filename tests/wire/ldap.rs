@@ -10,7 +10,7 @@ use qvd::{
 };
 
 use super::{
-    slapd::{PEOPLE, SECRET, SUFFIX, Slapd, WEIRD, closed, dying, silent},
+    slapd::{PEOPLE, SECRET, SUFFIX, Slapd, WEIRD, babbling, closed, dying, silent},
     stage::{Stage, authorization, calm},
 };
 
@@ -223,7 +223,7 @@ async fn a_password_can_travel_encrypted_and_only_to_whom_it_is_meant_for() {
 #[tokio::test]
 async fn a_server_that_fails_is_left_for_the_next_and_asked_last_for_a_while() {
     let (school, slapd) = (School::found().await, Slapd::start());
-    let (closed, silent, dying) = (closed(), silent().await, dying().await);
+    let (closed, silent, dying, babbling) = (closed(), silent().await, dying().await, babbling().await);
     let hosts = |ports: &[u16]| ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(" , ");
     let with = |ports: &[u16]| {
         school.chain(&[
@@ -233,7 +233,7 @@ async fn a_server_that_fails_is_left_for_the_next_and_asked_last_for_a_while() {
             ("auth.ldap.timeout", "0.5"),
         ])
     };
-    let chain = with(&[silent, dying, closed, slapd.port]);
+    let chain = with(&[silent, dying, babbling, closed, slapd.port]);
     let timed = async |password: &str| {
         let began = Instant::now();
         (school.admits(&chain, "alice", password).await, began.elapsed())
@@ -245,7 +245,7 @@ async fn a_server_that_fails_is_left_for_the_next_and_asked_last_for_a_while() {
     // A server's no is a no; the silent one is not asked for another opinion.
     let (admitted, took) = timed("x").await;
     assert!(!admitted && took < Duration::from_millis(500), "{took:?}");
-    for port in [closed, silent, dying] {
+    for port in [closed, silent, dying, babbling] {
         let began = Instant::now();
         assert!(!school.admits(&with(&[port]), "alice", SECRET).await);
         assert!(began.elapsed() < Duration::from_secs(5));

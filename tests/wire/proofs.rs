@@ -1,11 +1,16 @@
 //! Other ways to prove who one is, over the wire: tokens, one-time passwords, users that are made when they come, and
 //! in which order all that is asked.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use qvd::{
-    auth::{Authenticated, Chain, Rejection, Totp, decode_base32},
+    auth::{
+        Attempt, Authenticated, Authenticator, Chain, Refusal, Rejection, SplitPassword, Totp, Verdict, decode_base32,
+    },
     db::Database,
     model::{VmId, config::Config},
 };
@@ -270,6 +275,78 @@ async fn names_of_made_vms_are_free_in_every_tenant_and_run_out() {
         let wrong = chain(stage, &[("l7r.auth.plugins", "auto"), ("auth.auto.osf_id", osf)]);
         assert!(login(&wrong, &name, PASSWORD).await.unwrap_err().is_fault(), "{osf}");
     }
+}
+
+/// Writes down what it is asked.
+struct Witness {
+    name: &'static str,
+    accepts_as: Option<&'static str>,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Authenticator for Witness {
+    fn split_second_factor(&self, password: &str, _: &Config) -> Option<SplitPassword> {
+        let (password, token) = password.split_once('+')?;
+        Some(SplitPassword { password: password.to_owned(), token: token.to_owned() })
+    }
+
+    fn authenticate<'a>(&'a self, attempt: &'a mut Attempt, password: &'a str) -> Verdict<'a> {
+        self.hear(format!("is {password:?} of {} with {:?}", attempt.login, attempt.variables));
+        let accepted = self.accepts_as.map(|login| attempt.login = login.to_owned());
+        attempt.parameters.insert(self.name.to_owned(), "1".to_owned());
+        Box::pin(std::future::ready(accepted.ok_or(Refusal::WrongPassword)))
+    }
+
+    fn second_factor<'a>(&'a self, attempt: &'a Attempt, token: &'a str) -> Verdict<'a> {
+        self.hear(format!("token {token:?} of {}", attempt.login));
+        let right = token == "right" && self.accepts_as.is_some();
+        Box::pin(std::future::ready(if right { Ok(()) } else { Err(Refusal::WrongCode) }))
+    }
+
+    fn after_authenticate<'a>(&'a self, attempt: &'a mut Attempt) -> Verdict<'a> {
+        self.hear(format!("after {}", attempt.login));
+        attempt.parameters.insert("after".to_owned(), self.name.to_owned());
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+impl Witness {
+    fn hear(&self, what: String) {
+        self.heard.lock().unwrap().push(format!("{}: {what}", self.name));
+    }
+}
+
+#[tokio::test]
+async fn authenticators_are_asked_in_order_and_what_one_did_in_vain_is_forgotten() {
+    let stage = calm().await;
+    let user = stage.user().await;
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let witness = |name, accepts_as| Arc::new(Witness { name, accepts_as, heard: heard.clone() });
+    let settings = [("l7r.auth.plugins.head", "one"), ("l7r.auth.plugins", "two")];
+    let chain = chain(stage, &settings).with("One", witness("One", None)).with("Two", witness("Two", Some("stranger")));
+    let variables = || vec![("LANG".to_owned(), "es_ES".to_owned())];
+    let login = user.login.as_str();
+    let asked = |name: &str| format!(r#"{name}: is "{PASSWORD}" of {login} with [("LANG", "es_ES")]"#);
+    let told = |what: &[&str]| what.iter().map(ToString::to_string).collect::<Vec<_>>();
+
+    // Nobody here is called as the second says, so the passwords kept here decide.
+    let found = chain.password(login, PASSWORD, variables()).await.unwrap();
+    assert_eq!((found.login.as_str(), found.by), (login, "Default"));
+    let parameters: Vec<String> = found.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(parameters, ["after=Two".to_owned(), format!("qvd.vm.user.name={login}")]);
+    let after = [format!("One: after {login}"), format!("Two: after {login}")];
+    let mut expected = vec![asked("One"), asked("Two")];
+    expected.extend(told(&["One: after stranger", "Two: after stranger"]));
+    expected.extend(after.clone());
+    assert_eq!(heard.lock().unwrap().drain(..).collect::<Vec<_>>(), expected);
+
+    // What follows a login is not done for one whose second factor is wrong, and nobody else is asked.
+    let refused = chain.password(login, &format!("{PASSWORD}+wrong"), variables()).await.unwrap_err();
+    assert!(matches!(refused, Rejection::SecondFactor(_)), "{refused}");
+    let mut expected = vec![asked("One"), asked("Two")];
+    expected.extend(told(&[r#"One: token "wrong" of stranger"#, r#"Two: token "wrong" of stranger"#]));
+    assert_eq!(heard.lock().unwrap().drain(..).collect::<Vec<_>>(), expected);
+    chain.password(login, &format!("{PASSWORD}+right"), variables()).await.unwrap();
 }
 
 #[tokio::test]

@@ -172,6 +172,16 @@ pub async fn dying() -> u16 {
     .await
 }
 
+/// Answers, but not in LDAP.
+pub async fn babbling() -> u16 {
+    pretender(|mut client: tokio::net::TcpStream| async move {
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut client, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        let mut rest = [0; 512];
+        while matches!(client.read(&mut rest).await, Ok(read) if read > 0) {}
+    })
+    .await
+}
+
 /// Nobody listens.
 pub fn closed() -> u16 {
     free_port()

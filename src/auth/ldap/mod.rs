@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Attempt, Authenticator, Refusal, authenticator::Verdict};
+use super::{Attempt, Authenticator, Refusal, Verdict};
 
 use options::{Options, Server};
 use session::{Denied, Entry};
