@@ -417,19 +417,19 @@ begin
     return null;
 end $$;
 
-CREATE FUNCTION qvd.l7r_aborted(by_instance bigint) RETURNS TABLE(session bigint, contender inet, stopped boolean)
+CREATE FUNCTION qvd.l7r_aborted(by_instance bigint) RETURNS SETOF bigint
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
-    return query select r.session_id, r.contender, r.vm_state = 'stopped' from vm_runtimes r
+    return query select r.session_id from vm_runtimes r
     where r.user_cmd is not null and r.l7r_instance = by_instance
         and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance);
 end $$;
 
-CREATE FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT session bigint, OUT host_address text, OUT properties jsonb) RETURNS record
+CREATE FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -450,7 +450,7 @@ begin
                 and (h.host_id = me.host_id or h.ok_ts
                     > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
         ) then
-            update vm_runtimes set user_cmd = 'abort', contender = client where vm_id = wanted and user_cmd is null;
+            update vm_runtimes set user_cmd = 'abort' where vm_id = wanted and user_cmd is null;
             return;
         end if;
         update user_sessions set ended_at = now(), end_reason = 'its router is gone'
@@ -465,29 +465,57 @@ begin
     set user_state = 'connecting', session_id = session, l7r_host_id = me.host_id, l7r_instance = me.id,
         real_user_id = account
     where vm_id = wanted;
-    perform l7r_token_create(account, token, learnt, wanted);
+    delete from user_tokens where vm_id = wanted and expiration < now();
+    insert into user_tokens (token, user_id, vm_id, expiration, multi_use)
+    values (l7r_acquire.token, account, wanted, now() + interval '24 hours', true);
     select host(h.address) into host_address from hosts h where h.id = me.host_id;
     properties := vm_effective_properties(wanted);
 end $$;
 
-CREATE FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) RETURNS integer
+CREATE FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    kept integer;
+    account users;
+    chosen text;
+    new_id integer;
 begin
-    perform tokens_expire(account);
-    delete from user_auth_parameters p
-    where p.user_id = account and p.kept_since < now() - interval '7 days'
-        and not exists (select from user_tokens t where t.auth_params_id = p.id);
-    insert into user_auth_parameters (parameters, user_id, kept_since) values (learnt, account, now())
-    returning id into kept;
-    return kept;
+    select * into account from users where login = wanted_login and tenant_id = in_tenant;
+    if account.blocked or exists (select from vms where user_id = account.id and osf_id = of_osf) then
+        return;
+    end if;
+    perform 1 from osfs where id = of_osf and tenant_id = in_tenant;
+    if not found then
+        raise exception 'auth.auto.osf_id names OSF %, which the tenant of % does not have', of_osf, wanted_login
+            using errcode = 'QV010', hint = 'select id, name, tenant_id from osfs;';
+    end if;
+    -- One at a time chooses a name and an address; whoever waited looks again.
+    perform pg_advisory_xact_lock(hashtext('qvd.vm_address'));
+    insert into users (tenant_id, login) values (in_tenant, wanted_login)
+    on conflict (login, tenant_id) do nothing returning id into new_id;
+    if new_id is not null then
+        perform audit('create', 'user', new_id, wanted_login, in_tenant);
+    end if;
+    select * into account from users where login = wanted_login and tenant_id = in_tenant;
+    if exists (select from vms where user_id = account.id and osf_id = of_osf) then
+        return;
+    end if;
+    select candidate into chosen
+    from generate_series(1, max_vms) n, concat(wanted_login, '-', n) candidate
+    where not exists (select from vms where name = candidate)
+    order by n limit 1;
+    if chosen is null then
+        raise exception 'none of the names %-1 to %-% is free for a VM', wanted_login, wanted_login, max_vms
+            using errcode = 'QV013', hint = 'Raise auth.auto.max_vms.';
+    end if;
+    insert into vms (name, user_id, osf_id, di_tag, ip)
+    values (chosen, account.id, of_osf, tag, vm_address_free()) returning id into new_id;
+    perform audit('create', 'vm', new_id, vm_name(new_id), in_tenant);
 end $$;
 
-CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) RETURNS record
+CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -495,18 +523,14 @@ CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean
 declare
     on_host integer;
 begin
-    connected := false;
     update vm_runtimes set user_state = 'connected'
     where session_id = wanted and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
     returning host_id into on_host;
     if not found then
-        return;
+        return false;
     end if;
-    update user_sessions s set connected_at = now(), tunnel = way, host_id = on_host where id = wanted
-    returning seconds(config_get('l7r.session.idle_limit', s.tenant_id)),
-        seconds(config_get('l7r.session.limit', s.tenant_id))
-    into idle_limit, total_limit;
-    connected := true;
+    update user_sessions set connected_at = now(), tunnel = way, host_id = on_host where id = wanted;
+    return true;
 end $$;
 
 CREATE FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) RETURNS void
@@ -572,23 +596,6 @@ begin
     return query select id, boot_id, pid, pid_start from l7r_instances where host_id = node and ended_at is null;
 end $$;
 
-CREATE FUNCTION qvd.l7r_list(node integer, account integer, applications boolean) RETURNS TABLE(host_state qvd.host_state, host_blocked boolean, id integer, name text, state qvd.vm_state, blocked boolean, is_application boolean)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-#variable_conflict use_column
-begin
-    return query select h.state, h.blocked, l.*
-    from host_runtimes h left join (
-        select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
-        from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
-        where v.user_id = account and o.is_application = applications
-    ) l on true
-    where h.host_id = node
-    order by l.name;
-end $$;
-
 CREATE FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -599,16 +606,16 @@ begin
     return found;
 end $$;
 
-CREATE FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT contender inet, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) RETURNS record
+CREATE FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
-    select r.vm_state, r.vm_cmd is not null, r.user_cmd is not null, r.contender, r.host_id is not null,
+    select r.vm_state, r.vm_cmd is not null, r.user_cmd is not null, r.host_id is not null,
         r.vm_address, r.vm_vma_port, r.vm_x_port, s.secret, r.vm_reason
-    into state, commanded, aborted, contender, placed, address, vma_port, x_port, secret, reason
+    into state, commanded, aborted, placed, address, vma_port, x_port, secret, reason
     from user_sessions u join vm_runtimes r on r.vm_id = u.vm_id and r.session_id = u.id
         left join vm_secrets s on s.vm_id = r.vm_id
     where u.id = wanted;
@@ -648,19 +655,68 @@ begin
     values (node, node_boot, node_pid, node_pid_start) returning id into instance;
 end $$;
 
-CREATE FUNCTION qvd.l7r_token_create(account integer, token text, learnt jsonb, vm integer) RETURNS integer
+CREATE FUNCTION qvd.l7r_tenant(wanted text, OUT id integer, OUT blocked boolean) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    select t.id, t.blocked into id, blocked from tenants t where t.name = wanted and t.id > 0;
+end $$;
+
+CREATE FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT blocked boolean, OUT vm_id integer, OUT multi_use boolean, OUT parameters jsonb) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
+#variable_conflict use_column
 declare
-    stored integer;
+    held user_tokens;
 begin
-    perform tokens_expire(account);
-    insert into user_auth_parameters (parameters, user_id) values (learnt, account) returning id into stored;
-    insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use)
-    values (l7r_token_create.token, account, vm, now() + interval '24 hours', stored, true);
-    return stored;
+    select * into held from user_tokens k where k.token = presented for update;
+    if held.token is null then
+        return;
+    end if;
+    if held.expiration <= now() then
+        delete from user_tokens k where k.token = presented;
+        return;
+    end if;
+    select u.id, t.id, u.login, u.blocked or t.blocked, held.vm_id, held.multi_use, p.parameters
+    into user_id, tenant_id, login, blocked, vm_id, multi_use, parameters
+    from users u join tenants t on t.id = u.tenant_id
+        left join user_auth_parameters p on p.id = held.auth_params_id
+    where u.id = held.user_id;
+    if not held.multi_use and not blocked then
+        update user_tokens k set expiration = '-infinity' where k.token = presented;
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.l7r_totp_secret(wanted_login text, in_tenant integer, OUT user_id integer, OUT secret text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    select u.id, p.value into user_id, secret
+    from users u
+        join user_properties p on p.user_id = u.id
+        join qvd_object_properties_list o on o.id = p.property_id and o.qvd_object = 'user'
+        join properties_list l on l.id = o.property_id and l.tenant_id = u.tenant_id
+    where u.login = wanted_login and u.tenant_id = in_tenant and l.key = 'l7r.auth.plugin.totp.secret32';
+end $$;
+
+CREATE FUNCTION qvd.l7r_totp_use(account integer, began bigint) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    insert into totp_used as t (user_id, interval_start) values (account, began)
+    on conflict (user_id) do update set interval_start = excluded.interval_start
+    where t.interval_start < excluded.interval_start;
+    return found;
 end $$;
 
 CREATE FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) RETURNS void
@@ -719,6 +775,19 @@ CREATE FUNCTION qvd.l7r_vm_stop(vm integer, account integer) RETURNS void
     AS $$
 begin
     perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
+end $$;
+
+CREATE FUNCTION qvd.l7r_vms(account integer, applications boolean) RETURNS TABLE(id integer, name text, state qvd.vm_state, blocked boolean, is_application boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
+    from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
+    where v.user_id = account and o.is_application = applications
+    order by v.name;
 end $$;
 
 CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) RETURNS record
@@ -911,7 +980,6 @@ CREATE TABLE qvd.vm_runtimes (
     vm_x_port integer,
     vm_expiration_soft timestamp with time zone,
     vm_expiration_hard timestamp with time zone,
-    contender inet,
     CONSTRAINT a_start_needs_a_host CHECK (((vm_cmd IS DISTINCT FROM 'start'::qvd.vm_cmd) OR (host_id IS NOT NULL))),
     CONSTRAINT a_used_vm_has_a_session CHECK ((((user_state = 'disconnected'::qvd.user_state) = (session_id IS NULL)) AND ((session_id IS NULL) = (l7r_instance IS NULL)))),
     CONSTRAINT only_a_stopped_vm_has_no_host CHECK (((vm_state = 'stopped'::qvd.vm_state) OR (host_id IS NOT NULL)))
@@ -1054,10 +1122,6 @@ begin
     return chosen;
 end $_$;
 
-CREATE FUNCTION qvd.seconds(value text) RETURNS double precision
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $_$ select coalesce(substring(value from '^[0-9]+(?:[.][0-9]+)?$')::float8, 0) $_$;
-
 CREATE FUNCTION qvd.ssl_configs_wake() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'qvd', 'pg_temp'
@@ -1104,18 +1168,6 @@ CREATE FUNCTION qvd.tenants_wake() RETURNS trigger
 begin
     perform wake('qvd_admin', 'tenant', coalesce(new.id, old.id), coalesce(new.id, old.id));
     return null;
-end $$;
-
-CREATE FUNCTION qvd.tokens_expire(account integer) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-begin
-    with gone as (delete from user_tokens where user_id = account and expiration < now() returning auth_params_id)
-    delete from user_auth_parameters p using gone
-    where p.id = gone.auth_params_id and p.kept_since is null
-        and not exists (select from user_tokens t where t.auth_params_id = p.id and t.expiration >= now());
 end $$;
 
 CREATE FUNCTION qvd.user_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
@@ -1352,6 +1404,8 @@ begin
         ) p (property_id, value, rank)
             join qvd_object_properties_list o on o.id = p.property_id
             join properties_list l on l.id = o.property_id
+        -- What makes a user's one-time passwords is nobody's business in the VM.
+        where l.key <> 'l7r.auth.plugin.totp.secret32'
         order by rank
     ) ranked);
 end $$;
@@ -1454,7 +1508,6 @@ begin
         new.user_state_ts := now();
         if new.user_state = 'disconnected' then
             new.user_cmd := null;
-            new.contender := null;
             new.session_id := null;
             new.l7r_host_id := null;
             new.l7r_instance := null;
@@ -2001,11 +2054,14 @@ ALTER TABLE qvd.tenants ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE qvd.totp_used (
+    user_id integer NOT NULL,
+    interval_start bigint NOT NULL
+);
+
 CREATE TABLE qvd.user_auth_parameters (
     id integer NOT NULL,
-    parameters jsonb NOT NULL,
-    user_id integer,
-    kept_since timestamp with time zone
+    parameters jsonb NOT NULL
 );
 
 ALTER TABLE qvd.user_auth_parameters ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -2208,6 +2264,9 @@ ALTER TABLE ONLY qvd.tenants
 ALTER TABLE ONLY qvd.tenants
     ADD CONSTRAINT tenants_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY qvd.totp_used
+    ADD CONSTRAINT totp_used_pkey PRIMARY KEY (user_id);
+
 ALTER TABLE ONLY qvd.user_auth_parameters
     ADD CONSTRAINT user_auth_parameters_pkey PRIMARY KEY (id);
 
@@ -2256,17 +2315,11 @@ CREATE INDEX log_qvd_object_object_id_idx ON qvd.log USING btree (qvd_object, ob
 
 CREATE INDEX log_time_idx ON qvd.log USING btree ("time");
 
-CREATE INDEX user_auth_parameters_user_id_idx ON qvd.user_auth_parameters USING btree (user_id);
-
 CREATE INDEX user_sessions_l7r_instance_idx ON qvd.user_sessions USING btree (l7r_instance) WHERE (ended_at IS NULL);
 
 CREATE INDEX user_sessions_vm_id_started_at_idx ON qvd.user_sessions USING btree (vm_id, started_at DESC);
 
-CREATE INDEX user_tokens_auth_params_id_idx ON qvd.user_tokens USING btree (auth_params_id);
-
 CREATE INDEX user_tokens_expiration_idx ON qvd.user_tokens USING btree (expiration);
-
-CREATE INDEX user_tokens_user_id_idx ON qvd.user_tokens USING btree (user_id);
 
 CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
 
@@ -2372,8 +2425,8 @@ ALTER TABLE ONLY qvd.properties_list
 ALTER TABLE ONLY qvd.qvd_object_properties_list
     ADD CONSTRAINT qvd_object_properties_list_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.properties_list(id) ON DELETE CASCADE;
 
-ALTER TABLE ONLY qvd.user_auth_parameters
-    ADD CONSTRAINT user_auth_parameters_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
+ALTER TABLE ONLY qvd.totp_used
+    ADD CONSTRAINT totp_used_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY qvd.user_properties
     ADD CONSTRAINT user_properties_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.qvd_object_properties_list(id) ON DELETE CASCADE;
@@ -2511,14 +2564,14 @@ REVOKE ALL ON FUNCTION qvd.hosts_wake() FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT session bigint, OUT host_address text, OUT properties jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT session bigint, OUT host_address text, OUT properties jsonb) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) TO qvd_l7r;
@@ -2535,14 +2588,11 @@ GRANT ALL ON FUNCTION qvd.l7r_host(node integer, OUT state qvd.host_state, OUT b
 REVOKE ALL ON FUNCTION qvd.l7r_instances_of(node integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_instances_of(node integer) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_list(node integer, account integer, applications boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_list(node integer, account integer, applications boolean) TO qvd_l7r;
-
 REVOKE ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT contender inet, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT contender inet, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_session_end(wanted bigint, account integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_session_end(wanted bigint, account integer) TO qvd_l7r;
@@ -2553,8 +2603,17 @@ GRANT ALL ON FUNCTION qvd.l7r_ssl() TO qvd_l7r;
 REVOKE ALL ON FUNCTION qvd.l7r_start(node_name text, node_boot uuid, node_pid integer, node_pid_start bigint, OUT node integer, OUT address inet, OUT instance bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_start(node_name text, node_boot uuid, node_pid integer, node_pid_start bigint, OUT node integer, OUT address inet, OUT instance bigint) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_token_create(account integer, token text, learnt jsonb, vm integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_token_create(account integer, token text, learnt jsonb, vm integer) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_tenant(wanted text, OUT id integer, OUT blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_tenant(wanted text, OUT id integer, OUT blocked boolean) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT blocked boolean, OUT vm_id integer, OUT multi_use boolean, OUT parameters jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT blocked boolean, OUT vm_id integer, OUT multi_use boolean, OUT parameters jsonb) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_totp_secret(wanted_login text, in_tenant integer, OUT user_id integer, OUT secret text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_totp_secret(wanted_login text, in_tenant integer, OUT user_id integer, OUT secret text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_totp_use(account integer, began bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_totp_use(account integer, began bigint) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs bigint[]) TO qvd_l7r;
@@ -2570,6 +2629,9 @@ GRANT ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_vms(account integer, applications boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_vms(account integer, applications boolean) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;
@@ -2651,8 +2713,6 @@ GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION qvd.seconds(value text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.tenant_create(name text, description text) FROM PUBLIC;
@@ -2663,8 +2723,6 @@ GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.tenants_wake() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION qvd.tokens_expire(account integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) TO qvd_admin;

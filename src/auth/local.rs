@@ -1,57 +1,22 @@
-//! Users whose passwords are kept in the database.
+//! `default`: users whose passwords are kept in the database, tenants named in logins, and tokens.
 
 use std::sync::Arc;
 
-use thiserror::Error;
 use tokio::sync::Semaphore;
 
 use crate::{
-    db::{Database, DbError},
+    db::{Database, TokenOwner},
     model::{
-        TenantId, UserId, VmId,
+        UserId,
         config::{Config, keys},
     },
 };
 
-use super::{Check, LoginRules, PasswordKind, check, hash};
+use super::{Attempt, Authenticator, Check, FoundTenant, LoginRules, PasswordKind, Refusal, Verdict, check, hash};
 
-/// A client that has proved who it is.
-#[derive(Clone, Debug)]
-pub struct Authenticated {
-    /// The user.
-    pub user: UserId,
-    /// The user's tenant.
-    pub tenant: TenantId,
-    /// The login, normalised.
-    pub login: String,
-    /// What the agent shall know of the user, overriding everything else.
-    pub parameters: Vec<(String, String)>,
-    /// The only VM that may be used, when what was presented is bound to one.
-    pub bound_to: Option<VmId>,
-}
-
-/// Why a login failed; for the log, never for the client.
-#[derive(Debug, Error)]
-pub enum Rejection {
-    /// No such user in that tenant.
-    #[error("there is no such user")]
-    UnknownUser,
-    /// The password is another.
-    #[error("the password is wrong")]
-    WrongPassword,
-    /// The account has no password here.
-    #[error("the account has no password")]
-    NoPassword,
-    /// User or tenant are blocked.
-    #[error("the user or the tenant is blocked")]
-    Blocked,
-    /// Nobody can say.
-    #[error("the login could not be checked")]
-    Db(#[from] DbError),
-}
-
-/// Checks logins against the database.
-pub struct LocalAuthenticator {
+/// Checks logins and tokens against the database.
+#[derive(Clone)]
+pub struct Local {
     database: Database,
     /// Hashes under way: more than processors would only make everybody wait longer and starve the tunnels.
     slots: Arc<Semaphore>,
@@ -59,39 +24,37 @@ pub struct LocalAuthenticator {
     decoy: String,
 }
 
-impl LocalAuthenticator {
+impl Local {
     /// At most `slots` passwords are hashed at the same time.
     pub fn new(database: Database, slots: usize) -> Self {
         let decoy = hash("nobody has this password").unwrap_or_default();
         Self { database, slots: Arc::new(Semaphore::new(slots.max(1))), decoy }
     }
 
-    /// Who presents this login and password.
-    pub async fn authenticate(&self, typed: &str, password: &str, config: &Config) -> Result<Authenticated, Rejection> {
-        let login = LoginRules::from_config(config).parse(typed);
-        let account = self.database.l7r_user(&login.login, &login.tenant).await?;
+    /// Takes as long as the check of a password that somebody has.
+    pub async fn check_in_vain(&self, password: &str) {
+        self.check(self.decoy.clone(), password.to_owned(), String::new()).await;
+    }
+
+    async fn password(&self, attempt: &mut Attempt, password: &str) -> Result<(), Refusal> {
+        let account = self.database.l7r_user(&attempt.login, &attempt.tenant_name).await?;
         let stored = account.as_ref().and_then(|account| account.password.clone());
         let known = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.decoy.clone());
-        let outcome = self.check(stored.clone(), password.to_owned(), config.get(&keys::L7R_SALT)).await;
-        let account = account.ok_or(Rejection::UnknownUser)?;
+        let salt = attempt.global.get(&keys::L7R_SALT);
+        let outcome = self.check(stored.clone(), password.to_owned(), salt).await;
+        let account = account.ok_or(Refusal::UnknownUser)?;
         if !known {
-            return Err(Rejection::NoPassword);
+            return Err(Refusal::NoPassword);
         }
-        let Check::Right(kind) = outcome else { return Err(Rejection::WrongPassword) };
-        if account.blocked {
-            return Err(Rejection::Blocked);
-        }
-        if kind != PasswordKind::Argon2id {
+        let Check::Right(kind) = outcome else {
+            return Err(if password.is_empty() { Refusal::EmptyPassword } else { Refusal::WrongPassword });
+        };
+        if kind != PasswordKind::Argon2id && !account.blocked {
             self.upgrade(account.user, stored, password.to_owned());
         }
-        Ok(Authenticated {
-            user: account.user,
-            tenant: account.tenant,
-            parameters: vec![("qvd.vm.user.name".to_owned(), account.login.clone())],
-            login: account.login,
-            bound_to: None,
-        })
+        attempt.account = Some(account);
+        Ok(())
     }
 
     async fn check(&self, stored: String, password: String, salt: String) -> Check {
@@ -119,5 +82,19 @@ impl LocalAuthenticator {
                 Err(error) => tracing::warn!(%user, %error, "the password hash could not be upgraded"),
             }
         });
+    }
+}
+
+impl Authenticator for Local {
+    fn find_tenant(&self, typed: &str, config: &Config) -> Option<FoundTenant> {
+        Some(LoginRules::from_config(config).split(typed))
+    }
+
+    fn authenticate<'a>(&'a self, attempt: &'a mut Attempt, password: &'a str) -> Verdict<'a> {
+        Box::pin(self.password(attempt, password))
+    }
+
+    fn bearer<'a>(&'a self, token: &'a str) -> Verdict<'a, TokenOwner> {
+        Box::pin(async move { self.database.l7r_token_use(token).await?.ok_or(Refusal::UnknownToken) })
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::model::config::{Config, keys};
 
+use super::FoundTenant;
+
 /// A login and its tenant, normalised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
@@ -29,9 +31,8 @@ impl LoginRules {
         }
     }
 
-    /// Splits once at the first separator; without one the default tenant is meant. Both parts lose surrounding
-    /// white space and, unless case matters, become lower case.
-    pub fn parse(&self, typed: &str) -> Login {
+    /// Splits once at the first separator; without one the default tenant is meant.
+    pub fn split(&self, typed: &str) -> FoundTenant {
         let (login, tenant) = match typed.find(|c| self.separators.contains(c)) {
             Some(at) => {
                 let (login, rest) = typed.split_at(at);
@@ -41,9 +42,18 @@ impl LoginRules {
             }
             None => (typed, self.default_tenant.as_str()),
         };
-        let normalise =
-            |text: &str| if self.case_sensitive { text.trim().to_owned() } else { text.trim().to_lowercase() };
-        Login { login: normalise(login), tenant: normalise(tenant) }
+        FoundTenant { login: login.to_owned(), tenant: tenant.to_owned() }
+    }
+
+    /// Without surrounding white space and, unless case matters, in lower case.
+    pub fn normalise(&self, text: &str) -> String {
+        if self.case_sensitive { text.trim().to_owned() } else { text.trim().to_lowercase() }
+    }
+
+    /// Splits and normalises.
+    pub fn parse(&self, typed: &str) -> Login {
+        let found = self.split(typed);
+        Login { login: self.normalise(&found.login), tenant: self.normalise(&found.tenant) }
     }
 }
 

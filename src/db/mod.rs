@@ -5,6 +5,7 @@
 //! meant for people. What a refusal means for the caller is not decided here.
 
 mod admin;
+mod auth;
 mod connect;
 mod error;
 mod l7r;
@@ -14,6 +15,7 @@ mod migrate;
 mod node;
 
 pub use admin::{AdminError, HostUse, Table};
+pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
 pub use error::DbError;
 pub use l7r::{
@@ -29,6 +31,7 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
 use tokio_postgres::error::SqlState;
 
+use crate::model::TenantId;
 use lease::Lease;
 
 /// A pool of connections that speak with the rights of one role.
@@ -98,5 +101,14 @@ impl Database {
         let statement = connection.prepare_cached("select key, value from configs where tenant_id = -1").await?;
         let rows = connection.query(&statement, &[]).await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Rows of `configs` that apply to one tenant only.
+    pub async fn tenant_config_rows(&self) -> Result<Vec<(TenantId, String, String)>, DbError> {
+        let connection = self.connection().await?;
+        let statement =
+            connection.prepare_cached("select tenant_id, key, value from configs where tenant_id >= 0").await?;
+        let rows = connection.query(&statement, &[]).await?;
+        Ok(rows.iter().map(|row| (TenantId(row.get(0)), row.get(1), row.get(2))).collect())
     }
 }

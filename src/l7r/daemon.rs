@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::LocalAuthenticator,
+    auth::Chain,
     db::{Connector, Database, DbError, Instance, Role},
     events::{self, Channel},
     model::{
@@ -127,7 +127,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     };
     let handshake = config.get(&keys::L7R_TIMEOUT_HANDSHAKE);
     let router = Arc::new(Router {
-        authenticator: LocalAuthenticator::new(database.clone(), slots),
+        authenticators: Chain::new(database.clone(), slots, &config),
         database: database.clone(),
         hub,
         config: ArcSwap::from_pointee(config.clone()),
@@ -137,6 +137,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         counts: Counts::default(),
         stop: stop.clone(),
     });
+    router.authenticators.configure(&config, database.tenant_config_rows().await?);
     let replaced = CancellationToken::new();
     if let Some(offer) = offer {
         offer.serve(port.bound.try_clone()?.into(), replaced.clone());
@@ -227,11 +228,14 @@ async fn follow_config(router: Arc<Router>, file: Config, tls: Option<Tls>) {
             _ = watch.changed() => {}
             () = router.stop.cancelled() => return,
         }
-        if let Ok(rows) = router.database.config_rows().await {
+        if let Ok(rows) = router.database.config_rows().await
+            && let Ok(of_tenants) = router.database.tenant_config_rows().await
+        {
             let mut config = file.clone();
             for refused in config.add_rows(rows) {
                 tracing::warn!("{refused}; ignored");
             }
+            router.authenticators.configure(&config, of_tenants);
             router.config.store(Arc::new(config));
         }
         load_certificate(&router, tls.as_ref()).await;

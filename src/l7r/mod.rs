@@ -5,6 +5,7 @@ pub mod http;
 pub mod listener;
 pub mod tls;
 
+mod authenticate;
 mod connect;
 mod daemon;
 mod flow;

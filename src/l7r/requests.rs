@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 use serde::Serialize;
 
 use crate::{
-    auth::{Authenticated, Rejection},
+    auth::Authenticated,
     db::{DbError, HostStatus, ListedVm},
     model::{HostState, SessionId, UserId, VmId, config::keys},
     tunnel::Conn,
@@ -32,11 +32,9 @@ pub struct Connection {
     pub router: Arc<Router>,
     pub client: IpAddr,
     /// The last credentials that were accepted, and for whom.
-    accepted: Option<(Credentials, Authenticated)>,
+    pub(super) accepted: Option<(Credentials, Authenticated)>,
 }
 
-/// The text of refused credentials.
-const REJECTED: &str = "Authentication failed";
 /// The text when the database is away.
 const NO_DATABASE: &str = "The service is not available at the moment, retry later.";
 
@@ -190,39 +188,6 @@ impl Connection {
     /// Whether the credentials of a request are the ones that were accepted last.
     fn knows(&self, request: &Request) -> bool {
         self.accepted.as_ref().is_some_and(|(accepted, _)| request.credentials().as_ref() == Ok(accepted))
-    }
-
-    async fn authenticate(&mut self, request: &Request) -> Result<Authenticated, Answer> {
-        let rejected = || Answer::text(Status::Unauthorized, REJECTED);
-        let credentials = request.credentials().map_err(|error| {
-            tracing::info!(client = %self.client, %error, "rejected");
-            rejected()
-        })?;
-        if let Some((accepted, user)) = &self.accepted
-            && *accepted == credentials
-        {
-            return Ok(user.clone());
-        }
-        self.accepted = None;
-        count(&self.router.counts.auth_attempts);
-        let Credentials::Password { login, password } = &credentials else {
-            tracing::info!(client = %self.client, "rejected: tokens are not accepted by this version");
-            return Err(rejected());
-        };
-        let config = self.router.config.load_full();
-        match self.router.authenticator.authenticate(login, password, &config).await {
-            Ok(user) => {
-                count(&self.router.counts.auth_ok);
-                tracing::info!(client = %self.client, user = %user.user, "authenticated");
-                self.accepted = Some((credentials, user.clone()));
-                Ok(user)
-            }
-            Err(Rejection::Db(error)) => Err(unavailable(error)),
-            Err(reason) => {
-                tracing::info!(client = %self.client, login, %reason, "rejected");
-                Err(rejected())
-            }
-        }
     }
 }
 

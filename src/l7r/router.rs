@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::LocalAuthenticator,
+    auth::Chain,
     db::{AbortCause, Database},
     events::{Channel, Hub},
     model::{HostId, InstanceId, SessionId, config::Config},
@@ -28,7 +28,7 @@ pub struct Router {
     pub config: ArcSwap<Config>,
     pub host: HostId,
     pub instance: InstanceId,
-    pub authenticator: LocalAuthenticator,
+    pub authenticators: Chain,
     pub sessions: Sessions,
     pub counts: Counts,
     /// The process ends.

@@ -115,6 +115,13 @@ impl Stage {
         self.site.wait_for(query, query, wanted).await.unwrap();
     }
 
+    /// A new tenant.
+    pub async fn tenant(&self) -> String {
+        let name = format!("tenant{}", self.next.fetch_add(1, Ordering::Relaxed));
+        self.sql(&format!("select tenant_create('{name}')")).await;
+        name
+    }
+
     /// A new user of the default tenant.
     pub async fn user(&self) -> User {
         let number = self.next.fetch_add(1, Ordering::Relaxed);

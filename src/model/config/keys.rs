@@ -94,6 +94,58 @@ keys! {
     L7R_SEPARATORS: String = "l7r.auth.plugin.default.separators", "@#";
     /// Tenant of a login that names none.
     L7R_TENANT: String = "l7r.auth.plugin.default.tenant", "default";
+    /// Authenticators that every tenant's logins pass before the tenant's own. Only for everybody.
+    L7R_AUTH_HEAD: Vec<String> = "l7r.auth.plugins.head", "";
+    /// Authenticators between head and tail, per tenant: default, ldap, auto, TOTP.
+    L7R_AUTH: Vec<String> = "l7r.auth.plugins", "";
+    /// Authenticators that every tenant's logins pass after the tenant's own. Only for everybody.
+    L7R_AUTH_TAIL: Vec<String> = "l7r.auth.plugins.tail", "default";
+    /// Digits of a one-time password, which is written behind the password.
+    TOTP_SIZE: u32 = "l7r.auth.plugin.totp.token_size", "6";
+    /// Length of the intervals of one-time passwords in seconds.
+    TOTP_INTERVAL: u32 = "l7r.auth.plugin.totp.interval", "30";
+    /// When the intervals of one-time passwords are counted from, in seconds since 1970.
+    TOTP_T0: u32 = "l7r.auth.plugin.totp.t0", "0";
+    /// Past intervals whose one-time passwords are accepted.
+    TOTP_LEEWAY: u32 = "l7r.auth.plugin.totp.leeway", "1";
+    /// Future intervals whose one-time passwords are accepted.
+    TOTP_LEEWAY_BEFORE: u32 = "l7r.auth.plugin.totp.leeway_before", "0";
+    /// LDAP servers: host, host:port or ldap:// and ldaps:// addresses, the next asked when one does not answer.
+    LDAP_HOST: Vec<String> = "auth.ldap.host", "";
+    /// Where in the directory users are searched.
+    LDAP_BASE: String = "auth.ldap.base", "";
+    /// Which entry is a user's; %u stands for the login.
+    LDAP_FILTER: String = "auth.ldap.filter", "(uid=%u)";
+    /// How deep users are searched: base, one or sub.
+    LDAP_SCOPE: String = "auth.ldap.scope", "base";
+    /// When aliases are followed: never, search, find or always.
+    LDAP_DEREF: String = "auth.ldap.deref", "never";
+    /// Who searches, %u stands for the login; empty for nobody (anonymous).
+    LDAP_BINDDN: String = "auth.ldap.binddn", "";
+    /// Password of whoever searches; empty for that of the user.
+    LDAP_BINDPASS: String = "auth.ldap.bindpass", "";
+    /// Name of a user's entry, %u stands for the login; tried before any search.
+    LDAP_USERBINDPATTERN: String = "auth.ldap.userbindpattern", "";
+    /// Regular expression: lets a user in whose password was refused with such a message (RACF).
+    LDAP_RACF_ALLOW: String = "auth.ldap.racf_allowregex", "";
+    /// The entry's uid takes the place of the login.
+    LDAP_NAME_NORMALIZE: bool = "auth.ldap.name.normalize", "0";
+    /// Another name of auth.ldap.name.normalize.
+    LDAP_NORMALIZE_NAME: bool = "auth.ldap.normalize.name", "0";
+    /// The entry's homeDirectory becomes the home in the VM.
+    LDAP_HOME_SET: bool = "auth.ldap.home.set", "0";
+    /// Asks ldap:// servers for encryption (StartTLS) before anything else. Not in classic.
+    LDAP_STARTTLS: bool = "auth.ldap.starttls", "0";
+    /// File (PEM) with the authorities of LDAP servers; empty for those of the system. Not in classic.
+    LDAP_CA: String = "auth.ldap.ca", "";
+    /// How long one LDAP server may take for a login before the next is asked. Not in classic.
+    LDAP_TIMEOUT: Duration = "auth.ldap.timeout", "5";
+    /// OSF (id) of which every user gets a VM; 0 for none, which is an error.
+    AUTO_OSF: u32 = "auth.auto.osf_id", "0";
+    /// Tag of the disk image of VMs made so.
+    AUTO_TAG: String = "auth.auto.di_tag", "default";
+    /// How many names are tried for such a VM.
+    AUTO_MAX_VMS: u32 = "auth.auto.max_vms", "5";
     /// Whether logins differ by case.
     LOGIN_CASE_SENSITIVE: bool = "model.user.login.case-sensitive", "0";
     /// Balancer that places VMs; names the SQL function place_<name>.

@@ -1,0 +1,143 @@
+//! What an authenticator is: the points of a login at which it may have a say. Each has a default that says nothing,
+//! so that a new one writes only what it is about. How what several of them say is combined is the business of `chain`.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use thiserror::Error;
+
+use crate::{
+    db::{Account, DbError, TokenOwner},
+    model::{TenantId, config::Config},
+};
+
+/// A login under way, as far as it has come.
+#[derive(Clone)]
+pub struct Attempt {
+    /// The login, normalised. An authenticator that knows its true name may replace it.
+    pub login: String,
+    /// The tenant.
+    pub tenant: TenantId,
+    /// Name of the tenant, normalised.
+    pub tenant_name: String,
+    /// What is configured for the tenant, over what is configured for everybody.
+    pub config: Arc<Config>,
+    /// What is configured for everybody.
+    pub global: Arc<Config>,
+    /// What the client sent along for authenticators.
+    pub variables: Arc<[(String, String)]>,
+    /// What the agent shall know of the user, overriding everything else.
+    pub parameters: BTreeMap<String, String>,
+    /// The account, when an authenticator had to read it anyway.
+    pub account: Option<Account>,
+}
+
+/// A login of which it is known whose tenant it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundTenant {
+    /// The tenant, as typed.
+    pub tenant: String,
+    /// The rest of the login, as typed.
+    pub login: String,
+}
+
+/// A password with a second factor behind it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SplitPassword {
+    /// What the first factor is.
+    pub password: String,
+    /// The second.
+    pub token: String,
+}
+
+/// Why an authenticator does not accept; for the log, never for the client.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    /// This is not what it is about.
+    #[error("it has nothing to say")]
+    Silent,
+    /// No such user.
+    #[error("there is no such user")]
+    UnknownUser,
+    /// More than one.
+    #[error("there are several such users")]
+    SeveralUsers,
+    /// The password is another.
+    #[error("the password is wrong")]
+    WrongPassword,
+    /// An empty password is never right.
+    #[error("the password is empty")]
+    EmptyPassword,
+    /// The account has no password here.
+    #[error("the account has no password")]
+    NoPassword,
+    /// Right, but of no use.
+    #[error("it accepts, but there is no such account here")]
+    NoAccount,
+    /// The user has no second factor.
+    #[error("the user has no secret for one-time passwords")]
+    NoSecret,
+    /// The second factor is another.
+    #[error("the one-time password is wrong")]
+    WrongCode,
+    /// The second factor was right, but not for the first time.
+    #[error("the one-time password was used before")]
+    UsedCode,
+    /// No such token, or no longer.
+    #[error("there is no such token, or its time is over")]
+    UnknownToken,
+    /// A directory refuses or cannot be asked.
+    #[error("{0}")]
+    Directory(String),
+    /// The configuration makes no sense.
+    #[error("{key} {problem}")]
+    Setting {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The database cannot say, which ends the whole login.
+    #[error("the database cannot say")]
+    Db(#[from] DbError),
+}
+
+/// What a step of an authenticator comes to.
+pub type Verdict<'a, T = ()> = BoxFuture<'a, Result<T, Refusal>>;
+
+/// One way to prove who one is. An authenticator that refuses leaves the attempt as it was.
+pub trait Authenticator: Send + Sync {
+    /// Which tenant a login, as typed, belongs to. The first answer counts.
+    fn find_tenant(&self, _typed: &str, _config: &Config) -> Option<FoundTenant> {
+        None
+    }
+
+    /// Takes the second factor off the password. The first answer counts, and then a second factor is needed.
+    fn split_second_factor(&self, _password: &str, _config: &Config) -> Option<SplitPassword> {
+        None
+    }
+
+    /// Checks the password. The first success counts.
+    fn authenticate<'a>(&'a self, _attempt: &'a mut Attempt, _password: &'a str) -> Verdict<'a> {
+        silent()
+    }
+
+    /// Checks the second factor, once the password is known to be right. The first success counts.
+    fn second_factor<'a>(&'a self, _attempt: &'a Attempt, _token: &'a str) -> Verdict<'a> {
+        silent()
+    }
+
+    /// Finds out whom a token stands for. The first success counts.
+    fn bearer<'a>(&'a self, _token: &'a str) -> Verdict<'a, TokenOwner> {
+        silent()
+    }
+
+    /// Does what is to be done once a password was right, whoever said so. Failing ends the login.
+    fn after_authenticate<'a>(&'a self, _attempt: &'a mut Attempt) -> Verdict<'a> {
+        silent()
+    }
+}
+
+fn silent<'a, T: Send + 'a>() -> Verdict<'a, T> {
+    Box::pin(std::future::ready(Err(Refusal::Silent)))
+}
