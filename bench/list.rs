@@ -35,7 +35,9 @@ pub struct Desk {
 impl Desk {
     /// With so many VMs, at addresses that this machine has.
     pub async fn open(name: &str, network: u8, vms: usize) -> anyhow::Result<Self> {
-        let bench = BenchSite::open(name, network, "nothing", &[]).await?;
+        let bench =
+            BenchSite::open(name, network, "nothing", &[("internal.hkd.nothing.timeout.on_state.starting", "0.05")])
+                .await?;
         bench.site.sql("select osf_create('desk'), di_create('desk', 'desk.tar')").await?;
         bench.site.sql(&format!("select user_create('{LOGIN}', '{PASSWORD}')")).await?;
         for vm in 1..=vms {

@@ -42,6 +42,9 @@ pub async fn run(repetitions: usize) -> anyhow::Result<Report> {
 }
 
 async fn measure(desk: &Arc<Desk>, repetitions: usize) -> anyhow::Result<Report> {
+    desk.bench.site.sql("select vm_start(id) from vms").await?;
+    let running = "select count(*) from vm_runtimes where vm_state = 'running'";
+    desk.bench.site.wait_for("not all VMs run", running, &TUNNELS.to_string()).await?;
     let mut tunnels = Vec::new();
     for vm in desk.session().await?.list().await? {
         let link = desk.session().await?.connect(VmId(vm.id.0), &[], &mut |_| {}).await?;
