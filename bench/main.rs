@@ -5,17 +5,25 @@
 mod claims;
 mod connect;
 mod desktop;
+mod ends;
 mod fake;
 mod list;
 mod logins;
 mod notify;
+mod pairs;
+mod pingpong;
+mod proxy;
+mod relay;
 mod report;
+mod sessions;
 mod site;
+mod tunnel;
 mod vmstart;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tokio::task::block_in_place;
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::report::Report;
@@ -46,10 +54,45 @@ enum Scenario {
     Logins,
     /// From vm_start to the answer of the VM's agent, beside a bare lxc-start
     Vmstart,
+    /// Bulk through a tunnel, both directions, 1, 8 and 64 connections, beside other proxies
+    Tunnel {
+        /// Plain TCP in place of TLS, beside a relay that copies
+        #[arg(long)]
+        plain: bool,
+        /// MiB that each measurement moves
+        #[arg(long, default_value_t = 64)]
+        mib: u64,
+    },
+    /// Latency that a tunnel adds to a direct connection, beside other proxies
+    Pingpong {
+        /// Plain TCP in place of TLS
+        #[arg(long)]
+        plain: bool,
+        /// Exchanges in each repetition
+        #[arg(long, default_value_t = 1000)]
+        exchanges: u32,
+    },
+    /// Memory of idle TLS tunnels, beside other proxies
+    Sessions {
+        /// How many at once
+        #[arg(long, default_value_t = 10_000)]
+        count: usize,
+    },
+    #[command(hide = true)]
+    Relay(relay::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Scenario::Relay(arguments) = &arguments.scenario {
+        return match relay::serve(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("qvd-bench relay: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let (claims, seen) = claims::layer();
     let quiet = EnvFilter::try_from_env("QVD_LOG").unwrap_or_else(|_| EnvFilter::new("error"));
     tracing_subscriber::registry()
@@ -70,6 +113,15 @@ fn main() -> ExitCode {
             Scenario::List => list::run(arguments.repetitions.unwrap_or(7)).await,
             Scenario::Logins => logins::run(arguments.repetitions.unwrap_or(7)).await,
             Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
+            // These use threads, as tunnels with little of anything else in the way need it.
+            Scenario::Tunnel { plain, mib } => {
+                block_in_place(|| tunnel::run(arguments.repetitions.unwrap_or(15), plain, mib << 20))
+            }
+            Scenario::Pingpong { plain, exchanges } => {
+                block_in_place(|| pingpong::run(arguments.repetitions.unwrap_or(15), plain, exchanges))
+            }
+            Scenario::Sessions { count } => block_in_place(|| sessions::run(count)),
+            Scenario::Relay(_) => unreachable!("served above"),
         }
     });
     match outcome {

@@ -96,13 +96,14 @@ fn profile() -> &'static str {
 
 fn machine() -> Value {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
-    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model
+    let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = processors
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
     json!({
         "cpu": model.unwrap_or_default(),
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        // Not those that this process keeps to.
+        "cores": processors.lines().filter(|line| line.starts_with("processor")).count(),
         "kernel": kernel,
     })
 }

@@ -1,0 +1,221 @@
+//! The proxies that are measured beside each other: ours and those that people would put in its place, from their
+//! Debian packages, with the same certificate and cipher and all on one processor. They end with the value that stands
+//! for them, or with this program.
+
+use std::{
+    fmt, fs,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::Pid,
+};
+use tempfile::TempDir;
+
+/// The processor of all proxies; everything else that is measured runs on the others.
+const PROCESSOR: usize = 0;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Ours,
+    /// Copies in this project's language and runtime.
+    Copy,
+    HaProxy,
+    Nginx,
+    Stunnel,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "ours",
+            Self::Copy => "copy",
+            Self::HaProxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Stunnel => "stunnel",
+        })
+    }
+}
+
+/// Certificate and key for every proxy, and their configurations.
+pub struct Workshop {
+    directory: TempDir,
+    connections: usize,
+}
+
+impl Workshop {
+    /// For proxies that will have so many connections at once.
+    pub fn open(connections: usize) -> anyhow::Result<Self> {
+        let connections = connections + 100;
+        raise_descriptor_limit(connections)?;
+        let directory = tempfile::Builder::new().prefix("qvdproxy").tempdir()?;
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let key = made.signing_key.serialize_pem();
+        fs::write(directory.path().join("both.pem"), format!("{}{key}", made.cert.pem()))?;
+        Ok(Self { directory, connections })
+    }
+
+    fn pem(&self) -> PathBuf {
+        self.directory.path().join("both.pem")
+    }
+
+    /// Starts a proxy in front of a port.
+    pub fn start(&self, kind: Kind, far: u16, tls: bool) -> anyhow::Result<Proxy> {
+        let near = free_port()?;
+        let directory = self.directory.path();
+        let file = directory.join(format!("{kind}-{near}.conf"));
+        let pem = self.pem();
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &PROCESSOR.to_string()]);
+        match kind {
+            Kind::Ours | Kind::Copy => {
+                command.arg(std::env::current_exe()?).arg("relay");
+                command.args(["--listen", &near.to_string(), "--connect", &far.to_string()]);
+                if tls {
+                    command.arg("--pem").arg(&pem);
+                }
+                if kind == Kind::Copy {
+                    command.arg("--copy");
+                }
+            }
+            Kind::HaProxy => {
+                fs::write(&file, haproxy(near, far, tls.then_some(pem.as_path()), self.connections))?;
+                command.args(["/usr/sbin/haproxy", "-db", "-f"]).arg(&file);
+            }
+            Kind::Nginx => {
+                fs::write(&file, nginx(near, far, tls.then_some(pem.as_path()), self))?;
+                command.args(["/usr/sbin/nginx", "-e", "stderr", "-p"]).arg(directory).arg("-c").arg(&file);
+            }
+            Kind::Stunnel => {
+                fs::write(&file, stunnel(near, far, &pem))?;
+                command.arg("/usr/bin/stunnel4").arg(&file);
+            }
+        }
+        let log = directory.join(format!("{kind}-{near}.log"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
+        let child = command.spawn().with_context(|| format!("{kind} cannot be run"))?;
+        let mut proxy = Proxy { kind, port: near, child };
+        proxy.wait(&log)?;
+        Ok(proxy)
+    }
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn haproxy(near: u16, far: u16, pem: Option<&Path>, connections: usize) -> String {
+    let bind = pem.map_or(String::new(), |pem| {
+        format!(" ssl crt {} ssl-min-ver TLSv1.3 ciphersuites TLS_AES_128_GCM_SHA256", pem.display())
+    });
+    // With `splice-auto` it would copy most of what is measured here.
+    let splice = if pem.is_none() { "option splice-request\n option splice-response" } else { "" };
+    format!(
+        "global\n nbthread 1\n maxconn {connections}\n\
+         defaults\n mode tcp\n maxconn {connections}\n timeout connect 10s\n timeout client 1h\n timeout server 1h\n {splice}\n\
+         listen tunnel\n bind 127.0.0.1:{near}{bind} backlog 1024\n server far 127.0.0.1:{far}\n"
+    )
+}
+
+fn nginx(near: u16, far: u16, pem: Option<&Path>, workshop: &Workshop) -> String {
+    let (listen, tls) = pem.map_or((String::new(), String::new()), |pem| {
+        let pem = pem.display();
+        let tls = format!(
+            "ssl_certificate {pem}; ssl_certificate_key {pem}; ssl_protocols TLSv1.3;
+             ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;"
+        );
+        (" ssl".to_owned(), tls)
+    });
+    format!(
+        "daemon off; master_process off; pid {directory}/nginx-{near}.pid; error_log stderr error;
+         load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+         events {{ worker_connections {}; }}
+         stream {{ server {{
+             listen 127.0.0.1:{near}{listen} backlog=1024; {tls}
+             proxy_pass 127.0.0.1:{far}; proxy_timeout 1h;
+         }} }}",
+        workshop.connections * 2 + 100,
+        directory = workshop.directory.path().display(),
+    )
+}
+
+fn stunnel(near: u16, far: u16, pem: &Path) -> String {
+    format!(
+        "foreground = yes\npid =\ndebug = 3\nsyslog = no\nTIMEOUTclose = 0\n\
+         socket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n\
+         [tunnel]\naccept = 127.0.0.1:{near}\nconnect = 127.0.0.1:{far}\ncert = {}\n\
+         sslVersionMin = TLSv1.3\nciphersuites = TLS_AES_128_GCM_SHA256\n",
+        pem.display()
+    )
+}
+
+/// A running proxy.
+pub struct Proxy {
+    pub kind: Kind,
+    /// Where it listens.
+    pub port: u16,
+    child: Child,
+}
+
+impl Proxy {
+    fn wait(&mut self, log: &Path) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || began.elapsed() > PATIENCE {
+                bail!("{} does not run: {}", self.kind, fs::read_to_string(log).unwrap_or_default().trim());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Processor time of all its threads so far.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let clock = nix::time::clock_getcpuclockid(Pid::from_raw(self.child.id() as i32))?;
+        Ok(nix::time::clock_gettime(clock)?.into())
+    }
+
+    /// Its resident memory in KiB.
+    pub fn rss_kib(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no resident memory")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Proxies inherit the limit; each tunnel costs them two descriptors and some, and this process at least two more.
+fn raise_descriptor_limit(connections: usize) -> anyhow::Result<()> {
+    let wanted = connections as u64 * 3 + 1024;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))
+            .with_context(|| format!("{wanted} descriptors are needed and {hard} allowed"))?;
+    }
+    Ok(())
+}
+
+/// Keeps this thread and those that it starts away from the proxies' processor, where there is another.
+pub fn stand_aside() -> anyhow::Result<()> {
+    let processors = std::thread::available_parallelism()?.get();
+    let mut others = nix::sched::CpuSet::new();
+    (0..processors).filter(|processor| *processor != PROCESSOR).try_for_each(|processor| others.set(processor))?;
+    if processors > 1 {
+        nix::sched::sched_setaffinity(Pid::from_raw(0), &others)?;
+    }
+    Ok(())
+}
