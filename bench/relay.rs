@@ -7,21 +7,22 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context;
-use qvd::tunnel::{Conn, Counters, relay, tune};
+use qvd::tunnel::{Conn, Counters, relay, tls::accept, tune};
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Space for each direction of the peer that copies, as large as that of the tunnel in user space.
 const COPY: usize = 64 * 1024;
+const HANDSHAKE: Duration = Duration::from_secs(20);
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -41,7 +42,7 @@ pub struct Arguments {
 
 /// Serves until the process is killed.
 pub fn serve(arguments: &Arguments) -> anyhow::Result<()> {
-    let tls = arguments.pem.as_deref().map(acceptor).transpose()?;
+    let tls = arguments.pem.as_deref().map(tls).transpose()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.listen)).await?;
         loop {
@@ -53,7 +54,7 @@ pub fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     })
 }
 
-fn acceptor(pem: &Path) -> anyhow::Result<TlsAcceptor> {
+fn tls(pem: &Path) -> anyhow::Result<Arc<ServerConfig>> {
     let provider = CryptoProvider {
         cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
         ..aws_lc_rs::default_provider()
@@ -64,10 +65,10 @@ fn acceptor(pem: &Path) -> anyhow::Result<TlsAcceptor> {
         .with_no_client_auth()
         .with_single_cert(certificates, PrivateKeyDer::from_pem_file(pem).context("no key")?)?;
     config.send_tls13_tickets = 0;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
-async fn session(mut near: TcpStream, tls: Option<TlsAcceptor>, far: u16, copy: bool) -> io::Result<()> {
+async fn session(mut near: TcpStream, tls: Option<Arc<ServerConfig>>, far: u16, copy: bool) -> io::Result<()> {
     tune(&near)?;
     let connect = async {
         let far = TcpStream::connect((Ipv4Addr::LOCALHOST, far)).await?;
@@ -80,7 +81,7 @@ async fn session(mut near: TcpStream, tls: Option<TlsAcceptor>, far: u16, copy: 
         return Ok(());
     }
     let outer: Conn = match tls {
-        Some(tls) => tls.accept(near).await?.into(),
+        Some(tls) => accept(near, tls, HANDSHAKE).await.map_err(io::Error::other)?.into(),
         None => near.into(),
     };
     relay(outer, connect.await?, Vec::new(), &Counters::default(), &CancellationToken::new()).await;
