@@ -15,7 +15,9 @@ mod node;
 pub use admin::{AdminError, Table};
 pub use connect::{Connector, Role};
 pub use error::DbError;
-pub use l7r::{Account, Acquired, HostStatus, Instance, ListedVm, SessionVm, StartAsked, Started, VmCheck};
+pub use l7r::{
+    Account, Acquired, Certificates, HostStatus, Instance, ListedVm, SessionVm, StartAsked, Started, VmCheck,
+};
 pub use listen::{Listen, Listener, Notification};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Life, NodeVm};

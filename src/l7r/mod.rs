@@ -5,9 +5,14 @@ pub mod http;
 pub mod listener;
 pub mod tls;
 
+mod certificates;
 mod connect;
 mod daemon;
 mod flow;
+mod hello;
+mod limits;
+mod offer;
+mod proxy;
 mod requests;
 mod router;
 mod stop;
