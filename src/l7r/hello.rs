@@ -208,6 +208,14 @@ impl Hello {
     }
 }
 
+/// Explains a failure from any bytes.
+pub(crate) fn read_any(bytes: &[u8]) {
+    for incompatible in [PeerIncompatible::NoCipherSuitesInCommon, PeerIncompatible::Tls12NotOffered] {
+        let error = io::Error::new(io::ErrorKind::InvalidData, Error::PeerIncompatible(incompatible));
+        assert!(!cause(&error, bytes).is_empty());
+    }
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

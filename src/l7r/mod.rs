@@ -18,3 +18,5 @@ mod router;
 mod stop;
 
 pub use daemon::{L7rError, run};
+pub(crate) use hello::read_any as fuzz_hello;
+pub(crate) use proxy::read_any as fuzz_proxy;
