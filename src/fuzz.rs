@@ -9,8 +9,11 @@ use crate::{
 
 const LIMIT: usize = 4096;
 
+/// Takes any bytes, and panics when something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Every function by the name of its corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("head", head),
     ("query", query),
     ("authorization", authorization),
