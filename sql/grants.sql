@@ -32,8 +32,8 @@ grant execute on function
 grant execute on function
     l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_list, l7r_vm, l7r_acquire,
     l7r_session, l7r_vm_start, l7r_vm_stop, l7r_connected, l7r_aborted, l7r_end, l7r_session_end, l7r_traffic,
-    l7r_count, l7r_ssl, l7r_auth_parameters_keep, l7r_token_create, l7r_tenant, l7r_token_use, l7r_auto,
-    l7r_totp_secret, l7r_totp_use
+    l7r_count, l7r_count_refused, l7r_problem, l7r_ssl, l7r_auth_parameters_keep, l7r_token_create, l7r_tenant,
+    l7r_token_use, l7r_auto, l7r_totp_secret, l7r_totp_use
     to qvd_l7r;
 
 -- Nobody reads what could be used to become somebody: password hashes, tokens, keys, the VMs' secrets.
@@ -60,5 +60,6 @@ grant usage on all sequences in schema qvd to qvd_admin;
 grant execute on function
     tenant_create, user_create, user_password, host_create, osf_create, di_create, vm_create,
     vm_start(integer), vm_start(text), vm_stop(integer), vm_stop(text), vm_disconnect(integer), vm_disconnect(text),
-    vm_block, user_block, host_block, config_set, config_reset, config_problem, config_ssl, password_hash, wake, wake_payload, announce
+    vm_block, user_block, host_block, config_set, config_reset, config_problem, config_ssl,
+    config_ssl_clients, config_ssl_reset, password_hash, wake, wake_payload, announce
     to qvd_admin;

@@ -136,6 +136,13 @@ CREATE FUNCTION qvd.config_problem(wanted text, value text) RETURNS text
             and value !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$'
             then 'expected an IPv4 address'
         when unit = 'path' and value = '' then 'expected a path'
+        -- Of IPv6 only the characters are looked at; the programs are stricter.
+        when unit = 'networks' and exists (
+            select from unnest(string_to_array(value, ',')) item
+            where btrim(item) <> ''
+                and btrim(item) !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}(/(3[0-2]|[12]?\d))?$'
+                and btrim(item) !~ '^(?=.*:)[0-9a-fA-F:.]{2,45}(/(12[0-8]|1[01]\d|[1-9]?\d))?$')
+            then 'expected addresses and networks such as 10.0.0.0/24'
     end
     from config_keys where key = wanted
 $_$;
@@ -190,6 +197,34 @@ begin
     insert into ssl_configs (key, value) values ('l7r.ssl.cert', certificate), ('l7r.ssl.key', private_key)
     on conflict (key) do update set value = excluded.value;
     perform audit('update', 'config', null, 'l7r.ssl', -1);
+end $$;
+
+CREATE FUNCTION qvd.config_ssl_clients(authorities text, revoked text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    if authorities !~ '-----BEGIN CERTIFICATE-----' then
+        raise exception 'the authorities are not in PEM form' using errcode = 'QV014';
+    elsif revoked !~ '-----BEGIN X509 CRL-----' then
+        raise exception 'the list of revoked certificates is not in PEM form' using errcode = 'QV014';
+    end if;
+    insert into ssl_configs (key, value)
+    select key, value from (values ('l7r.ssl.ca', authorities), ('l7r.ssl.crl', revoked)) given (key, value)
+    where value is not null
+    on conflict (key) do update set value = excluded.value;
+    perform audit('update', 'config', null, 'l7r.ssl', -1);
+end $$;
+
+CREATE FUNCTION qvd.config_ssl_reset() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    delete from ssl_configs;
+    perform audit('delete', 'config', null, 'l7r.ssl', -1);
 end $$;
 
 CREATE FUNCTION qvd.configs_balancer() RETURNS trigger
@@ -546,6 +581,19 @@ begin
     where host_id = node;
 end $$;
 
+CREATE FUNCTION qvd.l7r_count_refused(node integer, crowd bigint, handshakes bigint, plain bigint, slow bigint, limited bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    update host_counters set refused_connections = refused_connections + crowd,
+        failed_handshakes = failed_handshakes + handshakes, plain_http = plain_http + plain,
+        slow_clients = slow_clients + slow, limited_logins = limited_logins + limited
+    where host_id = node;
+end $$;
+
 CREATE FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -604,6 +652,26 @@ CREATE FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text
 begin
     update users set password = becomes where id = account and password = was;
     return found;
+end $$;
+
+CREATE FUNCTION qvd.l7r_problem(which bigint, text text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    node integer;
+begin
+    update l7r_instances l set problem = l7r_problem.text
+    where l.id = which and l.problem is distinct from l7r_problem.text returning l.host_id into node;
+    if node is null then
+        return;
+    end if;
+    if l7r_problem.text is not null then
+        perform audit('refuse', 'host', node, (select h.name from hosts h where h.id = node), -1,
+            jsonb_build_object('problem', l7r_problem.text));
+    end if;
+    perform wake('qvd_admin', 'host', node);
 end $$;
 
 CREATE FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) RETURNS record
@@ -1795,7 +1863,12 @@ CREATE TABLE qvd.host_counters (
     auth_ok bigint DEFAULT 0 NOT NULL,
     nx_attempts bigint DEFAULT 0 NOT NULL,
     nx_ok bigint DEFAULT 0 NOT NULL,
-    short_sessions bigint DEFAULT 0 NOT NULL
+    short_sessions bigint DEFAULT 0 NOT NULL,
+    refused_connections bigint DEFAULT 0 NOT NULL,
+    failed_handshakes bigint DEFAULT 0 NOT NULL,
+    plain_http bigint DEFAULT 0 NOT NULL,
+    slow_clients bigint DEFAULT 0 NOT NULL,
+    limited_logins bigint DEFAULT 0 NOT NULL
 );
 
 CREATE TABLE qvd.host_runtimes (
@@ -1829,6 +1902,17 @@ END)),
     CONSTRAINT hosts_name_check CHECK ((name ~ '^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$'::text))
 );
 
+CREATE TABLE qvd.l7r_instances (
+    id bigint NOT NULL,
+    host_id integer NOT NULL,
+    boot_id uuid NOT NULL,
+    pid integer NOT NULL,
+    pid_start bigint NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    ended_at timestamp with time zone,
+    problem text
+);
+
 CREATE VIEW qvd.host_list AS
  SELECT h.id,
     h.name AS host,
@@ -1846,7 +1930,12 @@ CREATE VIEW qvd.host_list AS
     (now() - r.ok_ts) AS last_sign_of_life,
     r.epoch,
     r.events_degraded_since,
-    r.events_degraded_reason
+    r.events_degraded_reason,
+    ( SELECT l.problem
+           FROM qvd.l7r_instances l
+          WHERE ((l.host_id = h.id) AND (l.ended_at IS NULL))
+          ORDER BY l.id DESC
+         LIMIT 1) AS router_problem
    FROM (qvd.hosts h
      JOIN qvd.host_runtimes r ON ((r.host_id = h.id)))
   ORDER BY h.name;
@@ -1864,16 +1953,6 @@ ALTER TABLE qvd.hosts ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
-);
-
-CREATE TABLE qvd.l7r_instances (
-    id bigint NOT NULL,
-    host_id integer NOT NULL,
-    boot_id uuid NOT NULL,
-    pid integer NOT NULL,
-    pid_start bigint NOT NULL,
-    started_at timestamp with time zone DEFAULT now() NOT NULL,
-    ended_at timestamp with time zone
 );
 
 ALTER TABLE qvd.l7r_instances ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -2520,6 +2599,12 @@ GRANT ALL ON FUNCTION qvd.config_set(wanted text, new_value text, tenant text) T
 REVOKE ALL ON FUNCTION qvd.config_ssl(certificate text, private_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.config_ssl(certificate text, private_key text) TO qvd_admin;
 
+REVOKE ALL ON FUNCTION qvd.config_ssl_clients(authorities text, revoked text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.config_ssl_clients(authorities text, revoked text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.config_ssl_reset() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.config_ssl_reset() TO qvd_admin;
+
 REVOKE ALL ON FUNCTION qvd.configs_balancer() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.configs_guard() FROM PUBLIC;
@@ -2576,6 +2661,9 @@ GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) TO qvd_l7r;
 REVOKE ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) TO qvd_l7r;
 
+REVOKE ALL ON FUNCTION qvd.l7r_count_refused(node integer, crowd bigint, handshakes bigint, plain bigint, slow bigint, limited bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_count_refused(node integer, crowd bigint, handshakes bigint, plain bigint, slow bigint, limited bigint) TO qvd_l7r;
+
 REVOKE ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) TO qvd_l7r;
 
@@ -2590,6 +2678,9 @@ GRANT ALL ON FUNCTION qvd.l7r_instances_of(node integer) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) TO qvd_l7r;
@@ -2856,6 +2947,9 @@ GRANT UPDATE(cmd) ON TABLE qvd.host_runtimes TO qvd_admin;
 GRANT SELECT ON TABLE qvd.hosts TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.hosts TO qvd_admin;
 
+GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_admin;
+
 GRANT SELECT ON TABLE qvd.host_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.host_list TO qvd_admin;
 
@@ -2863,9 +2957,6 @@ GRANT SELECT ON TABLE qvd.host_properties TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.host_properties TO qvd_admin;
 
 GRANT USAGE ON SEQUENCE qvd.hosts_id_seq TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_admin;
 
 GRANT USAGE ON SEQUENCE qvd.l7r_instances_id_seq TO qvd_admin;
 

@@ -20,6 +20,8 @@ pub mod demo;
 #[cfg(feature = "node")]
 pub mod events;
 #[cfg(feature = "node")]
+pub mod fuzz;
+#[cfg(feature = "node")]
 pub mod hkd;
 #[cfg(feature = "node")]
 pub mod hypervisor;

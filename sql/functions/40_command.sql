@@ -207,6 +207,13 @@ language sql stable security definer set search_path = qvd, pg_temp as $$
             and value !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$'
             then 'expected an IPv4 address'
         when unit = 'path' and value = '' then 'expected a path'
+        -- Of IPv6 only the characters are looked at; the programs are stricter.
+        when unit = 'networks' and exists (
+            select from unnest(string_to_array(value, ',')) item
+            where btrim(item) <> ''
+                and btrim(item) !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}(/(3[0-2]|[12]?\d))?$'
+                and btrim(item) !~ '^(?=.*:)[0-9a-fA-F:.]{2,45}(/(12[0-8]|1[01]\d|[1-9]?\d))?$')
+            then 'expected addresses and networks such as 10.0.0.0/24'
     end
     from config_keys where key = wanted
 $$;
@@ -259,4 +266,31 @@ begin
     insert into ssl_configs (key, value) values ('l7r.ssl.cert', certificate), ('l7r.ssl.key', private_key)
     on conflict (key) do update set value = excluded.value;
     perform audit('update', 'config', null, 'l7r.ssl', -1);
+end $$;
+
+-- Sets whose certificates clients may show: authorities, and certificates that were revoked (PEM). Null leaves what is
+-- stored as it is.
+create or replace function config_ssl_clients(authorities text, revoked text default null) returns void
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    if authorities !~ '-----BEGIN CERTIFICATE-----' then
+        raise exception 'the authorities are not in PEM form' using errcode = 'QV014';
+    elsif revoked !~ '-----BEGIN X509 CRL-----' then
+        raise exception 'the list of revoked certificates is not in PEM form' using errcode = 'QV014';
+    end if;
+    insert into ssl_configs (key, value)
+    select key, value from (values ('l7r.ssl.ca', authorities), ('l7r.ssl.crl', revoked)) given (key, value)
+    where value is not null
+    on conflict (key) do update set value = excluded.value;
+    perform audit('update', 'config', null, 'l7r.ssl', -1);
+end $$;
+
+-- Forgets certificate, key, authorities and revocations: every L7R shows its node's own certificate again.
+create or replace function config_ssl_reset() returns void
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    delete from ssl_configs;
+    perform audit('delete', 'config', null, 'l7r.ssl', -1);
 end $$;

@@ -299,7 +299,39 @@ begin
     where host_id = node;
 end $$;
 
--- Certificate and key for every L7R.
+create or replace function l7r_count_refused(
+    node integer, crowd bigint, handshakes bigint, plain bigint, slow bigint, limited bigint
+) returns void
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    update host_counters set refused_connections = refused_connections + crowd,
+        failed_handshakes = failed_handshakes + handshakes, plain_http = plain_http + plain,
+        slow_clients = slow_clients + slow, limited_logins = limited_logins + limited
+    where host_id = node;
+end $$;
+
+-- What an instance cannot use of what is stored for it; null: it can use everything.
+create or replace function l7r_problem(which bigint, text text) returns void
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+declare
+    node integer;
+begin
+    update l7r_instances l set problem = l7r_problem.text
+    where l.id = which and l.problem is distinct from l7r_problem.text returning l.host_id into node;
+    if node is null then
+        return;
+    end if;
+    if l7r_problem.text is not null then
+        perform audit('refuse', 'host', node, (select h.name from hosts h where h.id = node), -1,
+            jsonb_build_object('problem', l7r_problem.text));
+    end if;
+    perform wake('qvd_admin', 'host', node);
+end $$;
+
+-- Certificates and key for every L7R.
 create or replace function l7r_ssl() returns table (key text, value text)
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$

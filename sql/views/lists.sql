@@ -21,7 +21,9 @@ create view host_list as
     select h.id, h.name as host, r.state, r.blocked, h.address, h.backend, h.frontend,
         (select count(*) from vm_runtimes v where v.host_id = h.id) as vms,
         (select count(*) from vm_runtimes v where v.l7r_host_id = h.id) as sessions,
-        now() - r.ok_ts as last_sign_of_life, r.epoch, r.events_degraded_since, r.events_degraded_reason
+        now() - r.ok_ts as last_sign_of_life, r.epoch, r.events_degraded_since, r.events_degraded_reason,
+        (select l.problem from l7r_instances l where l.host_id = h.id and l.ended_at is null order by l.id desc limit 1)
+            as router_problem
     from hosts h join host_runtimes r on r.host_id = h.id
     order by h.name;
 

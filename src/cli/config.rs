@@ -1,11 +1,18 @@
-//! `qvd config`: the keys that exist and their values.
+//! `qvd config`: the keys that exist and their values; the certificates that routers show and ask for.
 
-use clap::Subcommand;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{ArgGroup, Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
-use crate::model::config::{Config, KEYS, Origin};
+use crate::{
+    db::{Certificates, Role},
+    l7r::tls::{Clients, Identity},
+    model::config::{Config, KEYS, Origin},
+};
 
-use super::settings::ConfigFile;
+use super::settings::{ConfigFile, DatabaseArg};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -19,10 +26,72 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Store the certificates of all routers, after checking that they can be used
+    Ssl(Ssl),
 }
 
-pub fn run(command: Command) -> anyhow::Result<()> {
-    let Command::List { filter, file, json } = command;
+#[derive(Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true).args(["cert", "ca", "reset"]))]
+pub struct Ssl {
+    /// Certificate chain that clients are shown (PEM, the router's own first)
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// Private key of the certificate (PEM, without password)
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Authorities of client certificates (PEM); see l7r.client.cert.require
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Client certificates that were revoked (PEM)
+    #[arg(long, value_name = "FILE", requires = "ca")]
+    crl: Option<PathBuf>,
+    /// Forget all that is stored: every node shows its own certificate again
+    #[arg(long, conflicts_with_all = ["cert", "ca", "crl"])]
+    reset: bool,
+    #[command(flatten)]
+    database: DatabaseArg,
+}
+
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::List { filter, file, json } => list(filter, &file, json),
+        Command::Ssl(arguments) => ssl(arguments).await,
+    }
+}
+
+/// Stores nothing unless all of it can be used.
+async fn ssl(arguments: Ssl) -> anyhow::Result<()> {
+    let connector = arguments.database.connector(Role::Admin)?;
+    if arguments.reset {
+        connector.forget_certificates().await?;
+        println!("every node shows its own certificate");
+        return Ok(());
+    }
+    let mut new = Certificates::default();
+    if let (Some(certificate), Some(key)) = (&arguments.cert, &arguments.key) {
+        let identity = Identity::load(certificate, key)?;
+        (new.certificate, new.key) = (Some(text(certificate)?), Some(text(key)?));
+        println!("certificate {}", identity.fingerprint());
+    }
+    if let Some(authorities) = &arguments.ca {
+        new.authorities = Some(text(authorities)?);
+        new.revoked = arguments.crl.as_deref().map(text).transpose()?;
+        let named = |pem: &Option<String>, path: &Path| (pem.clone().unwrap_or_default(), path.display().to_string());
+        let (ca, ca_place) = named(&new.authorities, authorities);
+        let crl = arguments.crl.as_deref().map(|path| named(&new.revoked, path));
+        let crl = crl.as_ref().map(|(pem, place)| (pem.as_bytes(), place.as_str()));
+        Clients::from_pem((ca.as_bytes(), &ca_place), crl, true)?;
+    }
+    connector.store_certificates(&new).await?;
+    println!("stored");
+    Ok(())
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
+}
+
+fn list(filter: Option<String>, file: &ConfigFile, json: bool) -> anyhow::Result<()> {
     let config = if file.config.exists() { file.read()? } else { Config::default() };
     let shown: Vec<_> =
         KEYS.iter().filter(|key| filter.as_deref().is_none_or(|text| key.name.contains(text))).collect();

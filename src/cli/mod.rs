@@ -44,7 +44,7 @@ enum Command {
     /// Prepare the database and see how it stands
     #[command(subcommand)]
     Db(db::Command),
-    /// Look at the configuration
+    /// Look at the configuration, store certificates
     #[command(subcommand)]
     Config(config::Command),
 }
@@ -82,7 +82,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => daemons::status(arguments).await?,
         Command::Admin(command) => admin::run(command).await?,
         Command::Db(command) => db::run(command).await?,
-        Command::Config(command) => config::run(command)?,
+        Command::Config(command) => config::run(command).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::model::{HostState, VmState};
 
-use super::{Connector, DbError, node::word};
+use super::{Certificates, Connector, DbError, node::word};
 
 /// The answer to a query, every value as text.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +110,26 @@ impl Connector {
             client.execute(statement, parameters).await?;
         }
         Ok(())
+    }
+
+    /// Stores what routers need for TLS, all of it or nothing; what is `None` stays as it is. Whether it can be used is
+    /// the caller's to know: the database cannot read keys.
+    pub async fn store_certificates(&self, new: &Certificates) -> Result<(), DbError> {
+        let mut client = self.client().await?;
+        let transaction = client.transaction().await?;
+        if let (Some(certificate), Some(key)) = (&new.certificate, &new.key) {
+            transaction.execute("select qvd.config_ssl($1, $2)", &[certificate, key]).await?;
+        }
+        if new.authorities.is_some() || new.revoked.is_some() {
+            let clients: [&(dyn ToSql + Sync); 2] = [&new.authorities, &new.revoked];
+            transaction.execute("select qvd.config_ssl_clients($1, $2)", &clients).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Forgets what is stored about TLS, so that every node shows its own certificate.
+    pub async fn forget_certificates(&self) -> Result<(), DbError> {
+        self.execute("select qvd.config_ssl_reset()").await
     }
 
     /// The state of a node, and whether a router of it is on record; `None`: no such node.

@@ -428,17 +428,51 @@ impl Database {
         Ok(())
     }
 
-    /// Certificate chain and key (PEM) from the database, when both are there.
-    pub async fn l7r_certificate(&self) -> Result<Option<(String, String)>, DbError> {
+    /// Adds to the counters of strangers turned away, in the order of the columns of `host_counters`.
+    pub async fn l7r_count_refused(&self, host: HostId, added: [u64; 5]) -> Result<(), DbError> {
+        let [crowd, handshakes, plain, slow, limited] = added.map(|count| count as i64);
+        let connection = self.connection().await?;
+        let statement = "select l7r_count_refused($1, $2, $3, $4, $5, $6)";
+        connection.execute(statement, &[&host.0, &crowd, &handshakes, &plain, &slow, &limited]).await?;
+        Ok(())
+    }
+
+    /// What is stored about TLS.
+    pub async fn l7r_certificates(&self) -> Result<Certificates, DbError> {
         let connection = self.connection().await?;
         let rows = connection.query("select key, value from l7r_ssl()", &[]).await?;
         let value =
             |wanted: &str| rows.iter().find(|row| row.get::<_, &str>(0) == wanted).map(|row| row.get::<_, String>(1));
-        Ok(value("l7r.ssl.cert").zip(value("l7r.ssl.key")))
+        Ok(Certificates {
+            certificate: value("l7r.ssl.cert"),
+            key: value("l7r.ssl.key"),
+            authorities: value("l7r.ssl.ca"),
+            revoked: value("l7r.ssl.crl"),
+        })
+    }
+
+    /// Tells administrators what an instance cannot use; `None`: it can use everything.
+    pub async fn l7r_problem(&self, instance: InstanceId, problem: Option<&str>) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        connection.execute("select l7r_problem($1, $2)", &[&instance.0, &problem]).await?;
+        Ok(())
     }
 }
 
 /// Pairs as an object; the last value of a name counts.
 fn object(pairs: &[(String, String)]) -> serde_json::Value {
     pairs.iter().map(|(name, value)| (name.clone(), serde_json::Value::from(value.as_str()))).collect()
+}
+
+/// What `ssl_configs` holds, each as PEM. Never shown: a private key is among it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Certificates {
+    /// The chain that routers show.
+    pub certificate: Option<String>,
+    /// Its private key.
+    pub key: Option<String>,
+    /// Authorities of client certificates.
+    pub authorities: Option<String>,
+    /// Client certificates that were revoked.
+    pub revoked: Option<String>,
 }

@@ -19,8 +19,8 @@ pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
 pub use error::DbError;
 pub use l7r::{
-    AbortCause, Account, Acquired, HostStatus, Instance, ListedVm, SessionLimits, SessionVm, StartAsked, Started,
-    VmCheck,
+    AbortCause, Account, Acquired, Certificates, HostStatus, Instance, ListedVm, SessionLimits, SessionVm, StartAsked,
+    Started, VmCheck,
 };
 pub use listen::{Listen, Listener, Notification};
 pub use migrate::{MigrateError, Migration, Status};

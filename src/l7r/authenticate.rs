@@ -2,6 +2,8 @@
 //! that a token for a single use serves all requests of a connection. The log tells why somebody was refused, the
 //! client only that it was.
 
+use std::time::Instant;
+
 use crate::auth::{Authenticated, Rejection};
 
 use super::{
@@ -28,18 +30,24 @@ impl Connection {
         }
         self.accepted = None;
         count(&self.router.counts.auth_attempts);
+        let login = match &credentials {
+            Credentials::Password { login, .. } => login.as_str(),
+            Credentials::Token(_) => "(token)",
+        };
+        let attempt = self.attempt(login, &self.router.config.load())?;
         let chain = &self.router.authenticators;
-        let (outcome, login) = match &credentials {
+        let outcome = match &credentials {
             Credentials::Password { login, password } => {
-                (chain.password(login, password, request.auth_variables()).await, login.as_str())
+                chain.password(login, password, request.auth_variables()).await
             }
-            Credentials::Token(token) => (chain.token(token).await, "(token)"),
+            Credentials::Token(token) => chain.token(token).await,
         };
         match outcome {
             Ok(user) => {
                 count(&self.router.counts.auth_ok);
                 tracing::info!(client = %self.client, login, user = %user.user, tenant = %user.tenant, by = user.by, "authenticated");
                 self.accepted = Some((credentials, user.clone()));
+                self.is_known_now();
                 Ok(user)
             }
             Err(Rejection::Db(error)) => {
@@ -51,6 +59,7 @@ impl Connection {
                 Err(Status::Internal.into())
             }
             Err(reason) => {
+                attempt.failed(Instant::now());
                 tracing::info!(client = %self.client, login, %reason, "rejected");
                 Err(rejected())
             }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::TcpListener as StdListener,
+    net::{SocketAddr, TcpListener as StdListener},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -25,11 +25,13 @@ use crate::{
 };
 
 use super::{
+    certificates::{Follower, Own},
     handover::{Giver, Offer, Taken},
+    limits::{Crowd, Stranger},
     listener::{self, BindError, HandshakeError, Incoming, Listener},
     requests::Connection,
-    router::{Counts, Router, Sessions},
-    tls::{Identity, Tls, TlsError},
+    router::{Counts, Refused, Router, Sessions, count},
+    tls::TlsError,
 };
 
 /// Why the router cannot run.
@@ -69,12 +71,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     let path_run = config.get(&keys::PATH_RUN);
     let port = Port::get(&config, &path_run)?;
     raise_descriptor_limit();
-    let own = if config.get(&keys::L7R_USE_SSL) {
-        let names = vec![config.get(&keys::NODENAME), "localhost".to_owned(), "127.0.0.1".to_owned()];
-        Some(Identity::load_or_generate(&config.get(&keys::PATH_L7R_SSL), &names)?)
-    } else {
-        None
-    };
+    let own = if config.get(&keys::L7R_USE_SSL) { Some(Own::read(&config)?) } else { None };
     let offer = Offer::bind(&path_run)
         .inspect_err(|error| tracing::warn!(%error, "this router cannot be replaced without a pause"))
         .ok();
@@ -106,11 +103,10 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     for refused in config.add_rows(database.config_rows().await?) {
         tracing::warn!(host = %started.host, "{refused}; ignored");
     }
-    let tls = match own {
+    let certificates = match own {
         Some(own) => {
             tracing::info!(fingerprint = own.fingerprint(), "own certificate");
-            let tls = Tls::new(own)?;
-            Some(if config.get(&keys::L7R_KTLS) { tls.with_kernel() } else { tls })
+            Some(Follower::new(own, &config, database.l7r_certificates().await?)?)
         }
         None => None,
     };
@@ -135,6 +131,9 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         instance: started.instance,
         sessions: Sessions::default(),
         counts: Counts::default(),
+        refused: Refused::default(),
+        limits: Arc::default(),
+        strangers: Arc::default(),
         stop: stop.clone(),
     });
     router.authenticators.configure(&config, database.tenant_config_rows().await?);
@@ -142,12 +141,11 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     if let Some(offer) = offer {
         offer.serve(port.bound.try_clone()?.into(), replaced.clone());
     }
-    let listener = Listener::new(port.bound, tls.clone(), handshake)?;
-    load_certificate(&router, tls.as_ref()).await;
+    let listener = Listener::new(port.bound, certificates.as_ref().map(Follower::tls), handshake)?;
     let flusher = tokio::spawn(router.clone().flush());
     tokio::spawn(router.clone().obey_aborts());
     tokio::spawn(router.clone().keep_limits());
-    tokio::spawn(follow_config(router.clone(), config, tls));
+    tokio::spawn(follow_config(router.clone(), config, certificates));
     tracing::info!(host = %started.host, instance = %started.instance, address = %listener.address()?, "l7r runs");
 
     if let Some(giver) = port.giver {
@@ -161,7 +159,11 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
             () = stop.cancelled() => break,
             () = replaced.cancelled() => break,
         };
-        connections.spawn(serve(router.clone(), incoming));
+        let Some(stranger) = router.strangers.enter(Crowd::from_config(&router.config.load())) else {
+            count(&router.refused.crowd);
+            continue;
+        };
+        connections.spawn(serve(router.clone(), incoming, stranger));
     }
     drop(listener);
     connections.close();
@@ -207,27 +209,41 @@ impl Port {
     }
 }
 
-async fn serve(router: Arc<Router>, incoming: Incoming) {
+async fn serve(router: Arc<Router>, mut incoming: Incoming, mut stranger: Stranger) {
+    let config = router.config.load_full();
+    let introduced = incoming.introduce(&config.get(&keys::L7R_PROXY_FROM)).await;
     let client = incoming.peer();
-    let conn = match incoming.handshake().await {
-        Ok(conn) => conn,
-        Err(error @ HandshakeError::Gone(_)) => return tracing::debug!(%client, %error, "no connection"),
-        Err(error) => {
-            return tracing::info!(%client, error = &error as &dyn std::error::Error, "no connection");
-        }
+    if introduced.is_ok() && !stranger.comes_from(client.ip(), Crowd::from_config(&config)) {
+        tracing::debug!(%client, "too many connections");
+        return count(&router.refused.crowd);
+    }
+    drop(config);
+    let conn = match introduced {
+        Ok(()) => incoming.handshake().await,
+        Err(error) => Err(error),
     };
-    if let Err(error) = Connection::new(router, client.ip()).serve(conn).await {
+    let conn = match conn {
+        Ok(conn) => conn,
+        Err(error) => return log_failure(&router, client, &error),
+    };
+    if let Err(error) = Connection::new(router, client.ip(), stranger).serve(conn).await {
         tracing::info!(%client, error = &error as &dyn std::error::Error, "connection ended");
     }
 }
 
-async fn follow_config(router: Arc<Router>, file: Config, tls: Option<Tls>) {
+fn log_failure(router: &Router, client: SocketAddr, error: &HandshakeError) {
+    match error {
+        // Balancers look in like this, every second.
+        HandshakeError::Gone(_) => return tracing::debug!(%client, %error, "no connection"),
+        HandshakeError::PlainHttp => count(&router.refused.plain_http),
+        _ => count(&router.refused.handshakes),
+    }
+    tracing::info!(%client, error = error as &dyn std::error::Error, "no connection");
+}
+
+async fn follow_config(router: Arc<Router>, file: Config, mut certificates: Option<Follower>) {
     let mut watch = router.hub.watch(Channel::Config).await;
     loop {
-        tokio::select! {
-            _ = watch.changed() => {}
-            () = router.stop.cancelled() => return,
-        }
         if let Ok(rows) = router.database.config_rows().await
             && let Ok(of_tenants) = router.database.tenant_config_rows().await
         {
@@ -238,26 +254,17 @@ async fn follow_config(router: Arc<Router>, file: Config, tls: Option<Tls>) {
             router.authenticators.configure(&config, of_tenants);
             router.config.store(Arc::new(config));
         }
-        load_certificate(&router, tls.as_ref()).await;
-    }
-}
-
-/// The certificate in the database wins over the generated one. One that does not load leaves the old one in place.
-async fn load_certificate(router: &Router, tls: Option<&Tls>) {
-    let Some(tls) = tls else { return };
-    match router.database.l7r_certificate().await {
-        Ok(Some((certificate, key))) => {
-            let loaded = Identity::from_pem((certificate.as_bytes(), "l7r.ssl.cert"), (key.as_bytes(), "l7r.ssl.key"));
-            match loaded {
-                Ok(identity) => tls.replace(identity),
-                Err(error) => tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "the certificate in the database cannot be used; the old one stays"
-                ),
+        if let Some(certificates) = &mut certificates {
+            match router.database.l7r_certificates().await {
+                Ok(stored) => certificates.follow(&router.config.load(), stored),
+                Err(error) => tracing::warn!(%error, "cannot ask for the certificate"),
             }
+            certificates.tell(&router.database, router.instance).await;
         }
-        Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "cannot ask for the certificate"),
+        tokio::select! {
+            _ = watch.changed() => {}
+            () = router.stop.cancelled() => return,
+        }
     }
 }
 

@@ -9,19 +9,36 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
-use super::tls::Tls;
-use crate::tunnel::{
-    Conn,
-    tls::{self, AcceptError},
-    tune,
+use super::{
+    hello::{self, Opening},
+    http::{Answer, Status},
+    proxy::{self, ProxyError},
+    tls::Tls,
+};
+use crate::{
+    model::networks::Networks,
+    tunnel::{
+        Conn,
+        tls::{self, AcceptError},
+        tune,
+    },
 };
 
 /// Connections that may wait for `accept`. A Monday morning fits.
 const BACKLOG: i32 = 1024;
 /// Pause before accepting again when the system has no descriptor or memory for another connection.
 const BREATH: Duration = Duration::from_millis(100);
+/// What is looked at of a client's first bytes, to say later why its handshake failed.
+const FIRST: usize = 2048;
+/// How long a client that speaks HTTP in the clear may take to read that it should not.
+const LINGER: Duration = Duration::from_secs(2);
+/// What it may still send meanwhile.
+const LINGER_BYTES: usize = 64 * 1024;
 
 /// A port that cannot be listened on.
 #[derive(Debug, Error)]
@@ -186,9 +203,23 @@ pub enum HandshakeError {
         /// How long it had.
         limit: Duration,
     },
-    /// It does not speak TLS, does not like our certificate, or left.
-    #[error("the TLS handshake failed")]
-    Tls(#[source] io::Error),
+    /// It does not speak TLS as we do, does not like our certificate, or left.
+    #[error("the TLS handshake failed: {cause}")]
+    Tls {
+        /// What the client would have needed.
+        cause: String,
+        /// What the library says.
+        source: io::Error,
+    },
+    /// It spoke HTTP in the clear, and was told.
+    #[error("the client speaks HTTP without TLS")]
+    PlainHttp,
+    /// What it said is nothing that is spoken here.
+    #[error("the client speaks neither TLS nor HTTP")]
+    Garbage,
+    /// It comes from where every connection begins with a PROXY header, and has none.
+    #[error("a load balancer of l7r.proxy.from did not say who its client is")]
+    Proxy(#[source] ProxyError),
     /// It was gone before its socket could be set up.
     #[error("the client left at once")]
     Gone(#[source] io::Error),
@@ -200,6 +231,21 @@ impl Incoming {
         SocketAddr::new(self.peer.ip().to_canonical(), self.peer.port())
     }
 
+    /// Lets a load balancer out of `trusted` say who its client is; takes nobody else's word.
+    ///
+    /// # Errors
+    /// When it does not, or not in the time that a handshake has.
+    pub async fn introduce(&mut self, trusted: &Networks) -> Result<(), HandshakeError> {
+        if !trusted.contain(self.peer.ip()) {
+            return Ok(());
+        }
+        let introduced = tokio::time::timeout(self.handshake, introduction(&mut self.tcp));
+        if let Some(client) = introduced.await.map_err(|_| HandshakeError::TimedOut { limit: self.handshake })?? {
+            self.peer = client;
+        }
+        Ok(())
+    }
+
     /// Sets up the socket and does the TLS handshake, if there is to be one.
     ///
     /// # Errors
@@ -207,12 +253,66 @@ impl Incoming {
     pub async fn handshake(self) -> Result<Conn, HandshakeError> {
         tune(&self.tcp).map_err(HandshakeError::Gone)?;
         let Some(tls) = self.tls else { return Ok(self.tcp.into()) };
-        match tls::accept_with(self.tcp, tls.config(), self.handshake, tls.kernel()).await {
-            Ok(stream) => Ok(stream.into()),
-            Err(AcceptError::Failed(error)) => Err(HandshakeError::Tls(error)),
-            Err(AcceptError::TimedOut) => Err(HandshakeError::TimedOut { limit: self.handshake }),
+        tokio::time::timeout(self.handshake, shake_hands(self.tcp, &tls, self.handshake))
+            .await
+            .unwrap_or(Err(HandshakeError::TimedOut { limit: self.handshake }))
+    }
+}
+
+async fn introduction(tcp: &mut TcpStream) -> Result<Option<SocketAddr>, HandshakeError> {
+    let mut header = Vec::new();
+    loop {
+        match proxy::parse(&header).map_err(HandshakeError::Proxy)? {
+            proxy::Parsed::Complete(client) => return Ok(client),
+            proxy::Parsed::Needs(more) => {
+                let known = header.len();
+                header.resize(known + more, 0);
+                tcp.read_exact(&mut header[known..]).await.map_err(HandshakeError::Gone)?;
+            }
         }
     }
+}
+
+async fn shake_hands(mut tcp: TcpStream, tls: &Tls, limit: Duration) -> Result<Conn, HandshakeError> {
+    let mut first = vec![0; FIRST];
+    let seen = tcp.peek(&mut first).await.map_err(HandshakeError::Gone)?;
+    first.truncate(seen);
+    match first.first().map(|byte| Opening::of(*byte)) {
+        Some(Opening::Tls) => {}
+        Some(Opening::Http) => {
+            tell_plain(&mut tcp).await;
+            return Err(HandshakeError::PlainHttp);
+        }
+        Some(Opening::Garbage) => return Err(HandshakeError::Garbage),
+        None => return Err(HandshakeError::Gone(io::ErrorKind::UnexpectedEof.into())),
+    }
+    tls::accept_with(tcp, tls.config(), limit, tls.kernel()).await.map(Conn::from).map_err(|error| match error {
+        AcceptError::Failed(source) => HandshakeError::Tls { cause: hello::cause(&source, &first), source },
+        AcceptError::TimedOut => HandshakeError::TimedOut { limit },
+    })
+}
+
+/// Says in the clear that this is the wrong port for it, and lets the client read that.
+async fn tell_plain(tcp: &mut TcpStream) {
+    let answer =
+        Answer::text(Status::BadRequest, "This port speaks TLS: switch it on in the client, or use https://\r\n");
+    let told = async {
+        for part in answer.records() {
+            tcp.write_all(&part).await?;
+        }
+        tcp.shutdown().await?;
+        let mut space = [0; 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match tcp.read(&mut space).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // A client that does not listen has nothing to learn.
+    let _ = tokio::time::timeout(LINGER, told).await;
 }
 
 #[cfg(test)]

@@ -6,10 +6,15 @@ pub mod listener;
 pub mod tls;
 
 mod authenticate;
+mod certificates;
 mod connect;
 mod daemon;
 mod flow;
 mod handover;
+mod hello;
+mod limits;
+mod offer;
+mod proxy;
 mod requests;
 mod router;
 mod start;
@@ -20,3 +25,5 @@ mod tunnel;
 mod x;
 
 pub use daemon::{L7rError, run};
+pub(crate) use hello::read_any as fuzz_hello;
+pub(crate) use proxy::read_any as fuzz_proxy;

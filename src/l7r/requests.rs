@@ -1,20 +1,24 @@
 //! The requests of one connection, one after the other. Each check is made in the order of the classic protocol, and
 //! nothing is written before access is known to be allowed.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use serde::Serialize;
 
 use crate::{
-    auth::Authenticated,
+    auth::{Authenticated, Login, LoginRules},
     db::{DbError, HostStatus, ListedVm},
-    model::{HostState, SessionId, UserId, VmId, config::keys},
+    model::{
+        HostState, SessionId, UserId, VmId,
+        config::{Config, keys},
+    },
     tunnel::Conn,
 };
 
 use super::{
     connect,
-    http::{Answer, Credentials, Dialogue, DialogueError, Request, Status},
+    http::{Answer, Credentials, Dialogue, DialogueError, Patience, Request, Status},
+    limits::{Attempt, Rates, Stranger},
     router::{Router, count},
     stop,
 };
@@ -31,6 +35,8 @@ pub enum Served {
 pub struct Connection {
     pub router: Arc<Router>,
     pub client: IpAddr,
+    /// Until it has logged in, it is one of those who may not be too many or too slow.
+    stranger: Option<Stranger>,
     /// The last credentials that were accepted, and for whom.
     pub(super) accepted: Option<(Credentials, Authenticated)>,
 }
@@ -40,8 +46,8 @@ const NO_DATABASE: &str = "The service is not available at the moment, retry lat
 
 impl Connection {
     /// A connection from `client`.
-    pub fn new(router: Arc<Router>, client: IpAddr) -> Self {
-        Self { router, client, accepted: None }
+    pub fn new(router: Arc<Router>, client: IpAddr, stranger: Stranger) -> Self {
+        Self { router, client, stranger: Some(stranger), accepted: None }
     }
 
     /// Serves requests until the client leaves or becomes a tunnel.
@@ -49,10 +55,16 @@ impl Connection {
         let limit = self.router.config.load().get(&keys::L7R_HEAD_LIMIT) as usize;
         let mut dialogue = Dialogue::new(conn, limit);
         loop {
+            let head = self.router.config.load().get(&keys::L7R_TIMEOUT_HEAD);
+            dialogue.limit_time(Patience { head, before: self.stranger.is_some() });
             let request = tokio::select! {
-                request = dialogue.next_request() => request?,
-                () = self.router.stop.cancelled() => None,
+                request = dialogue.next_request() => request,
+                () = self.router.stop.cancelled() => Ok(None),
             };
+            if let Err(DialogueError::TooSlow) = &request {
+                count(&self.router.refused.slow);
+            }
+            let request = request?;
             let Some(request) = request else { return Ok(()) };
             match self.request(dialogue, request).await? {
                 Served::Open(again) => dialogue = again,
@@ -188,6 +200,24 @@ impl Connection {
     /// Whether the credentials of a request are the ones that were accepted last.
     fn knows(&self, request: &Request) -> bool {
         self.accepted.as_ref().is_some_and(|(accepted, _)| request.credentials().as_ref() == Ok(accepted))
+    }
+
+    /// It has logged in: nobody has to be protected from it any more.
+    pub(super) fn is_known_now(&mut self) {
+        self.stranger = None;
+    }
+
+    /// Lets a login be checked, unless too many have failed lately.
+    pub(super) fn attempt(&self, typed: &str, config: &Config) -> Result<Attempt, Answer> {
+        // However it is written, it is one account.
+        let Login { login, tenant } = LoginRules::from_config(config).parse(typed);
+        let account = format!("{login}\0{tenant}");
+        let allowed = self.router.limits.allow(Instant::now(), Rates::from_config(config), &account, self.client);
+        allowed.map_err(|wait| {
+            count(&self.router.refused.limited);
+            tracing::debug!(client = %self.client, login, wait_ms = wait.as_millis() as u64, "login not checked");
+            Answer::from(Status::TooManyRequests).retry_after(wait)
+        })
     }
 }
 

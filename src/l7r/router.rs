@@ -21,6 +21,8 @@ use crate::{
     tunnel::{Clock, Counters, Limit, Limits},
 };
 
+use super::limits::{FailedLogins, Strangers};
+
 /// One L7R process.
 pub struct Router {
     pub database: Database,
@@ -31,6 +33,11 @@ pub struct Router {
     pub authenticators: Chain,
     pub sessions: Sessions,
     pub counts: Counts,
+    pub refused: Refused,
+    /// Failed logins.
+    pub limits: Arc<FailedLogins>,
+    /// Connections that have not logged in.
+    pub strangers: Arc<Strangers>,
     /// The process ends.
     pub stop: CancellationToken,
 }
@@ -182,6 +189,37 @@ impl Counts {
     }
 }
 
+/// Strangers turned away; written like the counters, and logged.
+#[derive(Default)]
+pub struct Refused {
+    /// Closed at once because there were too many.
+    pub crowd: AtomicU64,
+    /// Failed handshakes.
+    pub handshakes: AtomicU64,
+    /// HTTP in the clear where TLS is spoken.
+    pub plain_http: AtomicU64,
+    /// Took too long to send a request.
+    pub slow: AtomicU64,
+    /// Logins that were not checked because too many had failed.
+    pub limited: AtomicU64,
+}
+
+impl Refused {
+    fn all(&self) -> [&AtomicU64; 5] {
+        [&self.crowd, &self.handshakes, &self.plain_http, &self.slow, &self.limited]
+    }
+
+    fn take(&self) -> [u64; 5] {
+        self.all().map(|counter| counter.swap(0, Relaxed))
+    }
+
+    fn give_back(&self, counts: [u64; 5]) {
+        for (counter, count) in self.all().into_iter().zip(counts) {
+            counter.fetch_add(count, Relaxed);
+        }
+    }
+}
+
 const FLUSH: Duration = Duration::from_secs(5);
 
 impl Router {
@@ -259,6 +297,20 @@ impl Router {
         {
             self.counts.give_back(counts);
             tracing::debug!(%error, "cannot write the counters");
+        }
+        let refused = self.refused.take();
+        if refused == [0; 5] {
+            return;
+        }
+        match self.database.l7r_count_refused(self.host, refused).await {
+            Ok(()) => {
+                let [crowd, handshakes, plain_http, slow, limited] = refused;
+                tracing::info!(crowd, handshakes, plain_http, slow, limited, "turned away");
+            }
+            Err(error) => {
+                self.refused.give_back(refused);
+                tracing::debug!(%error, "cannot write the counters");
+            }
         }
     }
 }

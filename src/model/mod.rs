@@ -4,6 +4,7 @@
 
 pub mod config;
 mod ids;
+pub mod networks;
 mod secret;
 mod state;
 mod vm;

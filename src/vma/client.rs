@@ -161,7 +161,7 @@ async fn read_answer(stream: &mut TcpStream) -> Result<(u16, Vec<u8>), AgentErro
 }
 
 /// Status and body once both are complete.
-fn parse_answer(bytes: &[u8]) -> Result<Option<(u16, Vec<u8>)>, AgentError> {
+pub(crate) fn parse_answer(bytes: &[u8]) -> Result<Option<(u16, Vec<u8>)>, AgentError> {
     let nonsense = |problem: &dyn ToString| AgentError::Protocol(problem.to_string());
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);

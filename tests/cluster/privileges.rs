@@ -58,16 +58,16 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ),
     (
         "qvd_l7r",
-        &["l7r_aborted l7r_acquire l7r_auth_parameters_keep l7r_auto l7r_connected l7r_count l7r_end l7r_gone l7r_host
-           l7r_instances_of l7r_list l7r_password_upgrade l7r_session l7r_session_end l7r_ssl l7r_start l7r_tenant
-           l7r_token_create l7r_token_use l7r_totp_secret l7r_totp_use l7r_traffic l7r_user l7r_vm l7r_vm_start
-           l7r_vm_stop"],
+        &["l7r_aborted l7r_acquire l7r_auth_parameters_keep l7r_auto l7r_connected l7r_count l7r_count_refused l7r_end
+           l7r_gone l7r_host l7r_instances_of l7r_list l7r_password_upgrade l7r_problem l7r_session l7r_session_end
+           l7r_ssl l7r_start l7r_tenant l7r_token_create l7r_token_use l7r_totp_secret l7r_totp_use l7r_traffic l7r_user
+           l7r_vm l7r_vm_start l7r_vm_stop"],
     ),
     (
         "qvd_admin",
         &[
             READING,
-            "announce config_problem config_reset config_set config_ssl di_create host_block host_create osf_create
+            "announce config_problem config_reset config_set config_ssl config_ssl_clients config_ssl_reset di_create host_block host_create osf_create
              password_hash tenant_create user_block user_create user_password vm_block vm_create
              vm_disconnect vm_start vm_stop wake wake_payload",
         ],

@@ -3,6 +3,7 @@
 use std::fs;
 
 use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage::{PATIENCE, Stage, rough_alone};
@@ -56,5 +57,63 @@ async fn a_new_certificate_serves_new_connections_and_a_broken_one_leaves_the_ol
     tunnel.nx.read_exact(&mut heard).await.unwrap();
     tunnel.nx.write_all(b"yes").await.unwrap();
     assert_eq!(tunnel.client.read(3).await, b"yes");
+    // Nothing is stored any more, so the node's own comes back.
+    let own = CertificateDer::from_pem_file(stage.site.certificate()).unwrap();
     stage.sql("delete from ssl_configs").await;
+    shown(stage, &own).await;
+}
+
+#[tokio::test]
+async fn the_administrator_sees_what_a_router_cannot_use_until_it_can() {
+    let (stage, _alone) = rough_alone().await;
+    let problem = "select router_problem from host_list";
+    stage.until(problem, "").await;
+    stage.sql("insert into ssl_configs values ('l7r.ssl.cert', 'hello')").await;
+    let said = "l7r.ssl.key cannot be used: it is missing, while l7r.ssl.cert is there; the old one stays";
+    stage.until(problem, said).await;
+    let logged = "select count(*) from log where action = 'refuse' and arguments ->> 'problem' ~ 'key.*missing'";
+    assert_eq!(stage.sql(logged).await, "1");
+    stage.sql("delete from ssl_configs").await;
+    stage.until(problem, "").await;
+}
+
+#[tokio::test]
+async fn qvd_config_ssl_stores_what_can_be_used_and_nothing_else() {
+    let (stage, _alone) = rough_alone().await;
+    let scratch = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = scratch.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (certificate, key, der) = made();
+    let (_, other_key, _) = made();
+    let (cert, key, other) = (file("cert.pem", &certificate), file("key.pem", &key), file("other.pem", &other_key));
+    let run = async |arguments: &[&str]| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_qvd"))
+            .args(["config", "ssl", "--database", &stage.site.connection_string("qvd_admin")])
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let stored = "select count(*) from ssl_configs";
+    for (arguments, why) in [
+        (vec!["--cert", &cert, "--key", &other], "does not belong"),
+        (vec!["--cert", &key, "--key", &key], "no certificate"),
+        (vec!["--cert", &cert, "--key", &key, "--ca", &other], "other.pem cannot be used"),
+        (vec!["--cert", &cert], "--key"),
+        (vec![], "required"),
+    ] {
+        let (done, said) = run(&arguments).await;
+        assert!(!done && said.contains(why), "{arguments:?}: {said}");
+        assert_eq!(stage.sql(stored).await, "0");
+    }
+    let (done, said) = run(&["--cert", &cert, "--key", &key]).await;
+    assert!(done, "{said}");
+    shown(stage, &der).await;
+    let own = CertificateDer::from_pem_file(stage.site.certificate()).unwrap();
+    assert!(run(&["--reset"]).await.0);
+    shown(stage, &own).await;
 }

@@ -21,8 +21,15 @@ use tokio::{
 use super::stage::PATIENCE;
 
 /// Header names as clients compare them.
-const SPELLINGS: &[&str] =
-    &["Content-Length", "Content-Type", "WWW-Authenticate", "X-QVD-VM-Info", "X-QVD-Slave-Key", "X-QVD-Session-Id"];
+const SPELLINGS: &[&str] = &[
+    "Content-Length",
+    "Content-Type",
+    "WWW-Authenticate",
+    "Retry-After",
+    "X-QVD-VM-Info",
+    "X-QVD-Slave-Key",
+    "X-QVD-Session-Id",
+];
 
 /// One connection.
 pub struct Client {
@@ -61,6 +68,12 @@ impl Client {
 
     /// With one version of TLS.
     pub async fn connect_with(port: u16, version: &'static SupportedProtocolVersion) -> Self {
+        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        Self::over(tcp, version).await
+    }
+
+    /// Over a connection that is there already.
+    pub async fn over(tcp: TcpStream, version: &'static SupportedProtocolVersion) -> Self {
         let certificate = Arc::new(Presented::default());
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[version])
@@ -69,7 +82,6 @@ impl Client {
             .with_custom_certificate_verifier(certificate.clone())
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
-        let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
         tcp.set_nodelay(true).unwrap();
         let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
         tls.set_buffer_limit(None);

@@ -1,6 +1,8 @@
 //! Answers as bytes. Clients depend on the exact spelling of header names, on one blank behind the colon, on a reason
 //! phrase, on a body that is never empty, and on `Content-Length` instead of chunks.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 macro_rules! statuses {
@@ -48,6 +50,8 @@ statuses! {
     Unprocessable = 422 "Unprocessable Entity", "A parameter of the request is missing or invalid.";
     /// Only over a connection that can become a tunnel.
     UpgradeRequired = 426 "Upgrade Required", "The request needs an upgrade of the connection to QVD/1.0.";
+    /// Not so often.
+    TooManyRequests = 429 "Too Many Requests", "Too many failed logins, retry later.";
     /// Longer than we read.
     HeadersTooLarge = 431 "Request Header Fields Too Large", "The request is too large.";
     /// Our fault.
@@ -71,6 +75,7 @@ pub struct Answer {
     status: Status,
     content_type: &'static str,
     body: Vec<u8>,
+    retry_after: Option<Duration>,
 }
 
 impl Answer {
@@ -78,12 +83,19 @@ impl Answer {
     pub fn text(status: Status, text: impl Into<String>) -> Self {
         let text = text.into();
         let text = if text.is_empty() { status.description().to_owned() } else { text };
-        Self { status, content_type: "text/plain", body: text.into_bytes() }
+        Self { status, content_type: "text/plain", body: text.into_bytes(), retry_after: None }
     }
 
     /// A successful answer with JSON that was serialised before.
     pub fn json_text(json: String) -> Self {
-        Self { status: Status::Ok, content_type: "application/json", body: json.into_bytes() }
+        Self { status: Status::Ok, content_type: "application/json", body: json.into_bytes(), retry_after: None }
+    }
+
+    /// Says when the client may try again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
     }
 
     /// A successful answer with a value as JSON.
@@ -104,6 +116,9 @@ impl Answer {
         let mut head = format!("HTTP/1.1 {} {}\r\n", self.status.code(), self.status.reason());
         if self.status == Status::Unauthorized {
             head.push_str("WWW-Authenticate: Basic realm=\"QVD\"\r\n");
+        }
+        if let Some(wait) = self.retry_after {
+            head.push_str(&format!("Retry-After: {}\r\n", wait.as_millis().div_ceil(1000)));
         }
         head.push_str(&format!("Content-Type: {}\r\nContent-Length: {}\r\n\r\n", self.content_type, self.body.len()));
         head.into_bytes()
@@ -162,6 +177,12 @@ mod tests {
         );
         assert_eq!(records[1], b"The user name, password or token was not accepted.");
         assert_eq!(records.len(), 2);
+    }
+
+    #[test]
+    fn a_wait_is_told_in_whole_seconds_and_not_too_short() {
+        let answer = Answer::from(Status::TooManyRequests).retry_after(Duration::from_millis(5001));
+        assert!(String::from_utf8(answer.head()).unwrap().contains("\r\nRetry-After: 6\r\n"));
     }
 
     #[test]

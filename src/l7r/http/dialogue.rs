@@ -5,9 +5,12 @@
 use std::{io, time::Duration};
 
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::{Instant, timeout_at},
+};
 
-use super::{Answer, HeadParser, Parsed, Reject, Request, interim, switching};
+use super::{Answer, HeadParser, Parsed, Reject, Request, Status, interim, switching};
 
 /// Bytes asked for at a time; nearly every head fits.
 const CHUNK: usize = 2048;
@@ -22,6 +25,9 @@ pub enum DialogueError {
     /// The client sent what is not a request. It has been told so and the connection is closed.
     #[error("a request was refused")]
     Rejected(#[source] Reject),
+    /// The client did not send a request in time. It has been told so and the connection is closed.
+    #[error("the client took too long to send a request")]
+    TooSlow,
     /// The client left in the middle of a request.
     #[error("the client left in the middle of a request")]
     Vanished,
@@ -42,23 +48,40 @@ pub struct Dialogue<S> {
     /// What was read and not used yet: the next request, or the first bytes of the tunnel.
     buffer: Vec<u8>,
     limit: usize,
+    /// How long a client may take to send a request.
+    patience: Option<Patience>,
     /// Whether the client has closed its direction.
     ended: bool,
+}
+
+/// How long a client may take to send a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From its first byte to the end of its head.
+    pub head: Duration,
+    /// Whether the time before the first byte counts, too.
+    pub before: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
     /// Begins a conversation in which heads have at most `limit` bytes.
     pub fn new(stream: S, limit: usize) -> Self {
-        Self { stream, buffer: Vec::new(), limit, ended: false }
+        Self { stream, buffer: Vec::new(), limit, patience: None, ended: false }
     }
 
-    /// The next request; `None` when the client has left between two. May take as long as the client likes. What is
-    /// no request is answered, and the connection closed, before this returns.
+    /// Limits the time for every request to come; without, a client may take as long as it likes.
+    pub fn limit_time(&mut self, patience: Patience) {
+        self.patience = Some(patience);
+    }
+
+    /// The next request; `None` when the client has left between two. What is no request, or comes too slowly, is
+    /// answered, and the connection closed, before this returns.
     ///
     /// # Errors
-    /// When the client sends nonsense, leaves in the middle, or the connection fails.
+    /// When the client sends nonsense, is too slow, leaves in the middle, or the connection fails.
     pub async fn next_request(&mut self) -> Result<Option<Request>, DialogueError> {
         let mut parser = HeadParser::new(self.limit);
+        let mut deadline = None;
         loop {
             match parser.advance(&self.buffer) {
                 Ok(Parsed::Complete { request, length }) => {
@@ -77,10 +100,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
                     return Err(DialogueError::Rejected(reject));
                 }
             }
-            if self.ended || self.read("waiting for a request").await? == 0 {
-                let only_blank = self.buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+            let only_blank = self.buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+            if let Some(patience) = self.patience
+                && (patience.before || !only_blank)
+            {
+                deadline.get_or_insert_with(|| Instant::now() + patience.head);
+            }
+            if self.ended {
                 return if only_blank { Ok(None) } else { Err(DialogueError::Vanished) };
             }
+            let read = self.read("waiting for a request");
+            match deadline {
+                None => read.await?,
+                Some(deadline) => match timeout_at(deadline, read).await {
+                    Ok(read) => read?,
+                    Err(_) => {
+                        let _ = self.answer(&Status::RequestTimeout.into()).await;
+                        self.linger().await;
+                        return Err(DialogueError::TooSlow);
+                    }
+                },
+            };
         }
     }
 

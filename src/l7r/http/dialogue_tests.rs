@@ -105,6 +105,36 @@ async fn head_and_body_of_an_error_are_two_records() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_byte_by_byte_is_given_up_and_a_silent_client_only_when_it_must_hurry() {
+    let (mut near, far) = tcp_pair().await;
+    let mut dialogue = Dialogue::new(far, 4096);
+    let head = Duration::from_millis(200);
+    dialogue.limit_time(Patience { head, before: false });
+    let patient = tokio::time::timeout(head * 2, dialogue.next_request()).await;
+    assert!(patient.is_err(), "a client that has logged in may be silent");
+    let drip = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        let mut heard = Vec::new();
+        near.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
+        while !heard.ends_with(b"long.") {
+            tokio::select! {
+                _ = ticks.tick() => near.write_all(b"a").await.unwrap(),
+                read = near.read_buf(&mut heard) => assert!(read.unwrap() > 0),
+            }
+        }
+        String::from_utf8(heard).unwrap()
+    });
+    let given_up = soon(dialogue.next_request()).await;
+    assert!(matches!(given_up, Err(DialogueError::TooSlow)), "{given_up:?}");
+    assert!(soon(drip).await.unwrap().starts_with("HTTP/1.1 408 Request Timeout\r\n"));
+
+    let (_near, far) = tcp_pair().await;
+    let mut dialogue = Dialogue::new(far, 4096);
+    dialogue.limit_time(Patience { head, before: true });
+    assert!(matches!(soon(dialogue.next_request()).await, Err(DialogueError::TooSlow)));
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_one_after_the_other() {
     let (mut near, far) = tcp_pair().await;
     let mut dialogue = Dialogue::new(far, 4096);

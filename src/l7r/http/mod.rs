@@ -10,6 +10,6 @@ mod request;
 
 pub use answer::{Answer, Status, interim, switching};
 pub use authorization::{Credentials, CredentialsError};
-pub use dialogue::{Dialogue, DialogueError};
+pub use dialogue::{Dialogue, DialogueError, Patience};
 pub use head::{HeadParser, Parsed, Reject, parse};
 pub use request::{Query, Request};

@@ -4,6 +4,7 @@
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use super::{ConfigValue, Key, KeyInfo};
+use crate::model::networks::Networks;
 
 macro_rules! keys {
     ($($(#[doc = $meaning:literal])+ $name:ident: $type:ty = $key:literal, $default:literal;)+) => {
@@ -77,6 +78,15 @@ keys! {
     /// Where the router keeps the certificate that it makes for itself, so that clients meet the same one after a
     /// reboot.
     PATH_L7R_SSL: PathBuf = "path.l7r.ssl", "/var/lib/qvd/l7r/ssl";
+    /// Certificate chain that l7r shows unless the database holds one. Files are read when l7r starts; one is made
+    /// when this and the next key are not set and neither file exists.
+    PATH_L7R_SSL_CERT: PathBuf = "path.l7r.ssl.cert", "${path.l7r.ssl}/cert.pem";
+    /// Private key of that certificate.
+    PATH_L7R_SSL_KEY: PathBuf = "path.l7r.ssl.key", "${path.l7r.ssl}/key.pem";
+    /// Authorities of client certificates, unless the database holds some.
+    PATH_L7R_SSL_CA: PathBuf = "path.l7r.ssl.ca", "${path.l7r.ssl}/ca.pem";
+    /// Client certificates that were revoked, unless the database holds a list.
+    PATH_L7R_SSL_CRL: PathBuf = "path.l7r.ssl.crl", "${path.l7r.ssl}/crl.pem";
     /// Directory that holds qvd-vma and qvd-keeper; empty for the directory of the running program.
     PATH_QVD_BIN: String = "path.qvd.bin", "";
 
@@ -86,6 +96,22 @@ keys! {
     L7R_ADDRESS: String = "l7r.address", "*";
     /// Whether users connect with TLS. Switch it off only behind something that terminates TLS.
     L7R_USE_SSL: bool = "l7r.use_ssl", "1";
+    /// Versions of TLS, in the words of classic QVD: a version named means that one and later ones, ! forbids one. Only
+    /// TLS 1.2 and 1.3 are spoken.
+    L7R_SSL_VERSION: String = "l7r.options.SSL_version", "TLSv1_2:!SSLv3:!SSLv2:!TLSv1";
+    /// Cipher suites, in the words of OpenSSL. Only those with forward secrecy and authenticated encryption are spoken;
+    /// those of TLS 1.3 are all offered unless the list names some (TLS_AES_128_GCM_SHA256, ...).
+    L7R_SSL_CIPHERS: String = "l7r.options.SSL_cipher_list", "HIGH:!aNULL:!MD5:!RC4:!3DES:!DES:!MEDIUM:!LOW:!EXPORT";
+    /// Whether clients must show a certificate of an authority in l7r.ssl.ca. Without, one is asked for and checked
+    /// when there are authorities, and clients may show none.
+    L7R_CLIENT_CERT: bool = "l7r.client.cert.require", "0";
+    /// Addresses and networks of load balancers that begin every connection with a PROXY header (version 1 or 2).
+    /// Nobody else's is looked at.
+    L7R_PROXY_FROM: Networks = "l7r.proxy.from", "";
+    /// Failed logins of one user in a minute; then answered with 429. 0 for any number.
+    L7R_FAILURES_USER: u32 = "l7r.auth.failures.user", "10";
+    /// The same for one address (IPv6: a /64 network), whoever the user.
+    L7R_FAILURES_ADDRESS: u32 = "l7r.auth.failures.address", "60";
     /// Account that l7r becomes once its port is bound. Classic stays root.
     L7R_AS_USER: String = "l7r.as_user", "nobody";
     /// Salt of classic password digests.
@@ -182,6 +208,12 @@ keys! {
     L7R_TIMEOUT_HANDSHAKE: Duration = "internal.l7r.timeout.handshake", "20";
     /// Whether tunnels are encrypted by the kernel where it can do that.
     L7R_KTLS: bool = "internal.l7r.ktls", "1";
+    /// How long a client may take to send a request: from its first byte, and until it has logged in also for that one.
+    L7R_TIMEOUT_HEAD: Duration = "internal.l7r.timeout.head", "60";
+    /// Connections that have not logged in, at the same time; more are closed at once. 0 for any number.
+    L7R_STRANGERS: u32 = "internal.l7r.limit.strangers", "4096";
+    /// The same from one address (IPv6: a /64 network).
+    L7R_STRANGERS_ADDRESS: u32 = "internal.l7r.limit.strangers.address", "512";
     /// Largest request head in bytes.
     L7R_HEAD_LIMIT: u32 = "internal.l7r.head.limit", "65536";
     /// Passwords hashed at the same time; 0 for one per processor.

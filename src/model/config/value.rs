@@ -2,6 +2,8 @@
 
 use std::{fmt, net::Ipv4Addr, path::PathBuf, time::Duration};
 
+use crate::model::networks::Networks;
+
 /// The unit of a value, as shown to administrators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -21,6 +23,8 @@ pub enum Unit {
     Address,
     /// A comma-separated list.
     List,
+    /// A comma-separated list of addresses and networks.
+    Networks,
 }
 
 impl fmt::Display for Unit {
@@ -34,6 +38,7 @@ impl fmt::Display for Unit {
             Self::Path => "path",
             Self::Address => "address",
             Self::List => "list",
+            Self::Networks => "networks",
         })
     }
 }
@@ -108,5 +113,13 @@ impl ConfigValue for Vec<String> {
     const UNIT: Unit = Unit::List;
     fn parse(text: &str) -> Result<Self, String> {
         Ok(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+    }
+}
+
+impl ConfigValue for Networks {
+    const UNIT: Unit = Unit::Networks;
+    fn parse(text: &str) -> Result<Self, String> {
+        Self::parse(text.split(',').map(str::trim).filter(|item| !item.is_empty()))
+            .map_err(|item| format!("{item:?} is neither an address nor a network such as 10.0.0.0/24"))
     }
 }
