@@ -54,7 +54,7 @@ pub async fn relay(
     tracing::debug!(way = %outer.way(), protection = outer.protection(), "tunnel");
     let mut outer = match outer {
         Conn::Tls(stream) => match KernelTls::new(stream) {
-            Ok(Ok(kernel)) => Outer::Kernel(kernel),
+            Ok(Ok(kernel)) => Outer::Kernel(Box::new(kernel)),
             Ok(Err(stream)) => Outer::Conn(stream.into()),
             Err(error) => return Ended { up: 0, down: 0, reason: Reason::OuterFailed(error) },
         },
@@ -85,7 +85,7 @@ pub async fn relay(
 /// The outer connection, when it was seen who moves its bytes.
 enum Outer {
     Conn(Conn),
-    Kernel(KernelTls),
+    Kernel(Box<KernelTls>),
 }
 
 async fn carry<O, I>(outer: &mut O, inner: &mut I, leftover: Vec<u8>, counters: &Counters) -> Reason

@@ -102,10 +102,11 @@ pub fn install(
     (sequence, secrets): (u64, ConnectionTrafficSecrets),
 ) -> io::Result<()> {
     let info = info(direction, version, sequence, &secrets).ok_or(io::ErrorKind::Unsupported)?;
-    Ok(match direction {
+    match direction {
         Direction::Send => setsockopt(socket, TcpTlsTx, &info)?,
         Direction::Receive => setsockopt(socket, TcpTlsRx, &info)?,
-    })
+    }
+    Ok(())
 }
 
 /// In TLS 1.2 a nonce of AES-GCM travels with its record: the sender only must not use one twice. Ours so far were the

@@ -75,7 +75,10 @@ impl KernelTls {
         }
         // With no keys the socket is one of plain TCP as before.
         if let Err(error) = keys::attach(stream.tcp()) {
-            kernel.give_up("TLS cannot be given to the kernel", &error);
+            // A client that has closed its direction already is no failure of the kernel, which wants both open.
+            if error.kind() != io::ErrorKind::NotConnected {
+                kernel.give_up("TLS cannot be given to the kernel", &error);
+            }
             return Ok(Err(stream));
         }
         let (tcp, session, plain) = stream.into_parts();

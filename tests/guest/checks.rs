@@ -1,0 +1,240 @@
+//! What must hold of tunnels whose keys the kernel has.
+
+use std::{process::Stdio, time::Instant};
+
+use qvd::tunnel::Reason;
+use rustls::crypto::aws_lc_rs::cipher_suite::{
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384,
+    TLS13_CHACHA20_POLY1305_SHA256,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
+
+use super::stage::{Stage, soon};
+
+/// All of them, in order.
+pub async fn all() {
+    let began = Instant::now();
+    sizes().await;
+    said("odd sizes, six cipher suites", began);
+    let began = Instant::now();
+    goodbyes().await;
+    said("goodbyes, both ways, and none", began);
+    let (mib, connections) = (set("QVD_GUEST_MIB"), set("QVD_GUEST_CONNECTIONS"));
+    let began = Instant::now();
+    bulk(mib << 20).await;
+    said(&format!("{mib} MiB there and back"), began);
+    let began = Instant::now();
+    many(connections).await;
+    said(&format!("{connections} connections"), began);
+    let (began, taken) = (Instant::now(), key_update().await);
+    said(&format!("key update from s_client ({taken})"), began);
+}
+
+/// What `tests/guest/run` was told.
+fn set(name: &str) -> usize {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is not set"))
+}
+
+fn said(what: &str, began: Instant) {
+    println!("guest: {what}: {} ms", began.elapsed().as_millis());
+}
+
+/// A counter of the kernel's TLS.
+fn counter(name: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/net/tls_stat").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {text}"));
+    line.trim().parse().unwrap()
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i * 31 + i / 251) as u8).collect()
+}
+
+async fn sizes() {
+    for suite in [
+        TLS13_AES_128_GCM_SHA256,
+        TLS13_AES_256_GCM_SHA384,
+        TLS13_CHACHA20_POLY1305_SHA256,
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    ] {
+        let stage = Stage::open(Some(suite)).await;
+        let before = (counter("TlsTxSw"), counter("TlsRxSw"));
+        let mut tunnel = stage.tunnel().await;
+        for size in [1, 2, 4095, 16383, 16384, 16385, 16640, 32767, 32768, 32769, 33000, 65537] {
+            let bytes = pattern(size);
+            let mut heard = vec![0; size];
+            let what = format!("{size} bytes with {:?}", suite.suite());
+            soon(&what, async {
+                let (wrote, read) = tokio::join!(tunnel.client.write_all(&bytes), tunnel.vm.read_exact(&mut heard));
+                wrote.unwrap();
+                read.unwrap();
+                assert!(heard == bytes, "{what}, up");
+                heard.fill(0);
+                let (wrote, read) = tokio::join!(tunnel.vm.write_all(&bytes), tunnel.client.read_exact(&mut heard));
+                wrote.unwrap();
+                read.unwrap();
+                assert!(heard == bytes, "{what}, down");
+            })
+            .await;
+        }
+        assert_eq!((counter("TlsTxSw"), counter("TlsRxSw")), (before.0 + 1, before.1 + 1), "{:?}", suite.suite());
+    }
+    assert_eq!(counter("TlsDecryptError"), 0);
+}
+
+async fn goodbyes() {
+    let stage = Stage::open(None).await;
+    // The client is the first to have said everything.
+    let mut tunnel = stage.tunnel().await;
+    tunnel.client.write_all(b"last words").await.unwrap();
+    tunnel.client.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    soon("the end of the client's words", tunnel.vm.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"last words");
+    tunnel.vm.write_all(b"an answer").await.unwrap();
+    tunnel.vm.shutdown().await.unwrap();
+    heard.clear();
+    // Without a goodbye this would be an error.
+    soon("the end of the answer", tunnel.client.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"an answer");
+    let ended = soon("the end", tunnel.ended).await.unwrap();
+    assert!(matches!(ended.reason, Reason::OuterClosed), "{:?}", ended.reason);
+    assert_eq!((ended.up, ended.down), (10, 9));
+
+    // The VM is.
+    let mut tunnel = stage.tunnel().await;
+    tunnel.vm.write_all(b"good bye").await.unwrap();
+    tunnel.vm.shutdown().await.unwrap();
+    heard.clear();
+    soon("the VM's goodbye", tunnel.client.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"good bye");
+    tunnel.client.write_all(b"and to you").await.unwrap();
+    tunnel.client.shutdown().await.unwrap();
+    heard.clear();
+    soon("the client's goodbye", tunnel.vm.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"and to you");
+    let ended = soon("the end", tunnel.ended).await.unwrap();
+    assert!(matches!(ended.reason, Reason::InnerClosed), "{:?}", ended.reason);
+
+    // Neither says a word.
+    let mut tunnel = stage.tunnel().await;
+    drop(tunnel.client.into_inner().0);
+    heard.clear();
+    soon("the cut", tunnel.vm.read_to_end(&mut heard)).await.unwrap();
+    drop(tunnel.vm);
+    let ended = soon("the end", tunnel.ended).await.unwrap();
+    assert!(matches!(ended.reason, Reason::OuterCut), "{:?}", ended.reason);
+    assert!(stage.kernel.is_on(), "none of this is a failure of the kernel");
+}
+
+async fn bulk(size: usize) {
+    let stage = Stage::open(Some(TLS13_AES_128_GCM_SHA256)).await;
+    let tunnel = stage.tunnel().await;
+    let sent = pattern(size);
+    let (mut from_client, mut to_client) = tokio::io::split(tunnel.client);
+    let (mut from_router, mut to_router) = tunnel.vm.into_split();
+    let echo = tokio::spawn(async move {
+        tokio::io::copy(&mut from_router, &mut to_router).await.unwrap();
+        to_router.shutdown().await.unwrap();
+    });
+    let mut heard = Vec::with_capacity(size);
+    let (wrote, read) = tokio::join!(
+        async {
+            to_client.write_all(&sent).await?;
+            to_client.shutdown().await
+        },
+        from_client.read_to_end(&mut heard)
+    );
+    wrote.unwrap();
+    read.unwrap();
+    assert!(heard == sent, "every byte is as it was");
+    echo.await.unwrap();
+    let ended = soon("the end", tunnel.ended).await.unwrap();
+    assert_eq!((ended.up, ended.down), (size as u64, size as u64));
+}
+
+/// Most of them resume a session: emulated, a full handshake takes long, and it is the end that matters here.
+async fn many(count: usize) {
+    open_and_close(Stage::open(Some(TLS13_AES_128_GCM_SHA256)).await, count / 20).await;
+    open_and_close(Stage::open(Some(TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)).await, count - count / 20).await;
+}
+
+async fn open_and_close(stage: Stage, count: usize) {
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let mut before = 0;
+    for round in 0..count {
+        let mut tunnel = stage.tunnel().await;
+        tunnel.client.write_all(b"hello").await.unwrap();
+        let mut heard = [0; 5];
+        soon("five bytes", tunnel.vm.read_exact(&mut heard)).await.unwrap();
+        drop(tunnel.vm);
+        soon("a goodbye", tunnel.client.read_to_end(&mut Vec::new())).await.unwrap();
+        tunnel.client.shutdown().await.unwrap();
+        drop(tunnel.client);
+        let ended = soon("the end", tunnel.ended).await.unwrap();
+        assert_eq!(ended.up, 5, "{:?}", ended.reason);
+        if round == count / 10 {
+            before = open();
+        }
+    }
+    assert!(open() <= before + 4, "descriptors: {before} before, {} after", open());
+    assert!(stage.kernel.is_on());
+    // The kernel lets go of a connection a moment after the last byte.
+    soon("the kernel lets go", async {
+        while counter("TlsCurrTxSw") > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+/// Either the kernel takes the new keys and the tunnel goes on, or it ends in good order and the next one is in user
+/// space, where keys may change.
+async fn key_update() -> &'static str {
+    let stage = Stage::open(Some(TLS13_AES_128_GCM_SHA256)).await;
+    for _ in 0..2 {
+        let in_kernel = stage.kernel.is_on();
+        let mut openssl = Command::new("openssl")
+            .args(["s_client", "-tls1_3", "-connect", &stage.address().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut input = openssl.stdin.take().unwrap();
+        let (mut vm, ended) = soon("s_client", stage.serve()).await;
+        let mut line = [0; 6];
+        input.write_all(b"first\n").await.unwrap();
+        soon("the first line", vm.read_exact(&mut line)).await.unwrap();
+        // A line "K" makes s_client change its keys and ask for a change of ours.
+        input.write_all(b"K\n").await.unwrap();
+        // It takes what it reads at once for one line; when this comes too early, it is lost.
+        let more = async {
+            while input.write_all(b"after\n").await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = more => panic!("s_client has left"),
+            read = soon("a line with new keys, or the end", vm.read_exact(&mut line)) => match read {
+                Ok(_) => {
+                    assert_eq!(&line, b"after\n");
+                    return if in_kernel { "followed by this kernel" } else { "not by this kernel; then in user space" };
+                }
+                Err(error) => assert!(in_kernel, "user space follows every change: {error}"),
+            },
+        }
+        let Reason::OuterFailed(error) = soon("the end", ended).await.unwrap().reason else { panic!("a good end") };
+        assert!(error.to_string().contains("changed its keys"), "{error}");
+        soon("s_client hears the goodbye", openssl.wait()).await.unwrap();
+        assert!(!stage.kernel.is_on(), "the next one is not to meet the same");
+    }
+    panic!("nobody follows a change of keys");
+}
