@@ -76,10 +76,7 @@ pub async fn connect(
         client: connection.client,
         parameters: parameters.filter(|(name, _)| name != "id").collect(),
         slave_key: random(64),
-        way: match dialogue.stream() {
-            Conn::Plain(_) => "plain",
-            Conn::Tls(_) => "tls",
-        },
+        way: dialogue.stream().way(),
         token: random(43),
         watch,
         session: None,
@@ -103,7 +100,8 @@ pub async fn connect(
             return Err(error);
         }
     }
-    tracing::info!(%vm, user = %attempt.user.user, took_ms = began.elapsed().as_millis() as u64, "connected");
+    let took_ms = began.elapsed().as_millis() as u64;
+    tracing::info!(%vm, user = %attempt.user.user, way = attempt.way, took_ms, "connected");
     count(&attempt.router.counts.nx_ok);
     attempt.tunnel(dialogue, began).await
 }

@@ -1,6 +1,12 @@
-//! Start, run and end of the router process. The port is bound first; then rights are dropped for good.
+//! Start, run and end of the router process. The ports are bound first; then rights are dropped for good.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use nix::unistd::{Uid, User};
@@ -15,10 +21,12 @@ use crate::{
         InstanceId,
         config::{Config, keys},
     },
+    tunnel::Conn,
 };
 
 use super::{
-    listener::{self, BindError, HandshakeError, Incoming, Listener},
+    listener::{self, BindError, HandshakeError, Listener},
+    quic::{self, QuicListener, Secret},
     requests::Connection,
     router::{Counts, Router, Sessions},
     tls::{Identity, Tls, TlsError},
@@ -67,6 +75,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     } else {
         None
     };
+    let udp = if own.is_some() { bind_udp(&config, bound.local_addr()?) } else { None };
     drop_rights(&config.get(&keys::L7R_AS_USER))?;
 
     let connector = Connector::from_config(&config, Role::L7r)?;
@@ -126,6 +135,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         stop: stop.clone(),
     });
     let listener = Listener::new(bound, tls.clone(), handshake)?;
+    let quic = serve_quic(udp, tls.as_ref(), &config);
     load_certificate(&router, tls.as_ref()).await;
     let flusher = tokio::spawn(router.clone().flush());
     tokio::spawn(router.clone().obey_aborts());
@@ -134,15 +144,22 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
 
     let connections = TaskTracker::new();
     loop {
-        let incoming = tokio::select! {
-            incoming = listener.accept() => incoming,
+        tokio::select! {
+            incoming = listener.accept() => {
+                connections.spawn(serve(router.clone(), incoming.peer(), incoming.handshake()));
+            }
+            Some(incoming) = accept(quic.as_ref()) => {
+                connections.spawn(serve(router.clone(), incoming.peer(), incoming.handshake()));
+            }
             () = stop.cancelled() => break,
-        };
-        connections.spawn(serve(router.clone(), incoming));
+        }
     }
     drop(listener);
     connections.close();
     let _ = tokio::time::timeout(FAREWELL, connections.wait()).await;
+    if let Some(quic) = quic {
+        let _ = tokio::time::timeout(FAREWELL, quic.close()).await;
+    }
     let _ = flusher.await;
     // Those that ended just now count, too.
     router.write_counts().await;
@@ -151,9 +168,41 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     Ok(())
 }
 
-async fn serve(router: Arc<Router>, incoming: Incoming) {
-    let client = incoming.peer();
-    let conn = match incoming.handshake().await {
+/// The UDP port beside the TCP port, and the secret that goes with it. Whatever is in the way, TCP serves.
+fn bind_udp(config: &Config, tcp: SocketAddr) -> Option<(UdpSocket, Secret)> {
+    if !config.get(&keys::L7R_QUIC) {
+        return None;
+    }
+    let socket = quic::bind(tcp).inspect_err(|error| {
+        tracing::warn!(address = %tcp, %error, "the UDP port cannot be had; users are served over TCP alone");
+    });
+    let secret = Secret::load_or_generate(&config.get(&keys::PATH_L7R_SSL)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the key of QUIC cannot be kept; clients will notice a restart only late");
+        Secret::random()
+    });
+    Some((socket.ok()?, secret))
+}
+
+fn serve_quic(bound: Option<(UdpSocket, Secret)>, tls: Option<&Tls>, config: &Config) -> Option<QuicListener> {
+    // The database may say so, too.
+    let (socket, secret) = bound.filter(|_| config.get(&keys::L7R_QUIC))?;
+    let listener = QuicListener::new(socket, tls?, &secret, config).inspect_err(|error| {
+        let error = error as &dyn std::error::Error;
+        tracing::warn!(error, "QUIC cannot be served; users are served over TCP alone");
+    });
+    listener.ok()
+}
+
+/// The next client of QUIC, where that is served.
+async fn accept(quic: Option<&QuicListener>) -> Option<quic::Incoming> {
+    match quic {
+        Some(quic) => quic.accept().await,
+        None => None,
+    }
+}
+
+async fn serve(router: Arc<Router>, client: SocketAddr, handshake: impl Future<Output = Result<Conn, HandshakeError>>) {
+    let conn = match handshake.await {
         Ok(conn) => conn,
         Err(error @ HandshakeError::Gone(_)) => return tracing::debug!(%client, %error, "no connection"),
         Err(error) => {

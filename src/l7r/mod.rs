@@ -8,6 +8,7 @@ pub mod tls;
 mod connect;
 mod daemon;
 mod flow;
+mod quic;
 mod requests;
 mod router;
 mod stop;

@@ -1,4 +1,4 @@
-//! The outer connection: TLS or plain TCP behind one type, which the relay can take apart when it knows a better way
+//! The outer connection: TLS, QUIC or plain TCP behind one type, which the relay can take apart when it knows a better way
 //! to move the bytes of one kind.
 
 use std::{
@@ -13,6 +13,8 @@ use tokio::{
 };
 use tokio_rustls::{TlsStream, client, server};
 
+use super::quic::QuicStream;
+
 /// A connection that may be encrypted.
 #[derive(Debug)]
 pub enum Conn {
@@ -20,20 +22,36 @@ pub enum Conn {
     Plain(TcpStream),
     /// TLS, handshake completed, either role.
     Tls(Box<TlsStream<TcpStream>>),
+    /// A stream of QUIC.
+    Quic(Box<QuicStream>),
 }
 
 impl Conn {
-    /// The TCP connection underneath.
-    pub fn tcp(&self) -> &TcpStream {
+    /// The TCP connection underneath, if there is one.
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Quic(_) => None,
+        }
+    }
+
+    /// The way of the bytes in one word, for logs and lists.
+    pub fn way(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "plain",
+            Self::Tls(_) => "tls",
+            Self::Quic(_) => "quic",
         }
     }
 
     /// What protects the bytes, for logs: `TLSv1_3 TLS13_AES_256_GCM_SHA384` or `plain`.
     pub fn protection(&self) -> String {
-        let Self::Tls(tls) = self else { return "plain".to_owned() };
+        let tls = match self {
+            Self::Plain(_) => return "plain".to_owned(),
+            Self::Quic(_) => return "QUIC TLSv1_3".to_owned(),
+            Self::Tls(tls) => tls,
+        };
         let (_, session) = tls.get_ref();
         match (session.protocol_version(), session.negotiated_cipher_suite()) {
             (Some(version), Some(suite)) => format!("{version:?} {:?}", suite.suite()),
@@ -60,11 +78,18 @@ impl From<client::TlsStream<TcpStream>> for Conn {
     }
 }
 
+impl From<QuicStream> for Conn {
+    fn from(quic: QuicStream) -> Self {
+        Self::Quic(Box::new(quic))
+    }
+}
+
 impl AsyncRead for Conn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+            Self::Quic(quic) => Pin::new(quic.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -74,6 +99,7 @@ impl AsyncWrite for Conn {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
+            Self::Quic(quic) => Pin::new(quic.as_mut()).poll_write(cx, bytes),
         }
     }
 
@@ -81,6 +107,7 @@ impl AsyncWrite for Conn {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+            Self::Quic(quic) => Pin::new(quic.as_mut()).poll_flush(cx),
         }
     }
 
@@ -88,6 +115,7 @@ impl AsyncWrite for Conn {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+            Self::Quic(quic) => Pin::new(quic.as_mut()).poll_shutdown(cx),
         }
     }
 }

@@ -1,13 +1,15 @@
-//! Moves bytes between an *outer* connection (TLS or plain TCP, from the open network) and an *inner* one (plain TCP,
+//! Moves bytes between an *outer* connection (TLS, QUIC or plain TCP, from the open network) and an *inner* one (plain TCP,
 //! on this machine or the node's own network) until both have said everything.
 //! An idle tunnel holds no buffer: space is borrowed from the thread while bytes move and kept only under
 //! back-pressure. Who is at the ends, and whether they may talk, is not known here.
 
 mod conn;
+pub mod quic;
 mod relay;
 mod socket;
 #[cfg(test)]
 pub mod testing;
+pub mod udp;
 
 use std::{
     io,

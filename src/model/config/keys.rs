@@ -3,7 +3,7 @@
 
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use super::{ConfigValue, Key, KeyInfo};
+use super::{ConfigValue, CongestionControl, Key, KeyInfo};
 
 macro_rules! keys {
     ($($(#[doc = $meaning:literal])+ $name:ident: $type:ty = $key:literal, $default:literal;)+) => {
@@ -86,6 +86,10 @@ keys! {
     L7R_ADDRESS: String = "l7r.address", "*";
     /// Whether users connect with TLS. Switch it off only behind something that terminates TLS.
     L7R_USE_SSL: bool = "l7r.use_ssl", "1";
+    /// Whether users may connect over QUIC, too: UDP on the port of l7r.port. Needs l7r.use_ssl. Not in classic QVD.
+    L7R_QUIC: bool = "l7r.quic", "1";
+    /// Who decides how fast QUIC sends: cubic, bbr or newreno. Not in classic QVD.
+    L7R_QUIC_CONGESTION: CongestionControl = "l7r.quic.congestion", "cubic";
     /// Account that l7r becomes once its port is bound. Classic stays root.
     L7R_AS_USER: String = "l7r.as_user", "nobody";
     /// Salt of classic password digests.
@@ -122,6 +126,8 @@ keys! {
     L7R_SHORT_SESSION: Duration = "internal.l7r.short_session", "120";
     /// How long a new connection may take to finish its TLS handshake.
     L7R_TIMEOUT_HANDSHAKE: Duration = "internal.l7r.timeout.handshake", "20";
+    /// Silence after which a client that uses QUIC is gone; until then it may be changing networks.
+    L7R_QUIC_IDLE: Duration = "internal.l7r.quic.timeout.idle", "60";
     /// Largest request head in bytes.
     L7R_HEAD_LIMIT: u32 = "internal.l7r.head.limit", "131072";
     /// Passwords hashed at the same time; 0 for one per processor.
