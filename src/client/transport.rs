@@ -118,9 +118,23 @@ impl Dialer {
         let known = memory.way(server, now());
         let first = known.unwrap_or(Way::Quic);
         let second = if first == Way::Quic { Way::Tls } else { Way::Quic };
+        let refused = Notify::new();
         let by = async |way| match way {
-            Way::Tls => session::tcp(server, Some(trust)).await,
-            Way::Quic => quic::connect(server, trust, &self.roamer).await,
+            Way::Tls => session::tcp(server, Some(trust)).await.inspect_err(|_| refused.notify_one()),
+            Way::Quic => {
+                // A server without TCP has no QUIC either.
+                let hopeless = async {
+                    refused.notified().await;
+                    tokio::time::sleep(HEAD_START).await;
+                };
+                tokio::select! {
+                    conn = quic::connect(server, trust, &self.roamer) => conn,
+                    () = hopeless => Err(ClientError::Unreachable {
+                        server: server.to_string(),
+                        source: io::ErrorKind::TimedOut.into(),
+                    }),
+                }
+            }
         };
         let (way, conn) = race((first, by(first)), (second, by(second))).await?;
         if known != Some(way) {
@@ -136,41 +150,43 @@ impl Dialer {
 }
 
 /// The first of two that succeeds; the second begins when the first has failed or had its head start. What a person
-/// must decide is not worth a second attempt.
-async fn race<T, W>(
-    first: (W, impl Future<Output = Result<T, ClientError>>),
-    second: (W, impl Future<Output = Result<T, ClientError>>),
-) -> Result<(W, T), ClientError> {
+/// must decide is not worth a second attempt. When both fail, it is TCP that says why.
+async fn race<T>(
+    first: (Way, impl Future<Output = Result<T, ClientError>>),
+    second: (Way, impl Future<Output = Result<T, ClientError>>),
+) -> Result<(Way, T), ClientError> {
     let failed = Notify::new();
     let mut lead = pin!(first.1);
     let mut follow = pin!(async {
         let _ = tokio::time::timeout(HEAD_START, failed.notified()).await;
         second.1.await
     });
-    let (mut lead_error, mut follow_error) = (None, None);
-    loop {
-        let (slot, result, way) = tokio::select! {
-            result = &mut lead, if lead_error.is_none() => (&mut lead_error, result.map(|done| (true, done)), "first"),
-            result = &mut follow, if follow_error.is_none() => {
-                (&mut follow_error, result.map(|done| (false, done)), "second")
+    let (mut leads, mut follows) = (true, true);
+    let mut why = None;
+    while leads || follows {
+        let (way, result) = tokio::select! {
+            result = &mut lead, if leads => {
+                leads = false;
+                (first.0, result)
+            }
+            result = &mut follow, if follows => {
+                follows = false;
+                (second.0, result)
             }
         };
         match result {
-            Ok((true, done)) => return Ok((first.0, done)),
-            Ok((false, done)) => return Ok((second.0, done)),
+            Ok(done) => return Ok((way, done)),
             Err(error) if !error.is_about_connection() => return Err(error),
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "the {way} way to the server failed");
-                *slot = Some(error);
+                tracing::debug!(?way, error = &error as &dyn std::error::Error, "the server was not reached");
+                if way == Way::Tls || why.is_none() {
+                    why = Some(error);
+                }
                 failed.notify_one();
             }
         }
-        if lead_error.is_some()
-            && let Some(error) = follow_error.take()
-        {
-            return Err(error);
-        }
     }
+    Err(why.unwrap_or_else(|| ClientError::Usage("there is no way to the server".to_owned())))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
