@@ -7,6 +7,7 @@ mod connect;
 mod desktop;
 mod notify;
 mod report;
+mod roam;
 mod site;
 mod vmstart;
 
@@ -37,6 +38,8 @@ enum Scenario {
     Notify,
     /// From TCP connect to 101 for a running VM with a suspended X session
     Connect,
+    /// A QUIC client that changes its address in the middle of a transfer; congestion controls over a bad link
+    Roam,
     /// From vm_start to the answer of the VM's agent, beside a bare lxc-start
     Vmstart,
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         match arguments.scenario {
             Scenario::Notify => notify::run(arguments.repetitions.unwrap_or(300), seen).await,
             Scenario::Connect => connect::run(arguments.repetitions.unwrap_or(25)).await,
+            Scenario::Roam => roam::run(arguments.repetitions.unwrap_or(15)).await,
             Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
         }
     });

@@ -10,6 +10,7 @@ mod failures;
 mod outage;
 mod passwords;
 mod program;
+mod quic;
 mod requests;
 mod rules;
 mod stage;
