@@ -23,6 +23,7 @@ use rustls::{RootCertStore, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
+    sync::{mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -203,22 +204,29 @@ async fn link(server: SocketAddr, loss: f64) -> io::Result<SocketAddr> {
     let far = Arc::new(UdpSocket::from_std(udp::bind((Ipv4Addr::LOCALHOST, 0).into())?)?);
     far.connect(server).await?;
     let begins = near.local_addr()?;
+    let (first, known) = watch::channel(None);
+    let (out, outer) = (far.clone(), near.clone());
+    let mut up = Lane::new(loss, move |bytes| {
+        let out = out.clone();
+        async move { drop(out.send(&bytes).await) }
+    });
+    let mut down = Lane::new(loss, move |bytes| {
+        let (outer, client) = (outer.clone(), *known.borrow());
+        async move {
+            if let Some(client) = client {
+                drop(outer.send_to(&bytes, client).await);
+            }
+        }
+    });
     tokio::spawn(async move {
-        let (mut up, mut down) = (Lane::new(loss), Lane::new(loss));
         let (mut from_near, mut from_far) = (vec![0; 65536], vec![0; 65536]);
-        let mut client = None;
         loop {
             tokio::select! {
-                Ok((length, peer)) = near.recv_from(&mut from_near) => {
-                    client = Some(peer);
-                    let far = far.clone();
-                    up.carry(&from_near[..length], async move |bytes| { let _ = far.send(&bytes).await; });
+                Ok((length, client)) = near.recv_from(&mut from_near) => {
+                    first.send_replace(Some(client));
+                    up.carry(&from_near[..length]);
                 }
-                Ok(length) = far.recv(&mut from_far) => {
-                    let Some(client) = client else { continue };
-                    let near = near.clone();
-                    down.carry(&from_far[..length], async move |bytes| { let _ = near.send_to(&bytes, client).await; });
-                }
+                Ok(length) = far.recv(&mut from_far) => down.carry(&from_far[..length]),
                 else => return,
             }
         }
@@ -226,32 +234,36 @@ async fn link(server: SocketAddr, loss: f64) -> io::Result<SocketAddr> {
     Ok(begins)
 }
 
-/// One direction of a link.
+/// One direction of a link. Packets stay in order.
 struct Lane {
     loss: f64,
     /// When the packet before has left.
     free: Instant,
+    packets: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
 }
 
 impl Lane {
-    fn new(loss: f64) -> Self {
-        Self { loss, free: Instant::now() }
-    }
-
-    fn carry<F>(&mut self, bytes: &[u8], deliver: impl FnOnce(Vec<u8>) -> F + Send + 'static)
+    fn new<F>(loss: f64, mut deliver: impl FnMut(Vec<u8>) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send,
     {
+        let (packets, mut under_way) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+        tokio::spawn(async move {
+            while let Some((arrives, bytes)) = under_way.recv().await {
+                tokio::time::sleep_until(arrives.into()).await;
+                deliver(bytes).await;
+            }
+        });
+        Self { loss, free: Instant::now(), packets }
+    }
+
+    fn carry(&mut self, bytes: &[u8]) {
         let now = Instant::now();
         let begins = self.free.max(now);
         if begins - now > LINK_QUEUE || rand::rng().random_bool(self.loss) {
             return;
         }
         self.free = begins + Duration::from_secs_f64(bytes.len() as f64 * 8.0 / LINK_BITS_PER_SECOND);
-        let (arrives, bytes) = (self.free + LINK_DELAY, bytes.to_vec());
-        tokio::spawn(async move {
-            tokio::time::sleep_until(arrives.into()).await;
-            deliver(bytes).await;
-        });
+        let _ = self.packets.send((self.free + LINK_DELAY, bytes.to_vec()));
     }
 }
