@@ -88,8 +88,9 @@ keys! {
     L7R_USE_SSL: bool = "l7r.use_ssl", "1";
     /// Whether users may connect over QUIC, too: UDP on the port of l7r.port. Needs l7r.use_ssl. Not in classic QVD.
     L7R_QUIC: bool = "l7r.quic", "1";
-    /// Who decides how fast QUIC sends: cubic, bbr or newreno. Not in classic QVD.
-    L7R_QUIC_CONGESTION: CongestionControl = "l7r.quic.congestion", "cubic";
+    /// Who decides how fast QUIC sends: cubic, bbr or newreno. Not in classic QVD. At 1 % loss bbr sends many times
+    /// faster than cubic, without loss as fast.
+    L7R_QUIC_CONGESTION: CongestionControl = "l7r.quic.congestion", "bbr";
     /// Account that l7r becomes once its port is bound. Classic stays root.
     L7R_AS_USER: String = "l7r.as_user", "nobody";
     /// Salt of classic password digests.
