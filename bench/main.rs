@@ -15,6 +15,7 @@ mod pingpong;
 mod proxy;
 mod relay;
 mod report;
+mod roam;
 mod sessions;
 mod site;
 mod tunnel;
@@ -52,6 +53,8 @@ enum Scenario {
     List,
     /// Round trips through 100 tunnels during a storm of logins, beside the same in calm
     Logins,
+    /// A QUIC client that changes its address in the middle of a transfer; congestion controls over a bad link
+    Roam,
     /// From vm_start to the answer of the VM's agent, beside a bare lxc-start
     Vmstart,
     /// Bulk through a tunnel, both directions, 1, 8 and 64 connections, beside other proxies
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
             Scenario::Connect => connect::run(arguments.repetitions.unwrap_or(25)).await,
             Scenario::List => list::run(arguments.repetitions.unwrap_or(7)).await,
             Scenario::Logins => logins::run(arguments.repetitions.unwrap_or(7)).await,
+            Scenario::Roam => roam::run(arguments.repetitions.unwrap_or(15)).await,
             Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
             // These use threads, as tunnels with little of anything else in the way need it.
             Scenario::Tunnel { plain, mib } => {

@@ -452,19 +452,19 @@ begin
     return null;
 end $$;
 
-CREATE FUNCTION qvd.l7r_aborted(by_instance bigint) RETURNS SETOF bigint
+CREATE FUNCTION qvd.l7r_aborted(by_instance bigint) RETURNS TABLE(session bigint, contender inet, stopped boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
-    return query select r.session_id from vm_runtimes r
+    return query select r.session_id, r.contender, r.vm_state = 'stopped' from vm_runtimes r
     where r.user_cmd is not null and r.l7r_instance = by_instance
         and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance);
 end $$;
 
-CREATE FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) RETURNS record
+CREATE FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT session bigint, OUT host_address text, OUT properties jsonb) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -485,7 +485,7 @@ begin
                 and (h.host_id = me.host_id or h.ok_ts
                     > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
         ) then
-            update vm_runtimes set user_cmd = 'abort' where vm_id = wanted and user_cmd is null;
+            update vm_runtimes set user_cmd = 'abort', contender = client where vm_id = wanted and user_cmd is null;
             return;
         end if;
         update user_sessions set ended_at = now(), end_reason = 'its router is gone'
@@ -500,11 +500,26 @@ begin
     set user_state = 'connecting', session_id = session, l7r_host_id = me.host_id, l7r_instance = me.id,
         real_user_id = account
     where vm_id = wanted;
-    delete from user_tokens where vm_id = wanted and expiration < now();
-    insert into user_tokens (token, user_id, vm_id, expiration, multi_use)
-    values (l7r_acquire.token, account, wanted, now() + interval '24 hours', true);
+    perform l7r_token_create(account, token, learnt, wanted);
     select host(h.address) into host_address from hosts h where h.id = me.host_id;
     properties := vm_effective_properties(wanted);
+end $$;
+
+CREATE FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    kept integer;
+begin
+    perform tokens_expire(account);
+    delete from user_auth_parameters p
+    where p.user_id = account and p.kept_since < now() - interval '7 days'
+        and not exists (select from user_tokens t where t.auth_params_id = p.id);
+    insert into user_auth_parameters (parameters, user_id, kept_since) values (learnt, account, now())
+    returning id into kept;
+    return kept;
 end $$;
 
 CREATE FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) RETURNS void
@@ -550,7 +565,7 @@ begin
     perform audit('create', 'vm', new_id, vm_name(new_id), in_tenant);
 end $$;
 
-CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text) RETURNS boolean
+CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -558,14 +573,18 @@ CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text) RETURNS boolean
 declare
     on_host integer;
 begin
+    connected := false;
     update vm_runtimes set user_state = 'connected'
     where session_id = wanted and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
     returning host_id into on_host;
     if not found then
-        return false;
+        return;
     end if;
-    update user_sessions set connected_at = now(), tunnel = way, host_id = on_host where id = wanted;
-    return true;
+    update user_sessions s set connected_at = now(), tunnel = way, host_id = on_host where id = wanted
+    returning seconds(config_get('l7r.session.idle_limit', s.tenant_id)),
+        seconds(config_get('l7r.session.limit', s.tenant_id))
+    into idle_limit, total_limit;
+    connected := true;
 end $$;
 
 CREATE FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) RETURNS void
@@ -644,6 +663,23 @@ begin
     return query select id, boot_id, pid, pid_start from l7r_instances where host_id = node and ended_at is null;
 end $$;
 
+CREATE FUNCTION qvd.l7r_list(node integer, account integer, applications boolean) RETURNS TABLE(host_state qvd.host_state, host_blocked boolean, id integer, name text, state qvd.vm_state, blocked boolean, is_application boolean)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query select h.state, h.blocked, l.*
+    from host_runtimes h left join (
+        select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
+        from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
+        where v.user_id = account and o.is_application = applications
+    ) l on true
+    where h.host_id = node
+    order by l.name;
+end $$;
+
 CREATE FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -674,16 +710,16 @@ begin
     perform wake('qvd_admin', 'host', node);
 end $$;
 
-CREATE FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) RETURNS record
+CREATE FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT contender inet, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
-    select r.vm_state, r.vm_cmd is not null, r.user_cmd is not null, r.host_id is not null,
+    select r.vm_state, r.vm_cmd is not null, r.user_cmd is not null, r.contender, r.host_id is not null,
         r.vm_address, r.vm_vma_port, r.vm_x_port, s.secret, r.vm_reason
-    into state, commanded, aborted, placed, address, vma_port, x_port, secret, reason
+    into state, commanded, aborted, contender, placed, address, vma_port, x_port, secret, reason
     from user_sessions u join vm_runtimes r on r.vm_id = u.vm_id and r.session_id = u.id
         left join vm_secrets s on s.vm_id = r.vm_id
     where u.id = wanted;
@@ -731,6 +767,21 @@ CREATE FUNCTION qvd.l7r_tenant(wanted text, OUT id integer, OUT blocked boolean)
 #variable_conflict use_column
 begin
     select t.id, t.blocked into id, blocked from tenants t where t.name = wanted and t.id > 0;
+end $$;
+
+CREATE FUNCTION qvd.l7r_token_create(account integer, token text, learnt jsonb, vm integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    stored integer;
+begin
+    perform tokens_expire(account);
+    insert into user_auth_parameters (parameters, user_id) values (learnt, account) returning id into stored;
+    insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use)
+    values (l7r_token_create.token, account, vm, now() + interval '24 hours', stored, true);
+    return stored;
 end $$;
 
 CREATE FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT blocked boolean, OUT vm_id integer, OUT multi_use boolean, OUT parameters jsonb) RETURNS record
@@ -843,19 +894,6 @@ CREATE FUNCTION qvd.l7r_vm_stop(vm integer, account integer) RETURNS void
     AS $$
 begin
     perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
-end $$;
-
-CREATE FUNCTION qvd.l7r_vms(account integer, applications boolean) RETURNS TABLE(id integer, name text, state qvd.vm_state, blocked boolean, is_application boolean)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-#variable_conflict use_column
-begin
-    return query select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
-    from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
-    where v.user_id = account and o.is_application = applications
-    order by v.name;
 end $$;
 
 CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) RETURNS record
@@ -1048,6 +1086,7 @@ CREATE TABLE qvd.vm_runtimes (
     vm_x_port integer,
     vm_expiration_soft timestamp with time zone,
     vm_expiration_hard timestamp with time zone,
+    contender inet,
     CONSTRAINT a_start_needs_a_host CHECK (((vm_cmd IS DISTINCT FROM 'start'::qvd.vm_cmd) OR (host_id IS NOT NULL))),
     CONSTRAINT a_used_vm_has_a_session CHECK ((((user_state = 'disconnected'::qvd.user_state) = (session_id IS NULL)) AND ((session_id IS NULL) = (l7r_instance IS NULL)))),
     CONSTRAINT only_a_stopped_vm_has_no_host CHECK (((vm_state = 'stopped'::qvd.vm_state) OR (host_id IS NOT NULL)))
@@ -1190,6 +1229,10 @@ begin
     return chosen;
 end $_$;
 
+CREATE FUNCTION qvd.seconds(value text) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$ select coalesce(substring(value from '^[0-9]+(?:[.][0-9]+)?$')::float8, 0) $_$;
+
 CREATE FUNCTION qvd.ssl_configs_wake() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'qvd', 'pg_temp'
@@ -1236,6 +1279,18 @@ CREATE FUNCTION qvd.tenants_wake() RETURNS trigger
 begin
     perform wake('qvd_admin', 'tenant', coalesce(new.id, old.id), coalesce(new.id, old.id));
     return null;
+end $$;
+
+CREATE FUNCTION qvd.tokens_expire(account integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    with gone as (delete from user_tokens where user_id = account and expiration < now() returning auth_params_id)
+    delete from user_auth_parameters p using gone
+    where p.id = gone.auth_params_id and p.kept_since is null
+        and not exists (select from user_tokens t where t.auth_params_id = p.id and t.expiration >= now());
 end $$;
 
 CREATE FUNCTION qvd.user_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
@@ -1576,6 +1631,7 @@ begin
         new.user_state_ts := now();
         if new.user_state = 'disconnected' then
             new.user_cmd := null;
+            new.contender := null;
             new.session_id := null;
             new.l7r_host_id := null;
             new.l7r_instance := null;
@@ -2140,7 +2196,9 @@ CREATE TABLE qvd.totp_used (
 
 CREATE TABLE qvd.user_auth_parameters (
     id integer NOT NULL,
-    parameters jsonb NOT NULL
+    parameters jsonb NOT NULL,
+    user_id integer,
+    kept_since timestamp with time zone
 );
 
 ALTER TABLE qvd.user_auth_parameters ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -2394,11 +2452,17 @@ CREATE INDEX log_qvd_object_object_id_idx ON qvd.log USING btree (qvd_object, ob
 
 CREATE INDEX log_time_idx ON qvd.log USING btree ("time");
 
+CREATE INDEX user_auth_parameters_user_id_idx ON qvd.user_auth_parameters USING btree (user_id);
+
 CREATE INDEX user_sessions_l7r_instance_idx ON qvd.user_sessions USING btree (l7r_instance) WHERE (ended_at IS NULL);
 
 CREATE INDEX user_sessions_vm_id_started_at_idx ON qvd.user_sessions USING btree (vm_id, started_at DESC);
 
+CREATE INDEX user_tokens_auth_params_id_idx ON qvd.user_tokens USING btree (auth_params_id);
+
 CREATE INDEX user_tokens_expiration_idx ON qvd.user_tokens USING btree (expiration);
+
+CREATE INDEX user_tokens_user_id_idx ON qvd.user_tokens USING btree (user_id);
 
 CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
 
@@ -2506,6 +2570,9 @@ ALTER TABLE ONLY qvd.qvd_object_properties_list
 
 ALTER TABLE ONLY qvd.totp_used
     ADD CONSTRAINT totp_used_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.user_auth_parameters
+    ADD CONSTRAINT user_auth_parameters_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY qvd.user_properties
     ADD CONSTRAINT user_properties_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.qvd_object_properties_list(id) ON DELETE CASCADE;
@@ -2649,14 +2716,17 @@ REVOKE ALL ON FUNCTION qvd.hosts_wake() FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, OUT session bigint, OUT host_address text, OUT properties jsonb) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT session bigint, OUT host_address text, OUT properties jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT session bigint, OUT host_address text, OUT properties jsonb) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) TO qvd_l7r;
@@ -2676,14 +2746,17 @@ GRANT ALL ON FUNCTION qvd.l7r_host(node integer, OUT state qvd.host_state, OUT b
 REVOKE ALL ON FUNCTION qvd.l7r_instances_of(node integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_instances_of(node integer) TO qvd_l7r;
 
+REVOKE ALL ON FUNCTION qvd.l7r_list(node integer, account integer, applications boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_list(node integer, account integer, applications boolean) TO qvd_l7r;
+
 REVOKE ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT contender inet, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT contender inet, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_session_end(wanted bigint, account integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_session_end(wanted bigint, account integer) TO qvd_l7r;
@@ -2696,6 +2769,9 @@ GRANT ALL ON FUNCTION qvd.l7r_start(node_name text, node_boot uuid, node_pid int
 
 REVOKE ALL ON FUNCTION qvd.l7r_tenant(wanted text, OUT id integer, OUT blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_tenant(wanted text, OUT id integer, OUT blocked boolean) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_token_create(account integer, token text, learnt jsonb, vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_token_create(account integer, token text, learnt jsonb, vm integer) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT blocked boolean, OUT vm_id integer, OUT multi_use boolean, OUT parameters jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT blocked boolean, OUT vm_id integer, OUT multi_use boolean, OUT parameters jsonb) TO qvd_l7r;
@@ -2720,9 +2796,6 @@ GRANT ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) TO qvd_l7r;
-
-REVOKE ALL ON FUNCTION qvd.l7r_vms(account integer, applications boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_vms(account integer, applications boolean) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;
@@ -2804,6 +2877,8 @@ GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.seconds(value text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.tenant_create(name text, description text) FROM PUBLIC;
@@ -2814,6 +2889,8 @@ GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.tenants_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.tokens_expire(account integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) TO qvd_admin;

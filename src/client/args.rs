@@ -58,6 +58,11 @@ pub struct ClientArgs {
     #[arg(long, conflicts_with_all = ["ssl_errors", "ca"])]
     pub no_ssl: bool,
 
+    /// How to reach the server: tls, quic (survives a change of network), or auto, which takes what answers first
+    /// [default: auto]
+    #[arg(long, value_name = "WAY")]
+    pub transport: Option<String>,
+
     /// What to do with a certificate that cannot be verified: ask, continue or abort [default: ask]
     #[arg(long, value_name = "WHAT")]
     pub ssl_errors: Option<String>,

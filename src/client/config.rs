@@ -11,7 +11,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::ClientArgs;
+use super::{ClientArgs, transport::Transport};
 use crate::model::config::properties::{self, SyntaxError};
 
 const SYSTEM_FILE: &str = "/etc/qvd/client.conf";
@@ -121,6 +121,8 @@ pub struct Settings {
     pub port: u16,
     /// Whether TLS is spoken.
     pub tls: bool,
+    /// How the server is reached.
+    pub transport: Transport,
     /// Login, when it is known.
     pub user: Option<String>,
     /// Password, when it is known.
@@ -184,6 +186,9 @@ impl Settings {
                 })?
                 .unwrap_or(8443),
             tls: values.switch("client.use_ssl")?.unwrap_or(true),
+            transport: values
+                .read("client.transport", "auto, tls or quic", |text| text.parse().ok())?
+                .unwrap_or(Transport::Auto),
             user: text("client.user.name"),
             password: text("client.user.password"),
             token: text("client.token"),
@@ -252,6 +257,7 @@ impl Values {
             ("--token", "client.token", args.token.as_deref()),
             ("--vm", "client.auto_connect.vm_id", args.vm.as_deref()),
             ("--no-ssl", "client.use_ssl", args.no_ssl.then_some("0")),
+            ("--transport", "client.transport", args.transport.as_deref()),
             ("--ssl-errors", "client.ssl.errors", args.ssl_errors.as_deref()),
             ("--geometry", "client.geometry", args.geometry.as_deref()),
             ("--link", "client.link", args.link.as_deref()),

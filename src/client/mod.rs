@@ -10,7 +10,9 @@ mod error;
 mod http;
 mod list;
 mod nxproxy;
+mod quic;
 pub mod session;
+pub mod transport;
 pub mod trust;
 
 use std::{process::ExitCode, sync::Arc};
@@ -20,8 +22,10 @@ pub use config::{ConfigError, Environment, Settings, SslErrors};
 pub use console::{Console, Terminal};
 pub use error::ClientError;
 pub use nxproxy::NxproxyError;
+pub use quic::Roamer;
 
 use session::{Credentials, Desktop, Server, Session};
+use transport::Dialer;
 use trust::{Finding, Refusal, Scope, Trust};
 
 /// How often a server is tried in all.
@@ -57,8 +61,22 @@ pub async fn drive(
         true => Some(Arc::new(Trust::load(settings.directory.as_deref(), &settings.authorities)?)),
         false => None,
     };
+    let dialer = Dialer::new(trust, settings.transport, settings.directory.as_deref())?;
+    let outcome = use_server(args, &settings, environment, console, &dialer, credentials).await;
+    dialer.farewell().await;
+    outcome
+}
+
+async fn use_server(
+    args: &ClientArgs,
+    settings: &Settings,
+    environment: &Environment,
+    console: &(impl Console + Sync),
+    dialer: &Dialer,
+    credentials: Credentials,
+) -> Result<(), ClientError> {
     let server = Server { host: settings.host.clone(), port: settings.port };
-    let (mut session, desktops) = log_in(&server, &credentials, trust.as_ref(), &settings, console).await?;
+    let (mut session, desktops) = log_in(&server, &credentials, dialer, settings, console).await?;
     if args.list {
         console.print(&list::render(&desktops, args.json));
         return Ok(());
@@ -74,14 +92,14 @@ pub async fn drive(
             console.say(&error.sentence());
         }
     }
-    let parameters = connect::parameters(&settings, environment);
+    let parameters = connect::parameters(settings, environment);
     let link = session.connect(desktop.id, &parameters, &mut progress).await?;
     let name = link.session.clone();
     let why = async {
-        let mut session = Session::open(&server, credentials.clone(), trust.as_ref()).await.ok()?;
+        let mut session = Session::on(dialer.dial(&server).await.ok()?, &server, &credentials);
         session.end_of(&name?).await.ok()?
     };
-    connect::hold(link, &settings, environment, console, why).await
+    connect::hold(link, settings, environment, console, why).await
 }
 
 /// Connects and lists the user's desktops, with further attempts when the network fails, and with consent when the
@@ -89,14 +107,14 @@ pub async fn drive(
 async fn log_in(
     server: &Server,
     credentials: &Credentials,
-    trust: Option<&Arc<Trust>>,
+    dialer: &Dialer,
     settings: &Settings,
     console: &impl Console,
 ) -> Result<(Session, Vec<Desktop>), ClientError> {
     let mut attempt = 1;
     loop {
         let tried = async {
-            let mut session = Session::open(server, credentials.clone(), trust).await?;
+            let mut session = Session::on(dialer.dial(server).await?, server, credentials);
             let desktops = session.list().await?;
             Ok::<_, ClientError>((session, desktops))
         };
@@ -105,7 +123,7 @@ async fn log_in(
             Err(error) if attempt == ATTEMPTS => return Err(error),
             Err(error) => error,
         };
-        match (error, trust) {
+        match (error, dialer.trust()) {
             (ClientError::Certificate(Refusal::Questionable(finding)), Some(trust)) => {
                 let scope = consent(&finding, server, settings.ssl_errors, console)?;
                 trust.accept(&server.to_string(), &finding, scope)?;

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long a server may take to accept a connection, and again to finish the TLS handshake.
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ pub struct Link {
 }
 
 impl Session {
-    /// Connects. With `trust` over TLS, else in the clear. Nothing is sent about the user yet.
+    /// Connects over TCP. With `trust` over TLS, else in the clear. Nothing is sent about the user yet.
     ///
     /// # Errors
     /// When the server cannot be reached or its certificate is not accepted.
@@ -133,27 +133,12 @@ impl Session {
         credentials: Credentials,
         trust: Option<&Arc<Trust>>,
     ) -> Result<Self, ClientError> {
-        let label = server.to_string();
-        let unreachable = |source: io::Error| ClientError::Unreachable { server: label.clone(), source };
-        let tcp = limited(TcpStream::connect((server.host.as_str(), server.port))).await.map_err(unreachable)?;
-        tune(&tcp).map_err(unreachable)?;
-        let conn: Conn = match trust {
-            None => tcp.into(),
-            Some(trust) => {
-                let name = ServerName::try_from(server.host.clone()).map_err(|_| {
-                    ClientError::Usage(format!("{:?} is neither a host name nor an address", server.host))
-                })?;
-                let (config, verdict) = trust.client_config(&label)?;
-                let handshake = limited(TlsConnector::from(config).connect(name, tcp)).await;
-                match (handshake, verdict.take()) {
-                    (Ok(stream), _) => stream.into(),
-                    (Err(_), Some(refusal)) => return Err(refusal.into()),
-                    (Err(source), None) => return Err(unreachable(source)),
-                }
-            }
-        };
-        tracing::debug!(server = label, protection = conn.protection(), "connected");
-        Ok(Self { exchange: Exchange::new(conn), authorization: credentials.header(), server: label })
+        Ok(Self::on(tcp(server, trust).await?, server, &credentials))
+    }
+
+    /// Speaks over a connection on which nothing was said yet.
+    pub fn on(conn: Conn, server: &Server, credentials: &Credentials) -> Self {
+        Self { exchange: Exchange::new(conn), authorization: credentials.header(), server: server.to_string() }
     }
 
     /// The user's desktops.
@@ -258,6 +243,24 @@ impl Session {
             400.. => ClientError::Unavailable { text: answer.text() },
             status => self.gibberish(HttpError::Status { status }),
         }
+    }
+}
+
+/// Connects over TCP. With `trust` over TLS, else in the clear.
+pub(super) async fn tcp(server: &Server, trust: Option<&Arc<Trust>>) -> Result<Conn, ClientError> {
+    let label = server.to_string();
+    let unreachable = |source: io::Error| ClientError::Unreachable { server: label.clone(), source };
+    let tcp = limited(TcpStream::connect((server.host.as_str(), server.port))).await.map_err(unreachable)?;
+    tune(&tcp).map_err(unreachable)?;
+    let Some(trust) = trust else { return Ok(tcp.into()) };
+    let name = ServerName::try_from(server.host.clone())
+        .map_err(|_| ClientError::Usage(format!("{:?} is neither a host name nor an address", server.host)))?;
+    let (config, verdict) = trust.client_config(&label)?;
+    let handshake = limited(TlsConnector::from(config).connect(name, tcp)).await;
+    match (handshake, verdict.take()) {
+        (Ok(stream), _) => Ok(stream.into()),
+        (Err(_), Some(refusal)) => Err(refusal.into()),
+        (Err(source), None) => Err(unreachable(source)),
     }
 }
 

@@ -93,7 +93,8 @@ pub async fn connect(
             return Err(error);
         }
     }
-    tracing::info!(%vm, user = %attempt.user.user, way = %attempt.way, took_ms = began.elapsed().as_millis() as u64, "connected");
+    let took_ms = began.elapsed().as_millis() as u64;
+    tracing::info!(%vm, user = %attempt.user.user, way = %attempt.way, took_ms, "connected");
     count(&attempt.router.counts.nx_ok);
     attempt.tunnel(dialogue, began).await
 }

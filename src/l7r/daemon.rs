@@ -1,4 +1,4 @@
-//! Start, run and end of the router process. The port is bound first; then rights are dropped for good.
+//! Start, run and end of the router process. The ports are bound first; then rights are dropped for good.
 
 use std::{
     io,
@@ -22,6 +22,7 @@ use crate::{
         InstanceId,
         config::{Config, keys},
     },
+    tunnel::Conn,
 };
 
 use super::{
@@ -29,9 +30,10 @@ use super::{
     handover::{Giver, Offer, Taken},
     limits::{Crowd, Stranger},
     listener::{self, BindError, HandshakeError, Incoming, Listener},
+    quic::QuicPort,
     requests::Connection,
     router::{Counts, Refused, Router, Sessions, count},
-    tls::TlsError,
+    tls::{Tls, TlsError},
 };
 
 /// Why the router cannot run.
@@ -75,6 +77,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     let offer = Offer::bind(&path_run)
         .inspect_err(|error| tracing::warn!(%error, "this router cannot be replaced without a pause"))
         .ok();
+    let quic = own.as_ref().and_then(|_| QuicPort::get(&config, port.bound.local_addr().ok()?));
     drop_rights(&config.get(&keys::L7R_AS_USER))?;
 
     let connector = Connector::from_config(&config, Role::L7r)?;
@@ -141,7 +144,8 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     if let Some(offer) = offer {
         offer.serve(port.bound.try_clone()?.into(), replaced.clone());
     }
-    let listener = Listener::new(port.bound, certificates.as_ref().map(Follower::tls), handshake)?;
+    let tls = certificates.as_ref().map(Follower::tls);
+    let listener = Listener::new(port.bound, tls.clone(), handshake)?;
     let flusher = tokio::spawn(router.clone().flush());
     tokio::spawn(router.clone().obey_aborts());
     tokio::spawn(router.clone().keep_limits());
@@ -153,6 +157,10 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     }
 
     let connections = TaskTracker::new();
+    let quic = quic
+        .zip(tls)
+        .filter(|_| router.config.load().get(&keys::L7R_QUIC))
+        .map(|(port, tls)| tokio::spawn(serve_quic(router.clone(), port, tls, connections.clone(), replaced.clone())));
     loop {
         let incoming = tokio::select! {
             incoming = listener.accept() => incoming,
@@ -163,7 +171,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
             count(&router.refused.crowd);
             continue;
         };
-        connections.spawn(serve(router.clone(), incoming, stranger));
+        connections.spawn(serve_tcp(router.clone(), incoming, stranger));
     }
     drop(listener);
     connections.close();
@@ -175,6 +183,9 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         }
     }
     let _ = tokio::time::timeout(FAREWELL, connections.wait()).await;
+    if let Some(quic) = quic {
+        let _ = tokio::time::timeout(FAREWELL, quic).await;
+    }
     let _ = flusher.await;
     // Those that ended just now count, too.
     router.write_counts().await;
@@ -209,20 +220,71 @@ impl Port {
     }
 }
 
-async fn serve(router: Arc<Router>, mut incoming: Incoming, mut stranger: Stranger) {
-    let config = router.config.load_full();
-    let introduced = incoming.introduce(&config.get(&keys::L7R_PROXY_FROM)).await;
+async fn serve_tcp(router: Arc<Router>, mut incoming: Incoming, stranger: Stranger) {
+    let introduced = incoming.introduce(&router.config.load_full().get(&keys::L7R_PROXY_FROM)).await;
     let client = incoming.peer();
-    if introduced.is_ok() && !stranger.comes_from(client.ip(), Crowd::from_config(&config)) {
+    match introduced {
+        Ok(()) => serve(router, client, stranger, incoming.handshake()).await,
+        Err(error) => log_failure(&router, client, &error),
+    }
+}
+
+/// Accepts clients of QUIC until the process ends or another takes over. Where another process has the UDP port still,
+/// as the router before this one has while its clients are connected, TCP serves alone until it is free.
+async fn serve_quic(
+    router: Arc<Router>,
+    port: QuicPort,
+    tls: Tls,
+    connections: TaskTracker,
+    replaced: CancellationToken,
+) {
+    let ended = async {
+        tokio::select! {
+            () = router.stop.cancelled() => {}
+            () = replaced.cancelled() => {}
+        }
+    };
+    tokio::pin!(ended);
+    let config = router.config.load_full();
+    let listener = tokio::select! {
+        listener = port.listen(tls, &config) => listener,
+        () = &mut ended => return,
+    };
+    drop(config);
+    let listener = match listener {
+        Ok(listener) => listener,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            return tracing::warn!(error, "QUIC cannot be served; users are served over TCP alone");
+        }
+    };
+    loop {
+        let incoming = tokio::select! {
+            Some(incoming) = listener.accept() => incoming,
+            () = &mut ended => break,
+        };
+        match router.strangers.enter(Crowd::from_config(&router.config.load())) {
+            Some(stranger) => {
+                let client = incoming.peer();
+                connections.spawn(serve(router.clone(), client, stranger, incoming.handshake()));
+            }
+            None => count(&router.refused.crowd),
+        }
+    }
+    listener.close().await;
+}
+
+async fn serve(
+    router: Arc<Router>,
+    client: SocketAddr,
+    mut stranger: Stranger,
+    handshake: impl Future<Output = Result<Conn, HandshakeError>>,
+) {
+    if !stranger.comes_from(client.ip(), Crowd::from_config(&router.config.load())) {
         tracing::debug!(%client, "too many connections");
         return count(&router.refused.crowd);
     }
-    drop(config);
-    let conn = match introduced {
-        Ok(()) => incoming.handshake().await,
-        Err(error) => Err(error),
-    };
-    let conn = match conn {
+    let conn = match handshake.await {
         Ok(conn) => conn,
         Err(error) => return log_failure(&router, client, &error),
     };

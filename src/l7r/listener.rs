@@ -198,7 +198,7 @@ pub struct Incoming {
 #[derive(Debug, Error)]
 pub enum HandshakeError {
     /// It was too slow.
-    #[error("the client did not finish the TLS handshake within {} s", limit.as_secs())]
+    #[error("the client did not finish the handshake within {} s", limit.as_secs())]
     TimedOut {
         /// How long it had.
         limit: Duration,

@@ -73,7 +73,7 @@ async fn without_tls_the_bytes_are_those_of_tcp() {
     let incoming = soon(listener.accept()).await;
     assert_eq!(incoming.peer(), client.local_addr().unwrap());
     let mut conn = incoming.handshake().await.unwrap();
-    assert!(conn.tcp().nodelay().unwrap());
+    assert!(conn.tcp().unwrap().nodelay().unwrap());
     conn.write_all(b"x").await.unwrap();
     assert_eq!(soon(client.read_u8()).await.unwrap(), b'x');
 }

@@ -15,6 +15,7 @@ mod hello;
 mod limits;
 mod offer;
 mod proxy;
+mod quic;
 mod requests;
 mod router;
 mod start;

@@ -1,4 +1,4 @@
-//! The outer connection: TLS or plain TCP behind one type, which the relay can take apart when it knows a better way
+//! The outer connection: TLS, QUIC or plain TCP behind one type, which the relay can take apart when it knows a better way
 //! to move the bytes of one kind.
 
 use std::{
@@ -17,6 +17,8 @@ use super::tls::TlsStream;
 
 use super::Way;
 
+use super::quic::QuicStream;
+
 /// A connection that may be encrypted.
 #[derive(Debug)]
 pub enum Conn {
@@ -26,15 +28,18 @@ pub enum Conn {
     Tls(TlsStream),
     /// TLS, handshake completed, we being the client.
     TlsClient(Box<client::TlsStream<TcpStream>>),
+    /// A stream of QUIC.
+    Quic(Box<QuicStream>),
 }
 
 impl Conn {
-    /// The TCP connection underneath.
-    pub fn tcp(&self) -> &TcpStream {
+    /// The TCP connection underneath, if there is one.
+    pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.tcp(),
-            Self::TlsClient(tls) => tls.get_ref().0,
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.tcp()),
+            Self::TlsClient(tls) => Some(tls.get_ref().0),
+            Self::Quic(_) => None,
         }
     }
 
@@ -44,6 +49,7 @@ impl Conn {
             Self::Plain(_) => Way::Splice,
             Self::Tls(tls) if tls.kernel().is_some_and(|kernel| kernel.is_on()) => Way::Ktls,
             Self::Tls(_) | Self::TlsClient(_) => Way::User,
+            Self::Quic(_) => Way::Quic,
         }
     }
 
@@ -51,6 +57,7 @@ impl Conn {
     pub fn protection(&self) -> String {
         let agreed = match self {
             Self::Plain(_) => return "plain".to_owned(),
+            Self::Quic(_) => return "QUIC TLSv1_3".to_owned(),
             Self::Tls(tls) => tls.agreed(),
             Self::TlsClient(tls) => {
                 let session = tls.get_ref().1;
@@ -79,12 +86,19 @@ impl From<client::TlsStream<TcpStream>> for Conn {
     }
 }
 
+impl From<QuicStream> for Conn {
+    fn from(quic: QuicStream) -> Self {
+        Self::Quic(Box::new(quic))
+    }
+}
+
 impl AsyncRead for Conn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
             Self::TlsClient(tls) => Pin::new(tls.as_mut()).poll_read(cx, buf),
+            Self::Quic(quic) => Pin::new(quic.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -95,6 +109,7 @@ impl AsyncWrite for Conn {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
             Self::TlsClient(tls) => Pin::new(tls.as_mut()).poll_write(cx, bytes),
+            Self::Quic(quic) => Pin::new(quic.as_mut()).poll_write(cx, bytes),
         }
     }
 
@@ -103,6 +118,7 @@ impl AsyncWrite for Conn {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
             Self::TlsClient(tls) => Pin::new(tls.as_mut()).poll_flush(cx),
+            Self::Quic(quic) => Pin::new(quic.as_mut()).poll_flush(cx),
         }
     }
 
@@ -111,6 +127,7 @@ impl AsyncWrite for Conn {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
             Self::TlsClient(tls) => Pin::new(tls.as_mut()).poll_shutdown(cx),
+            Self::Quic(quic) => Pin::new(quic.as_mut()).poll_shutdown(cx),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Moves bytes between an *outer* connection (TLS or plain TCP, from the open network) and an *inner* one (plain TCP,
+//! Moves bytes between an *outer* connection (TLS, QUIC or plain TCP, from the open network) and an *inner* one (plain TCP,
 //! on this machine or the node's own network) until both have said everything.
 //! An idle tunnel holds neither buffer nor pipe: they are borrowed while bytes move and kept only under back-pressure.
 //! Who is at the ends, and whether they may talk, is not known here.
@@ -8,12 +8,14 @@ mod conn;
 mod ktls;
 mod limits;
 mod pipe;
+pub mod quic;
 mod relay;
 mod socket;
 mod splice;
 #[cfg(test)]
 pub mod testing;
 pub mod tls;
+pub mod udp;
 mod way;
 
 use std::{

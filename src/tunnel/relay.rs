@@ -65,7 +65,9 @@ pub async fn relay(
             Outer::Kernel(kernel) => ktls::carry(kernel, &inner, &leftover, counters).await,
             Outer::Conn(Conn::Plain(tcp)) => splice::carry(tcp, &inner, leftover, counters).await,
             Outer::Conn(Conn::Tls(stream)) => tls::carry(stream, &mut inner, &leftover, counters).await,
-            Outer::Conn(stream @ Conn::TlsClient(_)) => carry(stream, &mut inner, leftover, counters).await,
+            Outer::Conn(stream @ (Conn::TlsClient(_) | Conn::Quic(_))) => {
+                carry(stream, &mut inner, leftover, counters).await
+            }
         }
     };
     let reason = tokio::select! {

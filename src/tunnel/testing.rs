@@ -125,3 +125,47 @@ impl ServerCertVerifier for AnyCertificate {
         aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// A server and a client of QUIC over loopback, with an idle limit.
+pub fn quic_endpoints(idle: Duration) -> (quinn::Endpoint, quinn::Endpoint) {
+    use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+
+    use super::{quic::ALPN, udp};
+    let (server, client) = tls_configs();
+    let (mut server, mut client) = (ServerConfig::clone(&server), ClientConfig::clone(&client));
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    let transport = |keep_alive| Arc::new(udp::transport(udp::Congestion::Cubic, idle, keep_alive));
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).unwrap()));
+    server.transport_config(transport(None));
+    let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).unwrap()));
+    client.transport_config(transport(Some(idle / 4)));
+    let loopback = "127.0.0.1:0".parse().unwrap();
+    let server = quinn::Endpoint::server(server, loopback).unwrap();
+    let mut near = quinn::Endpoint::client(loopback).unwrap();
+    near.set_default_client_config(client);
+    (near, server)
+}
+
+/// The client's and the server's end of a QUIC stream. The server knows of it already, for the client has said `!`.
+pub async fn quic_pair(
+    near: &quinn::Endpoint,
+    far: &quinn::Endpoint,
+) -> (super::quic::QuicStream, super::quic::QuicStream) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::quic::QuicStream;
+    let connecting = near.connect(far.local_addr().unwrap(), "localhost").unwrap();
+    let client = async {
+        let mut stream = QuicStream::open(connecting.await.unwrap()).await.unwrap();
+        stream.write_all(b"!").await.unwrap();
+        stream
+    };
+    let server = async {
+        let incoming = far.accept().await.unwrap();
+        let mut stream = QuicStream::accept(incoming.await.unwrap()).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'!');
+        stream
+    };
+    soon(async { tokio::join!(client, server) }).await
+}

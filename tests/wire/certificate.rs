@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::stage::{PATIENCE, Stage, rough_alone};
 
-fn made() -> (String, String, Vec<u8>) {
+/// A certificate with its key: PEM, PEM, DER.
+pub fn made() -> (String, String, Vec<u8>) {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     (certificate.pem(), key.serialize_pem(), certificate.der().to_vec())

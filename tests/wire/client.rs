@@ -253,7 +253,7 @@ impl Client {
 
 /// Takes any certificate and remembers it.
 #[derive(Debug, Default)]
-struct Presented(Mutex<Vec<u8>>);
+pub struct Presented(Mutex<Vec<u8>>);
 
 impl ServerCertVerifier for Presented {
     fn verify_server_cert(

@@ -16,6 +16,7 @@ mod passwords;
 mod plain;
 mod program;
 mod proofs;
+mod quic;
 mod requests;
 mod rules;
 mod slapd;

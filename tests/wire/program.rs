@@ -163,3 +163,33 @@ async fn a_session_whose_router_dies_is_lost() {
     assert_eq!(status, 7, "{said}");
     assert!(said.contains("was lost"), "{said}");
 }
+
+#[tokio::test]
+async fn it_goes_the_way_it_is_told_or_the_one_that_answers_first_and_remembers_that() {
+    let stage = calm().await;
+    let mut desktop = stage.running().await;
+    let machine = Machine::new(stage, "leave");
+    for (arguments, way) in
+        [(&["--transport", "tls"][..], "tls"), (&["--transport", "quic"], "quic"), (&["--transport", "auto"], "quic")]
+    {
+        let client = machine.client(&desktop.login, Some(PASSWORD), arguments);
+        let mut nx = desktop.vm.nx().await;
+        nx.read_exact(&mut [0; 14]).await.unwrap();
+        nx.write_all(b"hello").await.unwrap();
+        assert_eq!(nx.read(&mut [0]).await.unwrap(), 0);
+        drop(nx);
+        let (status, _, said) = ended(client).await;
+        assert_eq!(status, 0, "{said}");
+        // A client that is gone has said so, whichever way.
+        desktop.freed().await;
+        let tunnel = format!(
+            "select tunnel || ' ' || end_reason from user_sessions where vm_id = {} order by id desc limit 1",
+            desktop.id
+        );
+        assert_eq!(stage.sql(&tunnel).await, format!("{way} the client left"));
+    }
+    let memory = fs::read_to_string(machine.home.path().join(".qvd/transports.json")).unwrap();
+    assert!(memory.contains(&format!("localhost:{}", machine.port)) && memory.contains("quic"), "{memory}");
+    let (status, _, said) = machine.run(&desktop.login, Some(PASSWORD), &["--transport", "pigeon"]).await;
+    assert!(status == 1 && said.contains("--transport"), "{said}");
+}

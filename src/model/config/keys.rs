@@ -3,7 +3,7 @@
 
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use super::{ConfigValue, Key, KeyInfo};
+use super::{ConfigValue, CongestionControl, Key, KeyInfo};
 use crate::model::networks::Networks;
 
 macro_rules! keys {
@@ -112,6 +112,11 @@ keys! {
     L7R_FAILURES_USER: u32 = "l7r.auth.failures.user", "10";
     /// The same for one address (IPv6: a /64 network), whoever the user.
     L7R_FAILURES_ADDRESS: u32 = "l7r.auth.failures.address", "60";
+    /// Whether users may connect over QUIC, too: UDP on the port of l7r.port. Needs l7r.use_ssl. Not in classic QVD.
+    L7R_QUIC: bool = "l7r.quic", "1";
+    /// Who decides how fast QUIC sends: cubic, bbr or newreno. Not in classic QVD. At 1 % loss bbr sends many times
+    /// faster than cubic, without loss as fast.
+    L7R_QUIC_CONGESTION: CongestionControl = "l7r.quic.congestion", "bbr";
     /// Account that l7r becomes once its port is bound. Classic stays root.
     L7R_AS_USER: String = "l7r.as_user", "nobody";
     /// Salt of classic password digests.
@@ -214,6 +219,8 @@ keys! {
     L7R_STRANGERS: u32 = "internal.l7r.limit.strangers", "4096";
     /// The same from one address (IPv6: a /64 network).
     L7R_STRANGERS_ADDRESS: u32 = "internal.l7r.limit.strangers.address", "512";
+    /// Silence after which a client that uses QUIC is gone; until then it may be changing networks.
+    L7R_QUIC_IDLE: Duration = "internal.l7r.quic.timeout.idle", "60";
     /// Largest request head in bytes.
     L7R_HEAD_LIMIT: u32 = "internal.l7r.head.limit", "65536";
     /// Passwords hashed at the same time; 0 for one per processor.

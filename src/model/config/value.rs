@@ -123,3 +123,26 @@ impl ConfigValue for Networks {
             .map_err(|item| format!("{item:?} is neither an address nor a network such as 10.0.0.0/24"))
     }
 }
+
+/// Who decides how fast QUIC sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CongestionControl {
+    /// Slows down when packets are lost.
+    Cubic,
+    /// Measures bandwidth and round trip.
+    Bbr,
+    /// The classic of TCP.
+    NewReno,
+}
+
+impl ConfigValue for CongestionControl {
+    const UNIT: Unit = Unit::Text;
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "cubic" => Ok(Self::Cubic),
+            "bbr" => Ok(Self::Bbr),
+            "newreno" => Ok(Self::NewReno),
+            _ => Err("expected cubic, bbr or newreno".to_owned()),
+        }
+    }
+}
