@@ -99,10 +99,11 @@ impl Dialer {
     /// # Errors
     /// When the server cannot be reached or its certificate is not accepted.
     pub async fn dial(&self, server: &Server) -> Result<Conn, ClientError> {
+        // Each in a box: with two handshakes under way the whole session would be too large for a thread's stack.
         let conn = match (self.transport, &self.trust) {
-            (Transport::Tls, _) | (_, None) => session::tcp(server, self.trust.as_ref()).await,
-            (Transport::Quic, Some(trust)) => quic::connect(server, trust, &self.roamer).await,
-            (Transport::Auto, Some(trust)) => self.race(server, trust).await,
+            (Transport::Tls, _) | (_, None) => Box::pin(session::tcp(server, self.trust.as_ref())).await,
+            (Transport::Quic, Some(trust)) => Box::pin(quic::connect(server, trust, &self.roamer)).await,
+            (Transport::Auto, Some(trust)) => Box::pin(self.race(server, trust)).await,
         }?;
         tracing::debug!(%server, way = %conn.way(), protection = conn.protection(), "connected");
         Ok(conn)
