@@ -71,7 +71,8 @@ async fn a_router_is_replaced_without_a_refused_connection_or_a_lost_byte() {
     for _ in 0..TUNNELS {
         desktops.push(stage.desktop().await);
     }
-    stage.sql("select vm_start(vm_id) from vm_runtimes where vm_state = 'stopped' and vm_cmd is null").await;
+    let ids: Vec<_> = desktops.iter().map(|desktop| desktop.id.to_string()).collect();
+    stage.sql(&format!("select vm_start(id) from vms where id in ({})", ids.join(", "))).await;
     let opening = desktops.into_iter().enumerate().map(|(number, mut desktop)| {
         let stop = stop.clone();
         async move {

@@ -80,7 +80,8 @@ async fn an_abort_and_a_limit_end_a_tunnel_that_is_blocked() {
     let stage = plain().await;
     let mut aborted = stage.running().await;
     let mut limited = stage.running_in_tenant(&[("l7r.session.limit", "1")]).await;
-    for (desktop, reason) in [(&mut aborted, "taken over or disconnected"), (&mut limited, "it lasted 1 s, the limit")]
+    for (desktop, reason) in
+        [(&mut aborted, "disconnected by an administrator"), (&mut limited, "it lasted 1 s, the limit")]
     {
         let mut tcp = switched(desktop, b"").await;
         let mut nx = desktop.vm.nx().await;
@@ -88,7 +89,7 @@ async fn an_abort_and_a_limit_end_a_tunnel_that_is_blocked() {
         // Nobody reads there.
         let fill = async { while tcp.write_all(&[7; 65536]).await.is_ok() {} };
         let end = async {
-            if reason.starts_with("taken") {
+            if reason.starts_with("disconnected") {
                 stage.sql(&format!("select vm_disconnect({id})")).await;
             }
             desktop.freed().await

@@ -170,7 +170,7 @@ async fn it_goes_the_way_it_is_told_or_the_one_that_answers_first_and_remembers_
     let mut desktop = stage.running().await;
     let machine = Machine::new(stage, "leave");
     for (arguments, way) in
-        [(&["--transport", "tls"][..], "tls"), (&["--transport", "quic"], "quic"), (&["--transport", "auto"], "quic")]
+        [(&["--transport", "tls"][..], "user"), (&["--transport", "quic"], "quic"), (&["--transport", "auto"], "quic")]
     {
         let client = machine.client(&desktop.login, Some(PASSWORD), arguments);
         let mut nx = desktop.vm.nx().await;

@@ -25,6 +25,8 @@ pub enum Unit {
     List,
     /// A comma-separated list of addresses and networks.
     Networks,
+    /// One of a few words, which are separated by `|` here.
+    OneOf(&'static str),
 }
 
 impl fmt::Display for Unit {
@@ -39,6 +41,7 @@ impl fmt::Display for Unit {
             Self::Address => "address",
             Self::List => "list",
             Self::Networks => "networks",
+            Self::OneOf(words) => words,
         })
     }
 }
@@ -136,7 +139,7 @@ pub enum CongestionControl {
 }
 
 impl ConfigValue for CongestionControl {
-    const UNIT: Unit = Unit::Text;
+    const UNIT: Unit = Unit::OneOf("cubic|bbr|newreno");
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "cubic" => Ok(Self::Cubic),
