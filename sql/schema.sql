@@ -143,6 +143,8 @@ CREATE FUNCTION qvd.config_problem(wanted text, value text) RETURNS text
                 and btrim(item) !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}(/(3[0-2]|[12]?\d))?$'
                 and btrim(item) !~ '^(?=.*:)[0-9a-fA-F:.]{2,45}(/(12[0-8]|1[01]\d|[1-9]?\d))?$')
             then 'expected addresses and networks such as 10.0.0.0/24'
+        when unit like '%|%' and unit <> '0|1' and value <> all (string_to_array(unit, '|'))
+            then 'expected one of ' || replace(unit, '|', ', ')
     end
     from config_keys where key = wanted
 $_$;
