@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     client::Client,
-    stage::{PATIENCE, Stage, Tunnel, rough_alone},
+    stage::{PASSWORD, PATIENCE, Stage, Tunnel, rough_alone},
 };
 
 const TUNNELS: usize = 50;
@@ -136,6 +136,26 @@ async fn a_router_is_replaced_without_a_refused_connection_or_a_lost_byte() {
     assert!(timeout(PATIENCE, successor.wait()).await.expect("the successor is replaced").unwrap().success());
     stage.until("select count(*) from l7r_instances where ended_at is null", "1").await;
     assert_eq!(Client::connect(port).await.ask("GET /qvd/ping HTTP/1.1\r\n\r\n").await.status, 200);
+    // The UDP port follows when the one before has let go of it.
+    let login = stage.user().await.login;
+    let lists_over_quic = async {
+        let mut clock = interval(Duration::from_millis(200));
+        while !lists(port, &login, "quic").await {
+            clock.tick().await;
+        }
+    };
+    timeout(PATIENCE, lists_over_quic).await.expect("QUIC is served by the last of them");
+}
+
+/// Whether our client gets its list this way.
+async fn lists(port: u16, login: &str, transport: &str) -> bool {
+    let home = tempfile::tempdir().unwrap();
+    let mut client = Command::new(env!("CARGO_BIN_EXE_qvd"));
+    client.args(["client", "--host", "localhost", "--port", &port.to_string(), "--user", login, "--list"]);
+    client.args(["--transport", transport, "--ssl-errors", "continue"]);
+    client.env("HOME", home.path()).env("QVDPASSWORD", PASSWORD);
+    client.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    client.status().await.unwrap().success()
 }
 
 /// A newcomer that cannot run leaves everything to the one that does.
