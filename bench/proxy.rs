@@ -4,7 +4,7 @@
 
 use std::{
     fmt, fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -15,6 +15,7 @@ use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
     unistd::Pid,
 };
+use qvd::demo::site::free_port;
 use tempfile::TempDir;
 
 /// The processor of all proxies; everything else that is measured runs on the others.
@@ -105,10 +106,6 @@ impl Workshop {
         proxy.wait(&log)?;
         Ok(proxy)
     }
-}
-
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
 fn haproxy(near: u16, far: u16, pem: Option<&Path>, connections: usize) -> String {

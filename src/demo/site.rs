@@ -348,7 +348,12 @@ fn make_directory(path: &Path) -> Result<(), SiteError> {
         .map_err(|source| SiteError::File { path: path.to_owned(), source })
 }
 
-/// A port that nobody has at this moment.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// A TCP port that nobody has at this moment. It lies below those that the kernel gives to clients: one of these could
+/// have it before the server does, even one that tries to reach that server, which TCP then connects to itself.
+pub fn free_port() -> io::Result<u16> {
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    (0..1000)
+        .map(|_| rand::random_range(10_000..32_000))
+        .find(free)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, "no port is free"))
 }

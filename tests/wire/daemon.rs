@@ -7,6 +7,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use qvd::demo::site::free_port;
+
 use super::stage::calm;
 
 #[tokio::test]
@@ -73,7 +75,7 @@ fn a_router_whose_certificate_cannot_be_used_names_the_file_and_keeps_it() {
     fs::create_dir_all(&directory).unwrap();
     let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
     fs::write(&certificate, "hello").unwrap();
-    let free = free_port();
+    let free = own_port();
     let said = complaint(scratch.path(), &free);
     assert!(said.contains(&format!("cannot read the private key from {}", key.display())), "{said}");
     fs::write(&key, "hello").unwrap();
@@ -85,7 +87,7 @@ fn a_router_whose_certificate_cannot_be_used_names_the_file_and_keeps_it() {
 #[test]
 fn a_router_whose_account_does_not_exist_says_so() {
     let scratch = tempfile::tempdir().unwrap();
-    let said = complaint(scratch.path(), &format!("{}l7r.as_user = qvd-nobody-at-all\n", free_port()));
+    let said = complaint(scratch.path(), &format!("{}l7r.as_user = qvd-nobody-at-all\n", own_port()));
     assert!(said.ends_with("there is no account qvd-nobody-at-all to run as; set l7r.as_user"), "{said}");
 }
 
@@ -94,12 +96,12 @@ async fn a_router_whose_node_is_not_registered_says_so() {
     let stage = calm().await;
     let scratch = tempfile::tempdir().unwrap();
     let socket = stage.site.cluster().socket_dir().display();
-    let settings = format!("{}database.host = {socket}\n", free_port());
+    let settings = format!("{}database.host = {socket}\n", own_port());
     let said = tokio::task::spawn_blocking(move || complaint(scratch.path(), &settings)).await.unwrap();
     assert!(said.contains("no host is named nowhere"), "{said}");
 }
 
-fn free_port() -> String {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+fn own_port() -> String {
+    let port = free_port().unwrap();
     format!("l7r.address = 127.0.0.1\nl7r.port = {port}\n")
 }

@@ -13,6 +13,7 @@ use nix::{
     unistd::Pid,
 };
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt, crypto::rustls::QuicClientConfig};
+use qvd::demo::site::free_port;
 use rustls::{crypto::aws_lc_rs, pki_types::CertificateDer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -296,8 +297,8 @@ async fn where_the_udp_port_is_taken_users_are_served_over_tcp() {
     let stage = calm().await;
     let scratch = tempfile::tempdir().unwrap();
     stage.sql("select host_create('udpless', '10.98.0.1')").await;
-    let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = taken.local_addr().unwrap().port();
+    let port = free_port().unwrap();
+    let _taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
     let (file, log) = (scratch.path().join("node.conf"), scratch.path().join("log"));
     let settings = format!(
         "nodename = udpless\npath.run = {0}/run\npath.l7r.ssl = {0}/ssl\nl7r.address = 127.0.0.1\nl7r.port = {port}\n\

@@ -3,12 +3,13 @@
 use std::{
     fmt::Write as _,
     fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Instant,
 };
 
+use qvd::demo::site::free_port;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
@@ -40,7 +41,7 @@ impl Slapd {
     /// With further entries (LDIF), and so many users named `user0`, `user1`, …
     pub fn with(ldif: &str, users: usize) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (port, tls_port) = (free_port(), free_port());
+        let (port, tls_port) = (free_port().unwrap(), free_port().unwrap());
         let at = directory.path();
         fs::create_dir(at.join("db")).unwrap();
         certify(at);
@@ -87,10 +88,6 @@ impl Drop for Slapd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn certify(at: &Path) {
@@ -184,7 +181,7 @@ pub async fn babbling() -> u16 {
 
 /// Nobody listens.
 pub fn closed() -> u16 {
-    free_port()
+    free_port().unwrap()
 }
 
 async fn pretender<F: Future<Output = ()> + Send + 'static>(
