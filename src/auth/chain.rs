@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    Attempt, Authenticator, LoginRules, Refusal, auto::Auto, ldap::Ldap, local::Local, settings::Settings,
+    Attempt, Authenticator, Hashing, LoginRules, Refusal, auto::Auto, ldap::Ldap, local::Local, settings::Settings,
     totp::TotpAuthenticator,
 };
 
@@ -128,9 +128,9 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// At most `slots` passwords are hashed at the same time. Nothing is configured yet but what is for everybody.
-    pub fn new(database: Database, slots: usize, config: &Config) -> Self {
-        let local = Local::new(database.clone(), slots);
+    /// Passwords are hashed by `hashing`. Nothing is configured yet but what is for everybody.
+    pub fn new(database: Database, hashing: Hashing, config: &Config) -> Self {
+        let local = Local::new(database.clone(), hashing);
         let (settings, _) = Settings::new(Arc::new(config.clone()), Vec::new());
         // By the name of the module in classic QVD. A new authenticator is a file and a line here.
         let known: Vec<Link> = vec![

@@ -1,9 +1,5 @@
 //! `default`: users whose passwords are kept in the database, tenants named in logins, and tokens.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
-
 use crate::{
     db::{Database, TokenOwner},
     model::{
@@ -12,23 +8,24 @@ use crate::{
     },
 };
 
-use super::{Attempt, Authenticator, Check, FoundTenant, LoginRules, PasswordKind, Refusal, Verdict, check, hash};
+use super::{
+    Attempt, Authenticator, Check, FoundTenant, Hashing, LoginRules, PasswordKind, Refusal, Verdict, check, hash,
+};
 
 /// Checks logins and tokens against the database.
 #[derive(Clone)]
 pub struct Local {
     database: Database,
-    /// Hashes under way: more than processors would only make everybody wait longer and starve the tunnels.
-    slots: Arc<Semaphore>,
+    hashing: Hashing,
     /// Checked when there is no account, so that the time of an answer does not tell whether a user exists.
     decoy: String,
 }
 
 impl Local {
-    /// At most `slots` passwords are hashed at the same time.
-    pub fn new(database: Database, slots: usize) -> Self {
+    /// Passwords are hashed by `hashing`.
+    pub fn new(database: Database, hashing: Hashing) -> Self {
         let decoy = hash("nobody has this password").unwrap_or_default();
-        Self { database, slots: Arc::new(Semaphore::new(slots.max(1))), decoy }
+        Self { database, hashing, decoy }
     }
 
     /// Takes as long as the check of a password that somebody has.
@@ -58,24 +55,14 @@ impl Local {
     }
 
     async fn check(&self, stored: String, password: String, salt: String) -> Check {
-        let Ok(slot) = self.slots.clone().acquire_owned().await else { return Check::Unknown };
-        let checked = tokio::task::spawn_blocking(move || {
-            let _slot = slot;
-            check(&stored, &password, &salt)
-        });
-        checked.await.unwrap_or(Check::Unknown)
+        self.hashing.run(move || check(&stored, &password, &salt)).await.unwrap_or(Check::Unknown)
     }
 
     /// The user does not wait for it.
     fn upgrade(&self, user: UserId, was: String, password: String) {
-        let (database, slots) = (self.database.clone(), self.slots.clone());
+        let (database, hashing) = (self.database.clone(), self.hashing.clone());
         tokio::spawn(async move {
-            let Ok(slot) = slots.acquire_owned().await else { return };
-            let hashed = tokio::task::spawn_blocking(move || {
-                let _slot = slot;
-                hash(&password)
-            });
-            let Ok(Ok(becomes)) = hashed.await else { return };
+            let Some(Ok(becomes)) = hashing.run(move || hash(&password)).await else { return };
             match database.l7r_password_upgrade(user, &was, &becomes).await {
                 Ok(true) => tracing::info!(%user, "password hash upgraded"),
                 Ok(false) => {}

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auth::Chain,
+    auth::{Chain, Hashing},
     db::{Connector, Database, DbError, Instance, Role},
     events::{self, Channel},
     model::{
@@ -120,13 +120,13 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         config.get(&keys::HKD_POLL_URGENT),
         stop.clone(),
     );
-    let slots = match config.get(&keys::L7R_HASH_LIMIT) {
+    let hashers = match config.get(&keys::L7R_HASH_LIMIT) {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         limit => limit as usize,
     };
     let handshake = config.get(&keys::L7R_TIMEOUT_HANDSHAKE);
     let router = Arc::new(Router {
-        authenticators: Chain::new(database.clone(), slots, &config),
+        authenticators: Chain::new(database.clone(), Hashing::new(hashers)?, &config),
         database: database.clone(),
         hub,
         config: ArcSwap::from_pointee(config.clone()),

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use qvd::{
-    auth::{Authenticated, Chain, Rejection},
+    auth::{Authenticated, Chain, Hashing, Rejection},
     db::Database,
     model::config::Config,
 };
@@ -41,7 +41,7 @@ impl School {
             config.set(key, *value).unwrap();
         }
         let database = Database::new(&self.stage.site.connector("qvd_l7r").unwrap(), 2).unwrap();
-        Chain::new(database, 2, &config)
+        Chain::new(database, Hashing::new(2).unwrap(), &config)
     }
 
     async fn login(&self, chain: &Chain, login: &str, password: &str) -> Result<Authenticated, Rejection> {

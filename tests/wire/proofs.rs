@@ -9,7 +9,8 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use qvd::{
     auth::{
-        Attempt, Authenticated, Authenticator, Chain, Refusal, Rejection, SplitPassword, Totp, Verdict, decode_base32,
+        Attempt, Authenticated, Authenticator, Chain, Hashing, Refusal, Rejection, SplitPassword, Totp, Verdict,
+        decode_base32,
     },
     db::Database,
     model::{VmId, config::Config},
@@ -41,7 +42,7 @@ fn chain(stage: &Stage, settings: &[(&str, &str)]) -> Chain {
         config.set(key, *value).unwrap();
     }
     let database = Database::new(&stage.site.connector("qvd_l7r").unwrap(), 4).unwrap();
-    Chain::new(database, 2, &config)
+    Chain::new(database, Hashing::new(2).unwrap(), &config)
 }
 
 async fn login(chain: &Chain, login: &str, password: &str) -> Result<Authenticated, Rejection> {
