@@ -28,6 +28,9 @@ use crate::tunnel::{
 /// Read from the inner side at a time, at first and when there is much.
 const CHUNKS: [usize; 2] = [RECORD, 8 * RECORD];
 
+/// Records up to this size that came together are written together: copying them costs less than a system call for each.
+const GATHERED: usize = 2 * 1024;
+
 /// Carries bytes until both sides have closed or one fails.
 pub async fn carry(outer: &mut TlsStream, inner: &mut TcpStream, leftover: &[u8], counters: &Counters) -> Reason {
     let TlsStream { tcp, session, plain, .. } = outer;
@@ -105,14 +108,19 @@ impl Up {
     ) -> Result<(), Failure> {
         let mut failed = None;
         let processed = session.process(|mut payload| {
-            while self.queue.is_empty() && failed.is_none() && !payload.is_empty() {
-                match Pin::new(&mut *inner).poll_write(cx, payload) {
-                    Poll::Ready(Ok(taken)) => {
-                        delivered.fetch_add(taken as u64, Ordering::Relaxed);
-                        payload = &payload[taken..];
+            if payload.len() > GATHERED {
+                if let Poll::Ready(Err(error)) = self.poll_queue(cx, inner, delivered) {
+                    failed = Some(error);
+                }
+                while self.queue.is_empty() && failed.is_none() && !payload.is_empty() {
+                    match Pin::new(&mut *inner).poll_write(cx, payload) {
+                        Poll::Ready(Ok(taken)) => {
+                            delivered.fetch_add(taken as u64, Ordering::Relaxed);
+                            payload = &payload[taken..];
+                        }
+                        Poll::Ready(Err(error)) => failed = Some(error),
+                        Poll::Pending => break,
                     }
-                    Poll::Ready(Err(error)) => failed = Some(error),
-                    Poll::Pending => break,
                 }
             }
             self.queue.extend(payload);
