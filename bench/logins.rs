@@ -1,12 +1,8 @@
 //! What those who work feel of those who log in: round trips of 64 bytes through 100 tunnels, calm and during a storm of
 //! clients that connect, have their password checked and ask for the list.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use qvd::{model::VmId, tunnel::Conn};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -35,30 +31,28 @@ pub async fn run(repetitions: usize) -> anyhow::Result<Report> {
     for vm in 1..=TUNNELS {
         fake::play(address(NETWORK, vm), &mut vms).await?;
     }
-    let desk = Arc::new(Desk::open("blo", NETWORK, TUNNELS).await?);
+    let desk = Desk::open("blo", NETWORK, TUNNELS).await?;
     let outcome = measure(&desk, repetitions).await;
-    Arc::into_inner(desk).context("a client is left")?.bench.close().await?;
+    desk.bench.close().await?;
     outcome
 }
 
-async fn measure(desk: &Arc<Desk>, repetitions: usize) -> anyhow::Result<Report> {
+async fn measure(desk: &Desk, repetitions: usize) -> anyhow::Result<Report> {
     desk.bench.site.sql("select vm_start(id) from vms").await?;
     let running = "select count(*) from vm_runtimes where vm_state = 'running'";
     desk.bench.site.wait_for("not all VMs run", running, &TUNNELS.to_string()).await?;
     let mut tunnels = Vec::new();
-    for vm in desk.session().await?.list().await? {
-        let link = desk.session().await?.connect(VmId(vm.id.0), &[], &mut |_| {}).await?;
+    for vm in desk.door.session().await?.list().await? {
+        let link = desk.door.session().await?.connect(VmId(vm.id.0), &[], &mut |_| {}).await?;
         tunnels.push(link.conn);
     }
     let (mut calm, mut stormy) = (Samples::default(), Samples::default());
     let (mut slowdowns, mut logins) = (Vec::new(), Vec::new());
     for _ in 0..repetitions {
-        let quiet = window(&mut tunnels, None, &mut calm).await?;
-        let until = Instant::now() + WINDOW;
-        let desk = desk.clone();
-        let storm = tokio::spawn(async move { desk.storm(STORM, until).await });
-        let loud = window(&mut tunnels, Some(until), &mut stormy).await?;
-        logins.push(storm.await??);
+        let quiet = window(&mut tunnels, &mut calm).await?;
+        let storm = desk.door.storm(STORM, WINDOW);
+        let (served, loud) = tokio::try_join!(storm, window(&mut tunnels, &mut stormy))?;
+        logins.push(served);
         slowdowns.push(loud / quiet);
     }
     let mut report = Report { scenario: "logins", repetitions, ..Report::default() };
@@ -77,8 +71,8 @@ async fn measure(desk: &Arc<Desk>, repetitions: usize) -> anyhow::Result<Report>
 }
 
 /// Round trips through all tunnels for a while; the time below which 99 of 100 lie, in milliseconds.
-async fn window(tunnels: &mut Vec<Conn>, until: Option<Instant>, all: &mut Samples) -> anyhow::Result<f64> {
-    let until = until.unwrap_or_else(|| Instant::now() + WINDOW);
+async fn window(tunnels: &mut Vec<Conn>, all: &mut Samples) -> anyhow::Result<f64> {
+    let until = Instant::now() + WINDOW;
     let (start, started) = watch::channel(());
     let mut users = JoinSet::new();
     for (number, mut tunnel) in tunnels.drain(..).enumerate() {

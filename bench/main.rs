@@ -18,6 +18,7 @@ mod report;
 mod roam;
 mod sessions;
 mod site;
+mod storm;
 mod tunnel;
 mod vmstart;
 
@@ -77,21 +78,31 @@ enum Scenario {
     },
     /// Memory of idle TLS tunnels, beside other proxies
     Sessions {
-        /// How many at once
+        /// How many at once; fewer where the limit of open files is lower than a proxy needs
         #[arg(long, default_value_t = 10_000)]
         count: usize,
     },
     #[command(hide = true)]
     Relay(relay::Arguments),
+    #[command(hide = true)]
+    Hold(sessions::Arguments),
+    #[command(hide = true)]
+    Storm(storm::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Scenario::Relay(arguments) = &arguments.scenario {
-        return match relay::serve(arguments) {
+    let part = match &arguments.scenario {
+        Scenario::Relay(arguments) => Some(relay::serve(arguments)),
+        Scenario::Hold(arguments) => Some(sessions::hold(arguments)),
+        Scenario::Storm(arguments) => Some(storm::serve(arguments)),
+        _ => None,
+    };
+    if let Some(part) = part {
+        return match part {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("qvd-bench relay: {error:#}");
+                eprintln!("qvd-bench: {error:#}");
                 ExitCode::FAILURE
             }
         };
@@ -125,7 +136,7 @@ fn main() -> ExitCode {
                 block_in_place(|| pingpong::run(arguments.repetitions.unwrap_or(15), plain, exchanges))
             }
             Scenario::Sessions { count } => block_in_place(|| sessions::run(count)),
-            Scenario::Relay(_) => unreachable!("served above"),
+            Scenario::Relay(_) | Scenario::Hold(_) | Scenario::Storm(_) => unreachable!("served above"),
         }
     });
     match outcome {

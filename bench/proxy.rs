@@ -52,15 +52,19 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// For proxies that will have so many connections at once.
+    /// For proxies that will have so many connections at once, or as many as the limit of this machine lets them have.
     pub fn open(connections: usize) -> anyhow::Result<Self> {
-        let connections = connections + 100;
-        raise_descriptor_limit(connections)?;
+        let connections = raise_descriptor_limit(connections + 100)?;
         let directory = tempfile::Builder::new().prefix("qvdproxy").tempdir()?;
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
         let key = made.signing_key.serialize_pem();
         fs::write(directory.path().join("both.pem"), format!("{}{key}", made.cert.pem()))?;
         Ok(Self { directory, connections })
+    }
+
+    /// For how many tunnels at once its proxies are made.
+    pub fn sessions(&self) -> usize {
+        self.connections - 100
     }
 
     fn pem(&self) -> PathBuf {
@@ -195,15 +199,17 @@ impl Drop for Proxy {
     }
 }
 
-/// Proxies inherit the limit; each tunnel costs them two descriptors and some, and this process at least two more.
-fn raise_descriptor_limit(connections: usize) -> anyhow::Result<()> {
-    let wanted = connections as u64 * 3 + 1024;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < wanted {
-        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))
-            .with_context(|| format!("{wanted} descriptors are needed and {hard} allowed"))?;
+/// Gives this process, and the proxies that inherit it, descriptors for so many tunnels, and says for how many there are
+/// if this machine does not allow that many. A proxy needs two for each; stunnel keeps a few more to itself.
+fn raise_descriptor_limit(connections: usize) -> anyhow::Result<usize> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = connections as u64 * 25 / 12 + 1024;
+    let raised = hard.max(wanted);
+    if setrlimit(Resource::RLIMIT_NOFILE, raised, raised).is_ok() {
+        return Ok(connections);
     }
-    Ok(())
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(connections.min(hard as usize * 12 / 25 - 100))
 }
 
 /// Keeps this thread and those that it starts away from the proxies' processor, where there is another.

@@ -2,11 +2,13 @@
 //! carried a little in both directions before it fell idle.
 
 use std::{
+    io::Read,
     net::TcpStream,
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 
 use crate::{
     ends::{Dialler, Far, GREETING, Order},
@@ -22,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub fn run(count: usize) -> anyhow::Result<Report> {
     stand_aside()?;
     let workshop = Workshop::open(count)?;
+    let count = workshop.sessions();
     let mut report = Report { scenario: "sessions", repetitions: 1, ..Report::default() };
     let mut best = f64::INFINITY;
     let mut ours = 0.0;
@@ -30,7 +33,7 @@ pub fn run(count: usize) -> anyhow::Result<Report> {
         let far = Far::open()?;
         let proxy = workshop.start(kind, far.port, true)?;
         let before = proxy.rss_kib()?;
-        let clients = open(proxy.port, count).with_context(|| format!("{count} sessions through {kind}"))?;
+        let clients = Clients::open(proxy.port, count).with_context(|| format!("{count} sessions through {kind}"))?;
         let began = Instant::now();
         while far.held() < count {
             ensure!(began.elapsed() < PATIENCE, "{kind} holds only {} of {count} sessions", far.held());
@@ -57,10 +60,45 @@ pub fn run(count: usize) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-fn open(port: u16, count: usize) -> anyhow::Result<Vec<TcpStream>> {
+/// Clients in a process of their own, since this one has the far ends. They leave when it is dropped.
+struct Clients(Child);
+
+impl Clients {
+    fn open(port: u16, count: usize) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["hold", "--port", &port.to_string(), "--count", &count.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let ready = child.stdout.take().context("no output")?.read(&mut [0])?;
+        ensure!(ready > 0, "the clients gave up");
+        Ok(Self(child))
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Port of the proxy
+    #[arg(long)]
+    port: u16,
+    /// How many tunnels
+    #[arg(long)]
+    count: usize,
+}
+
+/// Opens tunnels, says so, and holds them until nobody wants them any more.
+pub fn hold(arguments: &Arguments) -> anyhow::Result<()> {
+    let (port, count) = (arguments.port, arguments.count);
     let dialler = Dialler::new(true)?;
     let share = count.div_ceil(DIALLERS);
-    std::thread::scope(|scope| {
+    let _clients = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..DIALLERS)
             .map(|number| {
                 let dialler = &dialler;
@@ -80,8 +118,11 @@ fn open(port: u16, count: usize) -> anyhow::Result<Vec<TcpStream>> {
             .collect();
         let mut all = Vec::with_capacity(count);
         for thread in threads {
-            all.extend(thread.join().map_err(|_| anyhow::anyhow!("a client panicked"))??);
+            all.extend(thread.join().map_err(|_| anyhow!("a client panicked"))??);
         }
-        Ok(all)
-    })
+        anyhow::Ok(all)
+    })?;
+    println!("ready");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
 }
