@@ -287,10 +287,11 @@ begin
     end if;
     insert into dis (osf_id, path, version) values (of_osf, di_create.path, wanted) returning id into new_id;
     update di_runtimes set state = 'published', state_ts = now(), percentage = 100 where di_id = new_id;
-    delete from di_tags t using dis d
-    where d.id = t.di_id and d.osf_id = of_osf and t.tag in ('head', 'default') and not t.fixed;
     insert into di_tags (di_id, tag, fixed)
     values (new_id, wanted, true), (new_id, 'head', false), (new_id, 'default', false);
+    -- Only now, so that at no moment a VM of the OSF has no image.
+    delete from di_tags t using dis d
+    where d.id = t.di_id and d.osf_id = of_osf and d.id <> new_id and t.tag in ('head', 'default') and not t.fixed;
     perform audit('create', 'di', new_id, path, (select tenant_id from osfs where id = of_osf));
     return new_id;
 exception when unique_violation then
@@ -303,32 +304,44 @@ CREATE FUNCTION qvd.di_for(vm integer) RETURNS integer
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    return (
-        select d.id from vms v join startable_dis d on d.osf_id = v.osf_id and d.tag = v.di_tag
-        where v.id = vm order by d.published desc, d.id desc limit 1);
+    return (select di_id from vm_specs where vm_id = vm);
+end $$;
+
+CREATE FUNCTION qvd.di_path(wanted integer) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    return (select path from dis where id = wanted);
 end $$;
 
 CREATE FUNCTION qvd.di_runtimes_wake() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 declare
     changed integer := coalesce(new.di_id, old.di_id);
+    of_osf osfs;
 begin
-    perform wake('qvd_admin', 'di', changed,
-        (select o.tenant_id from dis d join osfs o on o.id = d.osf_id where d.id = changed));
+    select o.* into of_osf from dis d join osfs o on o.id = d.osf_id where d.id = changed;
+    if tg_op = 'UPDATE' and new.state <> old.state then
+        perform vm_specs_renew_osf(of_osf.id);
+    end if;
+    perform wake('qvd_admin', 'di', changed, of_osf.tenant_id);
     return null;
 end $$;
 
 CREATE FUNCTION qvd.di_tags_wake() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 declare
     changed integer := coalesce(new.di_id, old.di_id);
+    of_osf osfs;
 begin
-    perform wake('qvd_admin', 'di', changed,
-        (select o.tenant_id from dis d join osfs o on o.id = d.osf_id where d.id = changed));
+    select o.* into of_osf from dis d join osfs o on o.id = d.osf_id where d.id = changed;
+    perform vm_specs_renew_osf(of_osf.id);
+    perform wake('qvd_admin', 'di', changed, of_osf.tenant_id);
     return null;
 end $$;
 
@@ -351,6 +364,7 @@ begin
     if tg_op = 'INSERT' then
         insert into di_runtimes (di_id) values (new.id);
     end if;
+    perform vm_specs_renew_osf(coalesce(new.osf_id, old.osf_id));
     perform wake('qvd_admin', 'di', coalesce(new.id, old.id),
         (select tenant_id from osfs where id = coalesce(new.osf_id, old.osf_id)));
     return null;
@@ -723,7 +737,7 @@ begin
         r.vm_address, r.vm_vma_port, r.vm_x_port, s.secret, r.vm_reason
     into state, commanded, aborted, contender, placed, address, vma_port, x_port, secret, reason
     from user_sessions u join vm_runtimes r on r.vm_id = u.vm_id and r.session_id = u.id
-        left join vm_secrets s on s.vm_id = r.vm_id
+        left join vm_specs s on s.vm_id = r.vm_id
     where u.id = wanted;
 end $$;
 
@@ -925,16 +939,12 @@ CREATE FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer
 begin
     return query
         with waiting as materialized (
-            select r.vm_id, r.vm_cmd, v.name, u.tenant_id, u.id as user_id, u.login, o.id as osf_id, o.memory,
-                o.user_storage_size, v.di_tag, v.ip, d.id as di_id, d.path as di_path, s.secret
-            from vm_runtimes r
-                join vms v on v.id = r.vm_id
-                join users u on u.id = v.user_id
-                join osfs o on o.id = v.osf_id
-                left join dis d on d.id = case r.vm_cmd when 'start' then (
-                    select s.id from startable_dis s where s.osf_id = v.osf_id and s.tag = v.di_tag
-                    order by s.published desc, s.id desc limit 1) else r.current_di_id end
-                left join vm_secrets s on s.vm_id = r.vm_id
+            select r.vm_cmd, s.vm_id, s.name, s.tenant_id, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size,
+                s.di_tag, s.ip, s.secret,
+                case r.vm_cmd when 'start' then s.di_id else r.current_di_id end as di_id,
+                -- A function, since a start has no need to open that table.
+                case r.vm_cmd when 'start' then s.di_path else di_path(r.current_di_id) end as di_path
+            from vm_runtimes r join vm_specs s on s.vm_id = r.vm_id
             where r.host_id = node and r.vm_cmd is not null
                 and exists (select from host_runtimes h where h.host_id = node and h.epoch = node_epoch)
             for no key update of r
@@ -952,7 +962,7 @@ begin
                 jsonb_build_object('host', node, 'epoch', node_epoch, 'command', c.vm_cmd)
             from claimed c
         )
-        select c.vm_cmd, c.vm_id, c.name::text, c.tenant_id, c.user_id, c.login::text, c.osf_id, c.memory,
+        select c.vm_cmd, c.vm_id, c.name, c.tenant_id, c.user_id, c.login, c.osf_id, c.memory,
             c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state
         from claimed c;
     if not found then
@@ -1042,29 +1052,6 @@ CREATE TABLE qvd.dis (
     CONSTRAINT dis_version_check CHECK (((version <> ''::text) AND (length(version) <= 64)))
 );
 
-CREATE TABLE qvd.osfs (
-    id integer NOT NULL,
-    tenant_id integer NOT NULL,
-    name qvd.object_name NOT NULL,
-    memory integer NOT NULL,
-    use_overlay boolean DEFAULT true NOT NULL,
-    user_storage_size integer DEFAULT 0 NOT NULL,
-    is_application boolean DEFAULT false NOT NULL,
-    description text,
-    CONSTRAINT osfs_memory_check CHECK ((memory >= 16)),
-    CONSTRAINT osfs_user_storage_size_check CHECK ((user_storage_size >= 0))
-);
-
-CREATE TABLE qvd.users (
-    id integer NOT NULL,
-    tenant_id integer NOT NULL,
-    login qvd.object_name NOT NULL,
-    password text,
-    blocked boolean DEFAULT false NOT NULL,
-    description text,
-    language qvd.language DEFAULT 'auto'::qvd.language NOT NULL
-);
-
 CREATE TABLE qvd.vm_runtimes (
     vm_id integer NOT NULL,
     tenant_id integer NOT NULL,
@@ -1094,47 +1081,44 @@ CREATE TABLE qvd.vm_runtimes (
     CONSTRAINT only_a_stopped_vm_has_no_host CHECK (((vm_state = 'stopped'::qvd.vm_state) OR (host_id IS NOT NULL)))
 );
 
-CREATE TABLE qvd.vm_secrets (
+CREATE TABLE qvd.vm_specs (
     vm_id integer NOT NULL,
-    secret bytea NOT NULL,
-    CONSTRAINT vm_secrets_secret_check CHECK ((length(secret) = 32))
-);
-
-CREATE TABLE qvd.vms (
-    id integer NOT NULL,
-    name qvd.object_name NOT NULL,
+    name text NOT NULL,
+    tenant_id integer NOT NULL,
+    tenant text NOT NULL,
     user_id integer NOT NULL,
+    login text NOT NULL,
     osf_id integer NOT NULL,
-    di_tag text DEFAULT 'default'::text NOT NULL,
+    memory integer NOT NULL,
+    user_storage_size integer NOT NULL,
+    di_tag text NOT NULL,
     ip inet NOT NULL,
-    description text,
-    CONSTRAINT vms_ip_check CHECK (((family(ip) = 4) AND (masklen(ip) = 32))),
-    CONSTRAINT vms_name_check CHECK ((length((name)::text) <= 64))
+    di_id integer,
+    di_path text,
+    secret bytea NOT NULL,
+    CONSTRAINT vm_specs_secret_check CHECK ((length(secret) = 32))
 );
 
 CREATE VIEW qvd.node_vm WITH (security_barrier='true') AS
- SELECT v.id AS vm_id,
-    v.name,
-    u.tenant_id,
-    u.id AS user_id,
-    u.login,
-    o.id AS osf_id,
-    o.memory,
-    o.user_storage_size,
+ SELECT s.vm_id,
+    s.name,
+    s.tenant_id,
+    s.user_id,
+    s.login,
+    s.osf_id,
+    s.memory,
+    s.user_storage_size,
     d.id AS di_id,
     d.path AS di_path,
-    v.di_tag,
-    v.ip,
+    s.di_tag,
+    s.ip,
     s.secret,
     r.host_id,
     r.vm_state,
     r.vm_cmd
-   FROM (((((qvd.vm_runtimes r
-     JOIN qvd.vms v ON ((v.id = r.vm_id)))
-     JOIN qvd.users u ON ((u.id = v.user_id)))
-     JOIN qvd.osfs o ON ((o.id = v.osf_id)))
-     LEFT JOIN qvd.dis d ON ((d.id = r.current_di_id)))
-     LEFT JOIN qvd.vm_secrets s ON ((s.vm_id = r.vm_id)));
+   FROM ((qvd.vm_runtimes r
+     JOIN qvd.vm_specs s ON ((s.vm_id = r.vm_id)))
+     LEFT JOIN qvd.dis d ON ((d.id = r.current_di_id)));
 
 CREATE FUNCTION qvd.node_vms(node integer, node_epoch bigint) RETURNS SETOF qvd.node_vm
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1189,10 +1173,13 @@ begin
 end $$;
 
 CREATE FUNCTION qvd.osfs_wake() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
+    if tg_op = 'UPDATE' then
+        perform vm_specs_renew_osf(new.id);
+    end if;
     perform wake('qvd_admin', 'osf', coalesce(new.id, old.id), coalesce(new.tenant_id, old.tenant_id));
     return null;
 end $$;
@@ -1275,10 +1262,13 @@ begin
 end $$;
 
 CREATE FUNCTION qvd.tenants_wake() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
+    if tg_op = 'UPDATE' and new.name <> old.name then
+        perform vm_specs_renew(array(select s.vm_id from vm_specs s where s.tenant_id = new.id));
+    end if;
     perform wake('qvd_admin', 'tenant', coalesce(new.id, old.id), coalesce(new.id, old.id));
     return null;
 end $$;
@@ -1388,10 +1378,13 @@ CREATE FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user
 $$;
 
 CREATE FUNCTION qvd.users_wake() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
+    if tg_op = 'UPDATE' and (new.login, new.tenant_id) is distinct from (old.login, old.tenant_id) then
+        perform vm_specs_renew(array(select v.id from vms v where v.user_id = new.id));
+    end if;
     perform wake('qvd_admin', 'user', coalesce(new.id, old.id), coalesce(new.tenant_id, old.tenant_id));
     return null;
 end $$;
@@ -1582,7 +1575,7 @@ begin
         where c.vm_id = new.vm_id;
     end if;
     if new.vm_state = 'stopped' then
-        update vm_secrets s set secret = fresh_secret() where s.vm_id = new.vm_id;
+        update vm_specs s set secret = fresh_secret() where s.vm_id = new.vm_id;
     end if;
     return null;
 end $$;
@@ -1666,22 +1659,45 @@ begin
     return null;
 end $$;
 
+CREATE FUNCTION qvd.vm_specs_renew(vms integer[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    update vm_specs s
+    set name = d.name, tenant_id = d.tenant_id, tenant = d.tenant, user_id = d.user_id, login = d.login,
+        osf_id = d.osf_id, memory = d.memory, user_storage_size = d.user_storage_size, di_tag = d.di_tag, ip = d.ip,
+        di_id = d.di_id, di_path = d.di_path
+    from vm_specs_due d
+    where d.vm_id = any (vms) and s.vm_id = d.vm_id
+        and (s.name, s.tenant_id, s.tenant, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, s.di_tag, s.ip,
+                s.di_id, s.di_path)
+            is distinct from (d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory,
+                d.user_storage_size, d.di_tag, d.ip, d.di_id, d.di_path);
+end $$;
+
+CREATE FUNCTION qvd.vm_specs_renew_osf(osf integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform from osfs where id = osf for update;
+    perform vm_specs_renew(array(select v.id from vms v where v.osf_id = osf));
+end $$;
+
 CREATE FUNCTION qvd.vm_start(vm integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    full_name text;
-    tenant integer;
-    has_image boolean;
+    spec vm_specs;
 begin
-    select v.login || '@' || v.tenant || '/' || v.name, v.tenant_id, v.has_image into full_name, tenant, has_image
-    from startable_vms v where v.id = vm;
+    select * into spec from vm_specs where vm_id = vm;
     if not found then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
-    return vm_start_found(vm, full_name, tenant, has_image);
+    return vm_start_found(spec);
 end $$;
 
 CREATE FUNCTION qvd.vm_start(vm text) RETURNS integer
@@ -1693,39 +1709,37 @@ declare
     wanted_login text := split_part(split_part(vm, '/', 1), '@', 1);
     wanted_tenant text := split_part(split_part(vm, '/', 1), '@', 2);
     wanted_name text := split_part(vm, '/', 2);
-    id integer;
-    full_name text;
-    tenant integer;
-    has_image boolean;
-    candidates bigint;
+    specs vm_specs[] := array(
+        select s from vm_specs s
+        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant));
 begin
-    select v.id, v.login || '@' || v.tenant || '/' || v.name, v.tenant_id, v.has_image, count(*) over ()
-    into id, full_name, tenant, has_image, candidates
-    from startable_vms v where v.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', v.tenant);
-    if candidates is distinct from 1 then
+    if cardinality(specs) <> 1 then
         perform vm_id(vm); -- says what is wrong with it
     end if;
-    return vm_start_found(id, full_name, tenant, has_image);
+    return vm_start_found(specs[1]);
 end $$;
 
-CREATE FUNCTION qvd.vm_start_found(vm integer, full_name text, tenant integer, has_image boolean) RETURNS integer
+CREATE FUNCTION qvd.vm_start_found(spec qvd.vm_specs) RETURNS integer
     LANGUAGE plpgsql
     AS $$
+declare
+    full_name text := spec.login || '@' || spec.tenant || '/' || spec.name;
 begin
-    if not has_image and not exists (
+    if spec.di_id is null and not exists (
         select from qvd.vm_runtimes r
-        where r.vm_id = vm and (r.vm_state in ('starting', 'running') or r.vm_cmd = 'start'))
+        where r.vm_id = spec.vm_id and (r.vm_state in ('starting', 'running') or r.vm_cmd = 'start'))
     then
         raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
             full_name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
     end if;
-    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(vm)), vm_cmd = 'start'
-    where r.vm_id = vm and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start';
-    if found then
-        insert into qvd.log (action, qvd_object, object_id, object_name, tenant_id)
-        values ('start', 'vm', vm, full_name, tenant);
-    end if;
-    return vm;
+    with asked as (
+        update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec.vm_id)), vm_cmd = 'start'
+        where r.vm_id = spec.vm_id and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start'
+        returning r.vm_id
+    )
+    insert into qvd.log (action, qvd_object, object_id, object_name, tenant_id)
+    select 'start', 'vm', vm_id, full_name, spec.tenant_id from asked;
+    return spec.vm_id;
 end $$;
 
 CREATE FUNCTION qvd.vm_stop(vm integer) RETURNS integer
@@ -1792,7 +1806,15 @@ begin
     if tg_op = 'INSERT' then
         insert into vm_runtimes (vm_id, tenant_id) select new.id, tenant_id from users where id = new.user_id;
         insert into vm_counters (vm_id) values (new.id);
-        insert into vm_secrets (vm_id, secret) values (new.id, fresh_secret());
+        -- Whoever renames the tenant now waits, and finds the row.
+        perform from tenants t join users u on u.tenant_id = t.id where u.id = new.user_id for key share of t;
+        insert into vm_specs (vm_id, name, tenant_id, tenant, user_id, login, osf_id, memory, user_storage_size, di_tag,
+            ip, di_id, di_path, secret)
+        select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
+            d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret()
+        from vm_specs_due d where d.vm_id = new.id;
+    elsif tg_op = 'UPDATE' then
+        perform vm_specs_renew(array[new.id]);
     end if;
     perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),
         (select tenant_id from users where id = coalesce(new.user_id, old.user_id)));
@@ -1864,6 +1886,19 @@ CREATE TABLE qvd.di_tags (
     tag text NOT NULL,
     fixed boolean DEFAULT false NOT NULL,
     CONSTRAINT di_tags_tag_check CHECK (((tag <> ''::text) AND (length(tag) <= 1024)))
+);
+
+CREATE TABLE qvd.osfs (
+    id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    name qvd.object_name NOT NULL,
+    memory integer NOT NULL,
+    use_overlay boolean DEFAULT true NOT NULL,
+    user_storage_size integer DEFAULT 0 NOT NULL,
+    is_application boolean DEFAULT false NOT NULL,
+    description text,
+    CONSTRAINT osfs_memory_check CHECK ((memory >= 16)),
+    CONSTRAINT osfs_user_storage_size_check CHECK ((user_storage_size >= 0))
 );
 
 CREATE TABLE qvd.tenants (
@@ -2169,19 +2204,6 @@ CREATE VIEW qvd.startable_dis AS
      JOIN qvd.di_runtimes r ON ((r.di_id = d.id)))
   WHERE ((NOT d.blocked) AND (r.state = ANY (ARRAY['ready'::qvd.di_state, 'published'::qvd.di_state])));
 
-CREATE VIEW qvd.startable_vms AS
- SELECT v.id,
-    (u.login)::text AS login,
-    t.name AS tenant,
-    (v.name)::text AS name,
-    t.id AS tenant_id,
-    (EXISTS ( SELECT
-           FROM qvd.startable_dis d
-          WHERE ((d.osf_id = v.osf_id) AND (d.tag = v.di_tag)))) AS has_image
-   FROM ((qvd.vms v
-     JOIN qvd.users u ON ((u.id = v.user_id)))
-     JOIN qvd.tenants t ON ((t.id = u.tenant_id)));
-
 ALTER TABLE qvd.tenants ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.tenants_id_seq
     START WITH 10000
@@ -2210,6 +2232,28 @@ ALTER TABLE qvd.user_auth_parameters ALTER COLUMN id ADD GENERATED BY DEFAULT AS
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE qvd.users (
+    id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    login qvd.object_name NOT NULL,
+    password text,
+    blocked boolean DEFAULT false NOT NULL,
+    description text,
+    language qvd.language DEFAULT 'auto'::qvd.language NOT NULL
+);
+
+CREATE TABLE qvd.vms (
+    id integer NOT NULL,
+    name qvd.object_name NOT NULL,
+    user_id integer NOT NULL,
+    osf_id integer NOT NULL,
+    di_tag text DEFAULT 'default'::text NOT NULL,
+    ip inet NOT NULL,
+    description text,
+    CONSTRAINT vms_ip_check CHECK (((family(ip) = 4) AND (masklen(ip) = 32))),
+    CONSTRAINT vms_name_check CHECK ((length((name)::text) <= 64))
 );
 
 CREATE VIEW qvd.user_list AS
@@ -2303,6 +2347,30 @@ CREATE TABLE qvd.vm_properties (
     property_id integer NOT NULL,
     value text NOT NULL
 );
+
+CREATE VIEW qvd.vm_specs_due AS
+ SELECT v.id AS vm_id,
+    (v.name)::text AS name,
+    t.id AS tenant_id,
+    t.name AS tenant,
+    u.id AS user_id,
+    (u.login)::text AS login,
+    o.id AS osf_id,
+    o.memory,
+    o.user_storage_size,
+    v.di_tag,
+    v.ip,
+    d.id AS di_id,
+    d.path AS di_path
+   FROM ((((qvd.vms v
+     JOIN qvd.users u ON ((u.id = v.user_id)))
+     JOIN qvd.tenants t ON ((t.id = u.tenant_id)))
+     JOIN qvd.osfs o ON ((o.id = v.osf_id)))
+     LEFT JOIN qvd.dis d ON ((d.id = ( SELECT s.id
+           FROM qvd.startable_dis s
+          WHERE ((s.osf_id = v.osf_id) AND (s.tag = v.di_tag))
+          ORDER BY s.published DESC, s.id DESC
+         LIMIT 1))));
 
 ALTER TABLE qvd.vms ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.vms_id_seq
@@ -2436,8 +2504,8 @@ ALTER TABLE ONLY qvd.vm_properties
 ALTER TABLE ONLY qvd.vm_runtimes
     ADD CONSTRAINT vm_runtimes_pkey PRIMARY KEY (vm_id);
 
-ALTER TABLE ONLY qvd.vm_secrets
-    ADD CONSTRAINT vm_secrets_pkey PRIMARY KEY (vm_id);
+ALTER TABLE ONLY qvd.vm_specs
+    ADD CONSTRAINT vm_specs_pkey PRIMARY KEY (vm_id);
 
 ALTER TABLE ONLY qvd.vms
     ADD CONSTRAINT vms_ip_key UNIQUE (ip);
@@ -2473,6 +2541,10 @@ CREATE INDEX vm_runtimes_assigned ON qvd.vm_runtimes USING btree (host_id) WHERE
 CREATE INDEX vm_runtimes_commands ON qvd.vm_runtimes USING btree (host_id) WHERE (vm_cmd IS NOT NULL);
 
 CREATE INDEX vm_runtimes_user_commands ON qvd.vm_runtimes USING btree (l7r_host_id) WHERE (user_cmd IS NOT NULL);
+
+CREATE INDEX vm_specs_login_name_idx ON qvd.vm_specs USING btree (login, name);
+
+CREATE INDEX vm_specs_osf_id_idx ON qvd.vm_specs USING btree (osf_id);
 
 CREATE TRIGGER account AFTER UPDATE OF vm_state ON qvd.vm_runtimes FOR EACH ROW WHEN (((old.vm_state <> 'stopped'::qvd.vm_state) AND (old.vm_state <> new.vm_state))) EXECUTE FUNCTION qvd.vm_runtimes_account();
 
@@ -2627,8 +2699,8 @@ ALTER TABLE ONLY qvd.vm_runtimes
 ALTER TABLE ONLY qvd.vm_runtimes
     ADD CONSTRAINT vm_runtimes_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
 
-ALTER TABLE ONLY qvd.vm_secrets
-    ADD CONSTRAINT vm_secrets_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
+ALTER TABLE ONLY qvd.vm_specs
+    ADD CONSTRAINT vm_specs_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY qvd.vms
     ADD CONSTRAINT vms_osf_id_fkey FOREIGN KEY (osf_id) REFERENCES qvd.osfs(id) ON DELETE RESTRICT;
@@ -2686,6 +2758,8 @@ GRANT ALL ON FUNCTION qvd.di_create(osf text, path text, version text) TO qvd_ad
 REVOKE ALL ON FUNCTION qvd.di_for(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_for(vm integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.di_for(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_path(wanted integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.di_runtimes_wake() FROM PUBLIC;
 
@@ -2823,29 +2897,6 @@ GRANT ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm inte
 GRANT SELECT ON TABLE qvd.dis TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.dis TO qvd_admin;
 
-GRANT SELECT ON TABLE qvd.osfs TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.osfs TO qvd_admin;
-
-GRANT INSERT,DELETE,UPDATE ON TABLE qvd.users TO qvd_admin;
-
-GRANT SELECT(id) ON TABLE qvd.users TO qvd_readonly;
-GRANT SELECT(id) ON TABLE qvd.users TO qvd_admin;
-
-GRANT SELECT(tenant_id) ON TABLE qvd.users TO qvd_readonly;
-GRANT SELECT(tenant_id) ON TABLE qvd.users TO qvd_admin;
-
-GRANT SELECT(login) ON TABLE qvd.users TO qvd_readonly;
-GRANT SELECT(login) ON TABLE qvd.users TO qvd_admin;
-
-GRANT SELECT(blocked) ON TABLE qvd.users TO qvd_readonly;
-GRANT SELECT(blocked) ON TABLE qvd.users TO qvd_admin;
-
-GRANT SELECT(description) ON TABLE qvd.users TO qvd_readonly;
-GRANT SELECT(description) ON TABLE qvd.users TO qvd_admin;
-
-GRANT SELECT(language) ON TABLE qvd.users TO qvd_readonly;
-GRANT SELECT(language) ON TABLE qvd.users TO qvd_admin;
-
 GRANT SELECT ON TABLE qvd.vm_runtimes TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.vm_runtimes TO qvd_admin;
 
@@ -2858,9 +2909,6 @@ GRANT UPDATE(user_cmd) ON TABLE qvd.vm_runtimes TO qvd_admin;
 GRANT UPDATE(vm_expiration_soft) ON TABLE qvd.vm_runtimes TO qvd_admin;
 
 GRANT UPDATE(vm_expiration_hard) ON TABLE qvd.vm_runtimes TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.vms TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.vms TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) TO qvd_node;
@@ -2953,13 +3001,17 @@ REVOKE ALL ON FUNCTION qvd.vm_runtimes_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_runtimes_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.vm_specs_renew(vms integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vm_specs_renew_osf(osf integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.vm_start(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_start(vm integer) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.vm_start(vm text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_start(vm text) TO qvd_admin;
 
-REVOKE ALL ON FUNCTION qvd.vm_start_found(vm integer, full_name text, tenant integer, has_image boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION qvd.vm_start_found(spec qvd.vm_specs) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_stop(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_stop(vm integer) TO qvd_admin;
@@ -2999,6 +3051,9 @@ GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.di_tags TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.di_tags TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.osfs TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.osfs TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.tenants TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.tenants TO qvd_admin;
@@ -3070,6 +3125,29 @@ GRANT INSERT,DELETE,UPDATE ON TABLE qvd.ssl_configs TO qvd_admin;
 GRANT USAGE ON SEQUENCE qvd.tenants_id_seq TO qvd_admin;
 
 GRANT USAGE ON SEQUENCE qvd.user_auth_parameters_id_seq TO qvd_admin;
+
+GRANT INSERT,DELETE,UPDATE ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(id) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(id) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(tenant_id) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(tenant_id) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(login) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(login) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(blocked) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(blocked) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(description) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(description) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT(language) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(language) ON TABLE qvd.users TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.vms TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.vms TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.user_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.user_list TO qvd_admin;

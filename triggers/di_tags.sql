@@ -1,12 +1,14 @@
 -- Changes are shown to administrators as changes of the image.
 
 create or replace function di_tags_wake() returns trigger
-language plpgsql set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp as $$
 declare
     changed integer := coalesce(new.di_id, old.di_id);
+    of_osf osfs;
 begin
-    perform wake('qvd_admin', 'di', changed,
-        (select o.tenant_id from dis d join osfs o on o.id = d.osf_id where d.id = changed));
+    select o.* into of_osf from dis d join osfs o on o.id = d.osf_id where d.id = changed;
+    perform vm_specs_renew_osf(of_osf.id);
+    perform wake('qvd_admin', 'di', changed, of_osf.tenant_id);
     return null;
 end $$;
 

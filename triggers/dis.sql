@@ -17,6 +17,7 @@ begin
     if tg_op = 'INSERT' then
         insert into di_runtimes (di_id) values (new.id);
     end if;
+    perform vm_specs_renew_osf(coalesce(new.osf_id, old.osf_id));
     perform wake('qvd_admin', 'di', coalesce(new.id, old.id),
         (select tenant_id from osfs where id = coalesce(new.osf_id, old.osf_id)));
     return null;

@@ -1,8 +1,11 @@
 -- Changes are shown to administrators.
 
 create or replace function osfs_wake() returns trigger
-language plpgsql set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp as $$
 begin
+    if tg_op = 'UPDATE' then
+        perform vm_specs_renew_osf(new.id);
+    end if;
     perform wake('qvd_admin', 'osf', coalesce(new.id, old.id), coalesce(new.tenant_id, old.tenant_id));
     return null;
 end $$;

@@ -1,8 +1,11 @@
 -- Changes are shown to administrators.
 
 create or replace function users_wake() returns trigger
-language plpgsql set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp as $$
 begin
+    if tg_op = 'UPDATE' and (new.login, new.tenant_id) is distinct from (old.login, old.tenant_id) then
+        perform vm_specs_renew(array(select v.id from vms v where v.user_id = new.id));
+    end if;
     perform wake('qvd_admin', 'user', coalesce(new.id, old.id), coalesce(new.tenant_id, old.tenant_id));
     return null;
 end $$;

@@ -96,7 +96,7 @@ begin
         where c.vm_id = new.vm_id;
     end if;
     if new.vm_state = 'stopped' then
-        update vm_secrets s set secret = fresh_secret() where s.vm_id = new.vm_id;
+        update vm_specs s set secret = fresh_secret() where s.vm_id = new.vm_id;
     end if;
     return null;
 end $$;

@@ -1,4 +1,4 @@
--- A VM comes with its runtime and counter rows and a secret, belongs to one tenant, and is deleted only when stopped.
+-- A VM comes with its runtime and counter rows and its specification, belongs to one tenant, and is deleted only when stopped.
 
 create or replace function vms_guard() returns trigger
 language plpgsql set search_path = qvd, pg_temp as $$
@@ -25,7 +25,15 @@ begin
     if tg_op = 'INSERT' then
         insert into vm_runtimes (vm_id, tenant_id) select new.id, tenant_id from users where id = new.user_id;
         insert into vm_counters (vm_id) values (new.id);
-        insert into vm_secrets (vm_id, secret) values (new.id, fresh_secret());
+        -- Whoever renames the tenant now waits, and finds the row.
+        perform from tenants t join users u on u.tenant_id = t.id where u.id = new.user_id for key share of t;
+        insert into vm_specs (vm_id, name, tenant_id, tenant, user_id, login, osf_id, memory, user_storage_size, di_tag,
+            ip, di_id, di_path, secret)
+        select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
+            d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret()
+        from vm_specs_due d where d.vm_id = new.id;
+    elsif tg_op = 'UPDATE' then
+        perform vm_specs_renew(array[new.id]);
     end if;
     perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),
         (select tenant_id from users where id = coalesce(new.user_id, old.user_id)));

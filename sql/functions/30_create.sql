@@ -111,10 +111,11 @@ begin
     end if;
     insert into dis (osf_id, path, version) values (of_osf, di_create.path, wanted) returning id into new_id;
     update di_runtimes set state = 'published', state_ts = now(), percentage = 100 where di_id = new_id;
-    delete from di_tags t using dis d
-    where d.id = t.di_id and d.osf_id = of_osf and t.tag in ('head', 'default') and not t.fixed;
     insert into di_tags (di_id, tag, fixed)
     values (new_id, wanted, true), (new_id, 'head', false), (new_id, 'default', false);
+    -- Only now, so that at no moment a VM of the OSF has no image.
+    delete from di_tags t using dis d
+    where d.id = t.di_id and d.osf_id = of_osf and d.id <> new_id and t.tag in ('head', 'default') and not t.fixed;
     perform audit('create', 'di', new_id, path, (select tenant_id from osfs where id = of_osf));
     return new_id;
 exception when unique_violation then

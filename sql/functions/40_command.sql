@@ -29,47 +29,34 @@ begin
     return chosen;
 end $$;
 
--- The image versions that VMs can be started from.
-create or replace view startable_dis as
-    select d.osf_id, t.tag, d.id, r.state = 'published' as published
-    from dis d
-        join di_tags t on t.di_id = d.id
-        join di_runtimes r on r.di_id = d.id
-    where not d.blocked and r.state in ('ready', 'published');
-
 -- The image version that a start of the VM would use now; null when there is none.
 create or replace function di_for(vm integer) returns integer
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    return (
-        select d.id from vms v join startable_dis d on d.osf_id = v.osf_id and d.tag = v.di_tag
-        where v.id = vm order by d.published desc, d.id desc limit 1);
+    return (select di_id from vm_specs where vm_id = vm);
 end $$;
 
--- What `vm_start` has to know of a VM.
-create or replace view startable_vms as
-    select v.id, u.login::text, t.name::text as tenant, v.name::text, t.id as tenant_id,
-        exists (select from startable_dis d where d.osf_id = v.osf_id and d.tag = v.di_tag) as has_image
-    from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id;
-
-create or replace function vm_start_found(vm integer, full_name text, tenant integer, has_image boolean)
-returns integer language plpgsql as $$
+drop function if exists vm_start_found(integer, text, integer, boolean);
+create or replace function vm_start_found(spec qvd.vm_specs) returns integer language plpgsql as $$
+declare
+    full_name text := spec.login || '@' || spec.tenant || '/' || spec.name;
 begin
-    if not has_image and not exists (
+    if spec.di_id is null and not exists (
         select from qvd.vm_runtimes r
-        where r.vm_id = vm and (r.vm_state in ('starting', 'running') or r.vm_cmd = 'start'))
+        where r.vm_id = spec.vm_id and (r.vm_state in ('starting', 'running') or r.vm_cmd = 'start'))
     then
         raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
             full_name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
     end if;
-    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(vm)), vm_cmd = 'start'
-    where r.vm_id = vm and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start';
-    if found then
-        insert into qvd.log (action, qvd_object, object_id, object_name, tenant_id)
-        values ('start', 'vm', vm, full_name, tenant);
-    end if;
-    return vm;
+    with asked as (
+        update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec.vm_id)), vm_cmd = 'start'
+        where r.vm_id = spec.vm_id and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start'
+        returning r.vm_id
+    )
+    insert into qvd.log (action, qvd_object, object_id, object_name, tenant_id)
+    select 'start', 'vm', vm_id, full_name, spec.tenant_id from asked;
+    return spec.vm_id;
 end $$;
 
 -- Asks for a VM to be started; places it when it has no node. Returns its id. A VM that is up or on its way is left
@@ -78,16 +65,13 @@ create or replace function vm_start(vm integer) returns integer
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    full_name text;
-    tenant integer;
-    has_image boolean;
+    spec vm_specs;
 begin
-    select v.login || '@' || v.tenant || '/' || v.name, v.tenant_id, v.has_image into full_name, tenant, has_image
-    from startable_vms v where v.id = vm;
+    select * into spec from vm_specs where vm_id = vm;
     if not found then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
-    return vm_start_found(vm, full_name, tenant, has_image);
+    return vm_start_found(spec);
 end $$;
 
 create or replace function vm_start(vm text) returns integer
@@ -97,19 +81,14 @@ declare
     wanted_login text := split_part(split_part(vm, '/', 1), '@', 1);
     wanted_tenant text := split_part(split_part(vm, '/', 1), '@', 2);
     wanted_name text := split_part(vm, '/', 2);
-    id integer;
-    full_name text;
-    tenant integer;
-    has_image boolean;
-    candidates bigint;
+    specs vm_specs[] := array(
+        select s from vm_specs s
+        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant));
 begin
-    select v.id, v.login || '@' || v.tenant || '/' || v.name, v.tenant_id, v.has_image, count(*) over ()
-    into id, full_name, tenant, has_image, candidates
-    from startable_vms v where v.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', v.tenant);
-    if candidates is distinct from 1 then
+    if cardinality(specs) <> 1 then
         perform vm_id(vm); -- says what is wrong with it
     end if;
-    return vm_start_found(id, full_name, tenant, has_image);
+    return vm_start_found(specs[1]);
 end $$;
 
 -- Asks for a VM to be stopped. One that waits to be started is not started.

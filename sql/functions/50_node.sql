@@ -76,14 +76,17 @@ end $$;
 
 -- Everything that running a VM takes. Secrets are in it: nobody but the functions below may look.
 create or replace view node_vm with (security_barrier) as
-    select v.id as vm_id, v.name, u.tenant_id, u.id as user_id, u.login, o.id as osf_id, o.memory, o.user_storage_size,
-        d.id as di_id, d.path as di_path, v.di_tag, v.ip, s.secret, r.host_id, r.vm_state, r.vm_cmd
+    select s.vm_id, s.name, s.tenant_id, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, d.id as di_id,
+        d.path as di_path, s.di_tag, s.ip, s.secret, r.host_id, r.vm_state, r.vm_cmd
     from vm_runtimes r
-        join vms v on v.id = r.vm_id
-        join users u on u.id = v.user_id
-        join osfs o on o.id = v.osf_id
-        left join dis d on d.id = r.current_di_id
-        left join vm_secrets s on s.vm_id = r.vm_id;
+        join vm_specs s on s.vm_id = r.vm_id
+        left join dis d on d.id = r.current_di_id;
+
+create or replace function di_path(wanted integer) returns text
+language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+begin
+    return (select path from dis where id = wanted);
+end $$;
 
 -- Takes every command that waits for a node and returns, for each, all that is needed to carry it out. Whoever calls
 -- it, and how often, a command is taken once. The node says on which ports of the VM it will find agent and desktop.
@@ -100,16 +103,12 @@ language plpgsql security definer set search_path = qvd, pg_temp
 begin
     return query
         with waiting as materialized (
-            select r.vm_id, r.vm_cmd, v.name, u.tenant_id, u.id as user_id, u.login, o.id as osf_id, o.memory,
-                o.user_storage_size, v.di_tag, v.ip, d.id as di_id, d.path as di_path, s.secret
-            from vm_runtimes r
-                join vms v on v.id = r.vm_id
-                join users u on u.id = v.user_id
-                join osfs o on o.id = v.osf_id
-                left join dis d on d.id = case r.vm_cmd when 'start' then (
-                    select s.id from startable_dis s where s.osf_id = v.osf_id and s.tag = v.di_tag
-                    order by s.published desc, s.id desc limit 1) else r.current_di_id end
-                left join vm_secrets s on s.vm_id = r.vm_id
+            select r.vm_cmd, s.vm_id, s.name, s.tenant_id, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size,
+                s.di_tag, s.ip, s.secret,
+                case r.vm_cmd when 'start' then s.di_id else r.current_di_id end as di_id,
+                -- A function, since a start has no need to open that table.
+                case r.vm_cmd when 'start' then s.di_path else di_path(r.current_di_id) end as di_path
+            from vm_runtimes r join vm_specs s on s.vm_id = r.vm_id
             where r.host_id = node and r.vm_cmd is not null
                 and exists (select from host_runtimes h where h.host_id = node and h.epoch = node_epoch)
             for no key update of r
@@ -127,7 +126,7 @@ begin
                 jsonb_build_object('host', node, 'epoch', node_epoch, 'command', c.vm_cmd)
             from claimed c
         )
-        select c.vm_cmd, c.vm_id, c.name::text, c.tenant_id, c.user_id, c.login::text, c.osf_id, c.memory,
+        select c.vm_cmd, c.vm_id, c.name, c.tenant_id, c.user_id, c.login, c.osf_id, c.memory,
             c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state
         from claimed c;
     if not found then

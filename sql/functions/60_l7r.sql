@@ -192,7 +192,7 @@ begin
         r.vm_address, r.vm_vma_port, r.vm_x_port, s.secret, r.vm_reason
     into state, commanded, aborted, contender, placed, address, vma_port, x_port, secret, reason
     from user_sessions u join vm_runtimes r on r.vm_id = u.vm_id and r.session_id = u.id
-        left join vm_secrets s on s.vm_id = r.vm_id
+        left join vm_specs s on s.vm_id = r.vm_id
     where u.id = wanted;
 end $$;
 

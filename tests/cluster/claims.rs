@@ -62,7 +62,7 @@ async fn every_start_has_a_secret_of_its_own() {
     let mut secrets = Vec::new();
     for _ in 0..2 {
         db.sql(&format!("select vm_start('alice/d1'); select node_claim({life}, 3030, 4100)")).await;
-        secrets.push(db.sql("select secret from vm_secrets").await.unwrap());
+        secrets.push(db.sql("select secret from vm_specs").await.unwrap());
         db.sql("update vm_runtimes set vm_state = 'stopped'").await;
     }
     assert_ne!(secrets[0], secrets[1]);

@@ -13,3 +13,4 @@ mod pool;
 mod privileges;
 mod refusals;
 mod schema;
+mod specs;

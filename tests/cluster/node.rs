@@ -149,15 +149,17 @@ async fn an_hkd_that_is_told_to_end_says_that_its_node_is_stopped() {
 async fn a_claim_whose_answer_was_lost_is_carried_out() {
     let db = Db::with_vms(3).await;
     let host = Host::new(&db, &[("internal.hkd.poll.relaxed", NEVER), ("internal.hkd.poll.urgent", "0.3")]);
-    let _hkd = host.started().await;
+    let hkd = host.started().await;
     claimed(&db, "start", "d2").await;
     let life = db.sql("select host_id || ', ' || epoch from host_runtimes").await.unwrap();
     db.sql(&format!("select vm_start('alice/d1'), vm_stop('alice/d2'); select node_claim({life}, 3030, 4100)")).await;
 
     // The next claim is held up, and its connection cut.
     let other = db.session("postgres").await;
-    other.sql("begin; lock table vm_secrets in access exclusive mode").await;
+    hkd.pause();
     db.sql("select vm_start('alice/d3')").await;
+    other.sql("begin; lock table vm_specs in access exclusive mode").await;
+    hkd.go_on();
     let waiting = "select count(pg_terminate_backend(pid)) > 0 from pg_stat_activity
                    where application_name like 'qvd hkd%' and datname = current_database() and wait_event_type = 'Lock'";
     db.wait_for(waiting, "t").await;

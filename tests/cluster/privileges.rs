@@ -174,7 +174,7 @@ async fn nobody_reads_what_could_be_used_to_become_somebody() {
             "select u from users u",
             "select * from users",
             "update users set login = login returning password",
-            "select secret from vm_secrets",
+            "select secret from vm_specs",
             "select secret from node_vm",
             "select token from user_tokens",
             "select value from ssl_configs",
