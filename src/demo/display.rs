@@ -141,7 +141,7 @@ pub fn shows_desktop(picture: &Screenshot) -> bool {
         && picture.distinct_colours() > 200
 }
 
-/// Rows of pixels in a terminal that has its text: about half of what the shorter of the two has.
+/// Rows of pixels with writing that each terminal must have; both have more once their text is there.
 const WRITTEN: usize = 60;
 
 /// The background of the terminals of the demo's desktop.

@@ -48,7 +48,7 @@ pub struct Clock {
 
 /// What runs off in a second. On an idle link the proxies of NX send each other eight bytes every five seconds.
 const LEAK: f64 = 8.0;
-/// What has to come together to end a silence. A keystroke and what it draws is about as much.
+/// What has to come together to end a silence: chosen to be above the keep-alive, not measured against single keystrokes.
 const WORDS: f64 = 64.0;
 
 /// The part of the longest silence by which its end may be noticed late, and the most that this may be.
