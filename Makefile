@@ -3,13 +3,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages build agents release demo test bench fmt lint deny clean
+.PHONY: help packages build agents release demo test bench fuzz fmt lint deny clean
 
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 STATIC := target/static/$(HOST)/release
 AGENTS := qvd-vma qvd-keeper
 # The tests wait more than they compute.
 TEST_THREADS ?= 4
+# What strangers can send, a fuzzer each, and seconds for each of them.
+FUZZERS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+TIME ?= 60
 # Containers, mounts and namespaces are root's business.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env)
 ifneq ($(SUDO),)
@@ -60,6 +63,16 @@ test: packages agents ## all that continuous integration does
 bench: packages agents ## one benchmark: SCENARIO=notify ARGS=--json
 	$(call step,release,cargo build --release --bin qvd --bin qvd-bench)
 	@exec $(SUDO) target/release/qvd-bench $(SCENARIO) $(ARGS)
+
+# What is found stays below target/fuzz, and counts from then on. A few good ones are worth keeping in fuzz/corpus.
+fuzz: packages ## every fuzzer for a minute each: TIME=seconds, FUZZERS=names
+	$(call step,fuzzers,RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument cargo build --package qvd-fuzz --bins --target-dir target)
+	@for fuzzer in $(FUZZERS); do \
+	    printf '\n== %s\n' $$fuzzer; \
+	    mkdir -p target/fuzz/$$fuzzer; \
+	    target/debug/$$fuzzer -max_total_time=$(TIME) -timeout=5 -rss_limit_mb=1024 -verbosity=0 \
+	        -artifact_prefix=target/fuzz/$$fuzzer- target/fuzz/$$fuzzer fuzz/corpus/$$fuzzer; \
+	done
 
 fmt: ## format the code
 	cargo fmt

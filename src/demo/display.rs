@@ -132,11 +132,17 @@ impl Display {
     }
 }
 
-/// Whether the demo's desktop is drawn in full: its terminals in their colour, and round them a picture of many
-/// colours, which an empty screen or a bare window does not have.
+/// Whether the demo's desktop is drawn in full: its terminals in their colour, something written in the upper one and in
+/// the lower one, and round them a picture of many colours, which an empty screen or a bare window does not have.
 pub fn shows_desktop(picture: &Screenshot) -> bool {
-    picture.share_of(TERMINAL_COLOUR, 6) > 0.2 && picture.distinct_colours() > 200
+    let (middle, bottom) = (picture.height() / 2, picture.height());
+    picture.share_of(TERMINAL_COLOUR, 6) > 0.2
+        && [0..middle, middle..bottom].into_iter().all(|half| picture.written_rows(TERMINAL_COLOUR, 6, half) > WRITTEN)
+        && picture.distinct_colours() > 200
 }
+
+/// Rows of pixels with writing that each terminal must have; both have more once their text is there.
+const WRITTEN: usize = 60;
 
 /// The background of the terminals of the demo's desktop.
 pub const TERMINAL_COLOUR: Rgb = Rgb(0x0e, 0x1a, 0x2b);

@@ -6,6 +6,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, BufWriter},
+    ops::Range,
     path::Path,
 };
 
@@ -76,6 +77,10 @@ mod field {
     pub const COUNT: usize = 25;
 }
 
+/// Widest stroke of a letter, in pixels.
+const LETTER: u32 = 12;
+/// Strokes in a row of pixels that is part of a word. A cursor has one.
+const STROKES: usize = 4;
 /// Bytes of one entry of the colour table, which true-colour pictures carry without using it.
 const COLOUR_ENTRY: usize = 12;
 
@@ -114,6 +119,13 @@ impl Screenshot {
         Ok(Self { width, height, bytes })
     }
 
+    /// A picture made up, row by row from the top, three bytes a pixel.
+    #[cfg(test)]
+    pub fn of(width: u32, height: u32, bytes: Vec<u8>) -> Self {
+        assert_eq!(bytes.len(), width as usize * height as usize * 3);
+        Self { width, height, bytes }
+    }
+
     /// Pixels in a row.
     pub fn width(&self) -> u32 {
         self.width
@@ -143,6 +155,22 @@ impl Screenshot {
     pub fn share_of(&self, colour: Rgb, tolerance: u8) -> f64 {
         let near = self.pixels().filter(|pixel| pixel.is_near(colour, tolerance)).count();
         near as f64 / (self.bytes.len() / 3).max(1) as f64
+    }
+
+    /// How many of these rows something is written in on a background of this colour: other colours, and the background
+    /// again not farther than a letter is wide.
+    pub fn written_rows(&self, background: Rgb, tolerance: u8, rows: Range<u32>) -> usize {
+        let written = |row: &u32| {
+            let mut strokes = 0;
+            let mut last = None;
+            for x in (0..self.width).filter(|x| self.pixel(*x, *row).is_some_and(|p| p.is_near(background, tolerance)))
+            {
+                let gap = last.replace(x).map_or(0, |last| x - last - 1);
+                strokes += usize::from((1..=LETTER).contains(&gap));
+            }
+            strokes >= STROKES
+        };
+        rows.filter(written).count()
     }
 
     /// How many different colours there are.
@@ -246,6 +274,28 @@ mod tests {
         assert_eq!(picture.share_of(Rgb(2, 2, 2), 1), 0.25);
         assert_eq!(picture.share_of(Rgb(2, 2, 2), 10), 0.5);
         assert_eq!(picture.distinct_colours(), 4);
+    }
+
+    /// A picture of one colour.
+    fn plain(width: u32, height: u32, Rgb(r, g, b): Rgb) -> Screenshot {
+        Screenshot::of(width, height, [r, g, b].repeat((width * height) as usize))
+    }
+
+    fn paint(picture: &mut Screenshot, x: u32, y: u32, Rgb(r, g, b): Rgb) {
+        let start = (y as usize * picture.width as usize + x as usize) * 3;
+        picture.bytes[start..start + 3].copy_from_slice(&[r, g, b]);
+    }
+
+    #[test]
+    fn a_row_with_several_strokes_is_written_and_a_cursor_a_border_and_an_empty_one_are_not() {
+        let (paper, ink) = (Rgb(14, 26, 43), Rgb(200, 200, 200));
+        let mut picture = plain(100, 4, paper);
+        // A word; a cursor; a border between two windows; nothing.
+        (10..50).step_by(5).for_each(|x| paint(&mut picture, x, 0, ink));
+        (10..20).for_each(|x| paint(&mut picture, x, 1, ink));
+        (30..60).for_each(|x| paint(&mut picture, x, 2, ink));
+        assert_eq!(picture.written_rows(paper, 6, 0..4), 1);
+        assert_eq!(picture.written_rows(paper, 6, 1..4), 0);
     }
 
     #[test]

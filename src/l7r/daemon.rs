@@ -30,6 +30,7 @@ use super::{
     handover::{Giver, Offer, Taken},
     limits::{Crowd, Stranger},
     listener::{self, BindError, HandshakeError, Incoming, Listener},
+    memory,
     quic::QuicPort,
     requests::Connection,
     router::{Counts, Refused, Router, Sessions, count},
@@ -73,6 +74,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     let path_run = config.get(&keys::PATH_RUN);
     let port = Port::get(&config, &path_run)?;
     raise_descriptor_limit();
+    memory::give_large_blocks_back();
     let own = if config.get(&keys::L7R_USE_SSL) { Some(Own::read(&config)?) } else { None };
     let offer = Offer::bind(&path_run)
         .inspect_err(|error| tracing::warn!(%error, "this router cannot be replaced without a pause"))

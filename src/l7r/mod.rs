@@ -13,6 +13,7 @@ mod flow;
 mod handover;
 mod hello;
 mod limits;
+mod memory;
 mod offer;
 mod proxy;
 mod quic;

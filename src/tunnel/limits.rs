@@ -1,6 +1,6 @@
-//! How long a tunnel may last, and how long in silence. Bytes in either direction end the silence. The clock reads the
-//! byte counters now and then, so that moving bytes costs nothing; who looks, and who then ends the tunnel, is not known
-//! here.
+//! How long a tunnel may last, and how long in silence. Bytes in either direction end the silence, but for the few that
+//! the ends of an idle link exchange to know that it is there. The clock reads the byte counters now and then, so that
+//! moving bytes costs nothing; who looks, and who then ends the tunnel, is not known here.
 
 use std::{
     fmt,
@@ -40,8 +40,16 @@ pub struct Clock {
     limits: Limits,
     began: Instant,
     bytes: u64,
+    looked: Instant,
+    /// Bytes that have moved and not yet run off.
+    level: f64,
     moved: Instant,
 }
+
+/// What runs off in a second. On an idle link the proxies of NX send each other eight bytes every five seconds.
+const LEAK: f64 = 8.0;
+/// What has to come together to end a silence: chosen to be above the keep-alive, not measured against single keystrokes.
+const WORDS: f64 = 64.0;
 
 /// The part of the longest silence by which its end may be noticed late, and the most that this may be.
 const LATE: (u32, Duration) = (8, Duration::from_secs(15));
@@ -51,7 +59,7 @@ const SOON: Duration = Duration::from_millis(50);
 impl Clock {
     /// For a tunnel that begins now.
     pub fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, began: now, bytes: 0, moved: now }
+        Self { limits, began: now, bytes: 0, looked: now, level: 0.0, moved: now }
     }
 
     /// Looks at the bytes moved so far, in both directions together, and says when to look again: `None` is never.
@@ -59,8 +67,11 @@ impl Clock {
     /// # Errors
     /// The limit that was reached.
     pub fn look(&mut self, bytes: u64, now: Instant) -> Result<Option<Instant>, Limit> {
-        if bytes != self.bytes {
-            (self.bytes, self.moved) = (bytes, now);
+        let leaked = LEAK * now.saturating_duration_since(self.looked).as_secs_f64();
+        self.level = (self.level - leaked).max(0.0) + bytes.saturating_sub(self.bytes) as f64;
+        (self.bytes, self.looked) = (bytes, now);
+        if self.level >= WORDS {
+            (self.level, self.moved) = (0.0, now);
         }
         let end = self.limits.total.map(|total| (self.began + total, Limit::Total(total)));
         let silence = self.limits.idle.map(|idle| (self.moved + idle, Limit::Idle(idle)));
@@ -89,10 +100,14 @@ mod tests {
 
     /// Looks when told to, with bytes moved at the given seconds; the second at which it is over.
     fn run(idle: u32, total: u32, moves: &[u32]) -> (u32, Limit) {
+        run_with(100, idle, total, moves)
+    }
+
+    fn run_with(size: u64, idle: u32, total: u32, moves: &[u32]) -> (u32, Limit) {
         let (mut clock, began) = clock(idle, total);
         let mut now = began;
         loop {
-            let bytes = moves.iter().filter(|at| began + SECOND * **at <= now).count() as u64;
+            let bytes = moves.iter().filter(|at| began + SECOND * **at <= now).count() as u64 * size;
             match clock.look(bytes, now) {
                 Ok(next) => now = next.expect("a limit means another look").max(now + Duration::from_millis(1)),
                 Err(limit) => return ((now - began).as_secs() as u32, limit),
@@ -116,6 +131,17 @@ mod tests {
         let (at, limit) = run(80, 0, &[3, 50, 101]);
         assert_eq!(limit, Limit::Idle(SECOND * 80));
         assert!((181..=191).contains(&at), "{at}");
+    }
+
+    #[test]
+    fn what_nx_says_on_an_idle_link_does_not_count_and_typing_does() {
+        let every_five: Vec<u32> = (0..2000).step_by(5).collect();
+        for idle in [10, 60, 900] {
+            assert_eq!(run_with(16, idle, 0, &every_five), (idle, Limit::Idle(SECOND * idle)));
+        }
+        let typed: Vec<u32> = (0..200).collect();
+        let (at, _) = run_with(30, 60, 0, &typed);
+        assert!(at > 200, "{at}");
     }
 
     #[test]

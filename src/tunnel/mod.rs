@@ -3,6 +3,7 @@
 //! An idle tunnel holds neither buffer nor pipe: they are borrowed while bytes move and kept only under back-pressure.
 //! Who is at the ends, and whether they may talk, is not known here.
 
+mod absence;
 mod buffers;
 mod conn;
 mod ktls;

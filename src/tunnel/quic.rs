@@ -67,6 +67,12 @@ impl QuicStream {
         Self { connection, send, recv, state: State::Open }
     }
 
+    /// The end of the connection, whoever ends it.
+    pub fn closed(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let connection = self.connection.clone();
+        Box::pin(async move { drop(connection.closed().await) })
+    }
+
     /// Where the peer is now.
     pub fn peer(&self) -> SocketAddr {
         self.connection.remote_address()

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Conn, Counters, Ended, Reason,
+    absence::{Absence, closed},
     ktls::{self, KernelTls},
     splice, tls,
 };
@@ -90,17 +91,20 @@ enum Outer {
     Kernel(Box<KernelTls>),
 }
 
-async fn carry<O, I>(outer: &mut O, inner: &mut I, leftover: Vec<u8>, counters: &Counters) -> Reason
+async fn carry<I>(outer: &mut Conn, inner: &mut I, leftover: Vec<u8>, counters: &Counters) -> Reason
 where
-    O: AsyncRead + AsyncWrite + Unpin,
     I: AsyncRead + AsyncWrite + Unpin,
 {
     let mut up = Direction { pending: Pending::from(leftover), ..Direction::default() };
     let mut down = Direction::default();
     let mut verdict = Verdict::default();
+    let mut absence = Absence::new(&counters.up);
     poll_fn(|cx| {
         let up_poll = up.poll(cx, outer, inner, &counters.up);
         let down_poll = down.poll(cx, inner, outer, &counters.down);
+        if absence.poll(cx, !up.pending.rest().is_empty(), || closed(outer)).is_ready() {
+            return Poll::Ready(Reason::OuterCut);
+        }
         verdict.poll((up.end, up_poll), (down.end, down_poll))
     })
     .await

@@ -16,7 +16,11 @@ use nix::errno::Errno;
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
-use super::{Counters, Reason, pipe::Load};
+use super::{
+    Counters, Reason,
+    absence::{hung_up, left_behind},
+    pipe::Load,
+};
 
 /// Bytes after which others get their turn.
 const TURN: usize = 1 << 20;
@@ -101,6 +105,7 @@ pub async fn carry(outer: &TcpStream, inner: &TcpStream, leftover: Vec<u8>, coun
         let stop = pump(outer, inner, &counters.up).await?;
         finish(stop, inner, &first, Reason::OuterClosed)
     };
+    let up = unless_left_behind(up, outer, &counters.up, &first);
     let down = async {
         let stop = pump(inner, outer, &counters.down).await?;
         finish(stop, outer, &first, Reason::InnerClosed)
@@ -110,6 +115,23 @@ pub async fn carry(outer: &TcpStream, inner: &TcpStream, leftover: Vec<u8>, coun
     let failed = tokio::try_join!(up, down).err();
     // A side that closed and then resets what still comes has closed, not failed.
     first.into_inner().or(failed).unwrap_or(Reason::InnerClosed)
+}
+
+/// Does what is to be done for the outer side, as long as that side is there or the inner one takes what it has left.
+pub async fn unless_left_behind(
+    up: impl Future<Output = Result<(), Broken>>,
+    outer: &TcpStream,
+    taken: &AtomicU64,
+    first: &OnceLock<Reason>,
+) -> Result<(), Broken> {
+    tokio::select! {
+        biased;
+        done = up => done,
+        () = left_behind(hung_up(outer), taken) => {
+            let _ = first.set(Reason::OuterCut);
+            Err(Broken::Source(io::ErrorKind::UnexpectedEof.into()))
+        }
+    }
 }
 
 /// Passes the end of a source on to the sink, and notes it when it is the tunnel's first.

@@ -6,6 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use nix::sys::socket::{setsockopt, sockopt::TcpRepair};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -103,6 +104,14 @@ impl Client {
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         std::io::Write::write_all(&mut self.tls.writer(), bytes.as_ref()).unwrap();
         self.flush().await;
+    }
+
+    /// Sends bytes if the server still wants any.
+    pub async fn try_send(&mut self, bytes: &[u8]) {
+        std::io::Write::write_all(&mut self.tls.writer(), bytes).unwrap();
+        let mut out = Vec::new();
+        self.tls.write_tls(&mut out).unwrap();
+        let _ = self.tcp.write_all(&out).await;
     }
 
     async fn flush(&mut self) {
@@ -243,6 +252,11 @@ impl Client {
         self.tls.send_close_notify();
         self.flush().await;
         self.tcp.shutdown().await.unwrap();
+    }
+
+    /// Is gone, and nothing says so: neither a goodbye nor a packet.
+    pub fn lose(self) {
+        setsockopt(&self.tcp, TcpRepair, &1).unwrap();
     }
 
     /// Leaves without a word, and so that the server's next packet is refused.

@@ -2,6 +2,7 @@
 //! record, and VMs whose agent and nxagent are played by the test. Written from the rules of the classic protocol, not
 //! from our own parser.
 
+mod besieged;
 mod certificate;
 mod client;
 mod connect;

@@ -7,7 +7,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::stage::{Desktop, PATIENCE, plain};
+use super::{
+    besieged::{SOON, fill},
+    stage::{Desktop, PATIENCE, plain},
+};
 
 /// A client that reads to the end of the last head, and not beyond it.
 async fn switched(desktop: &Desktop, sent_behind: &[u8]) -> TcpStream {
@@ -73,6 +76,20 @@ async fn bytes_pass_unchanged_both_ways_each_end_is_passed_on_and_the_record_nam
         desktop.login
     );
     assert_eq!(stage.sql(&end).await, "3000003 5000001 the client left");
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_while_its_vm_reads_nothing_is_missed_soon() {
+    let stage = plain().await;
+    let mut desktop = stage.running().await;
+    let mut tcp = switched(&desktop, b"").await;
+    let _nx = desktop.vm.nx().await;
+    fill(&mut tcp).await;
+    tcp.set_zero_linger().unwrap();
+    drop(tcp);
+    let took = desktop.freed().await;
+    assert!(took < SOON, "the desktop was freed only after {took:?}");
+    assert_eq!(desktop.end_reason().await, "the client left");
 }
 
 #[tokio::test]

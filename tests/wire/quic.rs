@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use super::{
+    besieged::{BLOCKED, ENDLESS, SOON},
     certificate::made,
     client::{Answer, Client, Presented},
     outage::kill_router,
@@ -116,6 +117,25 @@ async fn connected(desktop: &mut Desktop) -> (Quic, tokio::net::TcpStream) {
     let (_, answer) = client.conclusion().await;
     assert_eq!(answer.status, 101, "{}", answer.text());
     (client, desktop.vm.nx().await)
+}
+
+#[tokio::test]
+async fn a_client_that_vanishes_while_its_vm_reads_nothing_is_missed_soon() {
+    let stage = calm().await;
+    let mut desktop = stage.running().await;
+    let (mut client, mut nx) = connected(&mut desktop).await;
+    let mut sent = 0;
+    while let Ok(taken) = timeout(BLOCKED, client.send.write(&[7; 16 * 1024])).await {
+        sent += taken.unwrap();
+        assert!(sent < ENDLESS, "the router swallows all that it is given");
+    }
+    // Blocked is one way only.
+    nx.write_all(b"still drawing").await.unwrap();
+    assert_eq!(client.read(13).await, b"still drawing");
+    client.connection.close(VarInt::from_u32(0), b"");
+    let took = desktop.freed().await;
+    assert!(took < SOON, "the desktop was freed only after {took:?}");
+    assert_eq!(desktop.end_reason().await, "the client left");
 }
 
 #[tokio::test]

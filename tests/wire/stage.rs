@@ -15,7 +15,7 @@ use qvd::demo::{
     postgres::Durability,
     site::{Site, SiteOptions},
 };
-use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::sync::{Mutex, MutexGuard, OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{client::Client, vm::FakeVm};
 
@@ -28,6 +28,8 @@ static CALM: OnceCell<Stage> = OnceCell::const_new();
 static PLAIN: OnceCell<Stage> = OnceCell::const_new();
 static ROUGH: OnceCell<Stage> = OnceCell::const_new();
 static TURN: RwLock<()> = RwLock::const_new(());
+static BESIEGED: OnceCell<Stage> = OnceCell::const_new();
+static SIEGE: Mutex<()> = Mutex::const_new(());
 
 /// The calm installation.
 pub async fn calm() -> &'static Stage {
@@ -50,6 +52,23 @@ pub async fn rough() -> (&'static Stage, RwLockReadGuard<'static, ()>) {
 pub async fn rough_alone() -> (&'static Stage, RwLockWriteGuard<'static, ()>) {
     let turn = TURN.write().await;
     (open_rough().await, turn)
+}
+
+/// How long a handshake may take on the besieged installation.
+pub const SIEGE_HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The installation that is attacked, alone: what its router holds is due to the one who attacks. Strangers have little
+/// time there, and their number is limited by address only.
+pub async fn besieged() -> (&'static Stage, MutexGuard<'static, ()>) {
+    let turn = SIEGE.lock().await;
+    let handshake = SIEGE_HANDSHAKE.as_secs().to_string();
+    let settings = [
+        ("internal.hkd.nothing.timeout.on_state.starting", "0.05"),
+        ("internal.l7r.timeout.handshake", handshake.as_str()),
+        ("internal.l7r.timeout.head", "3"),
+        ("internal.l7r.limit.strangers", "0"),
+    ];
+    (BESIEGED.get_or_init(|| Stage::open(4, &settings)).await, turn)
 }
 
 async fn open_rough() -> &'static Stage {

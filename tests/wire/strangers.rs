@@ -15,17 +15,17 @@ use super::{
 };
 
 /// A TCP connection from this address of the loopback network.
-async fn tcp(stage: &Stage, last: u8) -> TcpStream {
+pub async fn tcp(stage: &Stage, last: u8) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::new(127, 0, 77, last), 0).into()).unwrap();
     socket.connect(SocketAddr::from((Ipv4Addr::LOCALHOST, stage.site.port()))).await.unwrap()
 }
 
-async fn client(stage: &Stage, last: u8) -> Client {
+pub async fn client(stage: &Stage, last: u8) -> Client {
     Client::over(tcp(stage, last).await, &rustls::version::TLS13).await
 }
 
-fn list(login: &str, password: &str) -> String {
+pub fn list(login: &str, password: &str) -> String {
     format!("GET /qvd/list_of_vm HTTP/1.1\r\n{}\r\n", authorization(login, password))
 }
 
@@ -37,7 +37,7 @@ async fn rest(mut tcp: TcpStream) -> String {
 }
 
 /// Waits until a counter has grown by this much.
-async fn counted(stage: &Stage, counter: &str, before: &str, more: i64) {
+pub async fn counted(stage: &Stage, counter: &str, before: &str, more: i64) {
     let wanted = before.parse::<i64>().unwrap() + more;
     stage
         .until(
@@ -47,7 +47,7 @@ async fn counted(stage: &Stage, counter: &str, before: &str, more: i64) {
         .await;
 }
 
-async fn counter(stage: &Stage, counter: &str) -> String {
+pub async fn counter(stage: &Stage, counter: &str) -> String {
     stage.sql(&format!("select {counter} from host_counters where host_id = (select min(id) from hosts)")).await
 }
 

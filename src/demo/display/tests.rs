@@ -42,6 +42,32 @@ async fn what_a_client_draws_is_in_the_picture() {
     display.wait_for(PATIENCE, painted).await.unwrap();
 }
 
+/// The picture that the documentation shows.
+fn documented() -> (u32, u32, Vec<u8>) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/desktop.png");
+    let mut reader = png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap())).read_info().unwrap();
+    let mut bytes = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut bytes).unwrap();
+    (info.width, info.height, bytes)
+}
+
+#[test]
+fn the_desktop_is_drawn_when_both_its_windows_have_their_text() {
+    let (width, height, bytes) = documented();
+    let drawn = Screenshot::of(width, height, bytes.clone());
+    assert!(shows_desktop(&drawn));
+    // The same before the text of one of them: a window's place in its colour.
+    for rows in [40..380, 440..740] {
+        let mut early = bytes.clone();
+        for row in rows {
+            let start = (row * width as usize + 44) * 3;
+            let Rgb(r, g, b) = TERMINAL_COLOUR;
+            early[start..start + 1150 * 3].copy_from_slice(&[r, g, b].repeat(1150));
+        }
+        assert!(!shows_desktop(&Screenshot::of(width, height, early)));
+    }
+}
+
 #[tokio::test]
 async fn waiting_for_what_never_comes_ends() {
     let display = Display::start(64, 64).await.unwrap();

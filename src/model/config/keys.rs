@@ -187,7 +187,8 @@ keys! {
     L7R_WEIGHT_CPU: u32 = "l7r.loadbalancer.plugin.default.weight.cpu", "1";
     /// Weight of chance when a VM is placed.
     L7R_WEIGHT_RANDOM: u32 = "l7r.loadbalancer.plugin.default.weight.random", "1";
-    /// A session in which no byte moves for this long is ended; 0 for no limit. Per tenant, and only in the database.
+    /// A session in which nothing is typed, clicked or drawn for this long is ended; 0 for no limit. What a desktop draws by
+    /// itself, such as a clock, counts; what NX says on an idle link does not. Per tenant, and only in the database.
     L7R_SESSION_IDLE_LIMIT: Duration = "l7r.session.idle_limit", "0";
     /// A session that lasts this long is ended; 0 for no limit. Per tenant, and only in the database.
     L7R_SESSION_LIMIT: Duration = "l7r.session.limit", "0";

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::tunnel::{
     Counters, Reason,
-    splice::{Broken, Stop, deliver, pump},
+    splice::{Broken, Stop, deliver, pump, unless_left_behind},
 };
 
 /// Message types of the handshake that may come after it.
@@ -69,6 +69,7 @@ pub async fn carry(outer: &mut KernelTls, inner: &TcpStream, leftover: &[u8], co
         let _ = first.set(end);
         close(inner)
     };
+    let up = unless_left_behind(up, tcp, &counters.up, &first);
     let down = async {
         if let Stop::NotData(error) = pump(inner, tcp, &counters.down).await? {
             return Err(Broken::Source(error));

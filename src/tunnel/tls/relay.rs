@@ -21,6 +21,7 @@ use super::{
 };
 use crate::tunnel::{
     Counters, Reason,
+    absence::{Absence, closed_tcp},
     buffers::{Buffer, LARGE},
     relay::{End, Failure, State, Verdict},
 };
@@ -43,10 +44,14 @@ pub async fn carry(outer: &mut TlsStream, inner: &mut TcpStream, leftover: &[u8]
     let mut up = Up { state: State::Moving, queue, busy: false, end: None };
     let mut down = Down { state: State::Moving, unsent: 0, busy: false, ended: false };
     let mut verdict = Verdict::default();
+    let mut absence = Absence::new(&counters.up);
     poll_fn(|cx| {
         let up_poll = up.poll(cx, session, tcp, inner, &counters.up);
         // Answers of the session to what has come are sent by this direction, so it comes second.
         let down_poll = down.poll(cx, session, tcp, inner, &counters.down);
+        if absence.poll(cx, !up.queue.is_empty(), || closed_tcp(tcp)).is_ready() {
+            return Poll::Ready(Reason::OuterCut);
+        }
         verdict.poll((up.end, up_poll), (down.ended.then_some(End::Said), down_poll))
     })
     .await

@@ -1,0 +1,4 @@
+//! See `qvd::fuzz::hello`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd::fuzz::hello(bytes));
