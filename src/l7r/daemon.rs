@@ -1,15 +1,8 @@
 //! Start, run and end of the router process. The ports are bound first; then rights are dropped for good.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener as StdListener},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use listenfd::ListenFd;
 use nix::unistd::{Uid, User};
 use thiserror::Error;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,18 +15,18 @@ use crate::{
         InstanceId,
         config::{Config, keys},
     },
-    tunnel::Conn,
 };
 
 use super::{
+    accept::{serve_quic, serve_tcp},
     certificates::{Follower, Own},
-    handover::{Giver, Offer, Taken},
-    limits::{Crowd, Stranger},
-    listener::{self, BindError, HandshakeError, Incoming, Listener},
+    handover::Offer,
+    limits::Crowd,
+    listener::{BindError, Listener},
+    port::Port,
     quic::QuicPort,
-    requests::Connection,
     router::{Counts, Refused, Router, Sessions, count},
-    tls::{Tls, TlsError},
+    tls::TlsError,
 };
 
 /// Why the router cannot run.
@@ -192,115 +185,6 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     database.l7r_gone(&[started.instance], "the router was stopped").await?;
     tracing::info!(host = %started.host, "l7r ends");
     Ok(())
-}
-
-/// The port that clients connect to, and whom it was taken over from.
-struct Port {
-    bound: StdListener,
-    giver: Option<Giver>,
-}
-
-impl Port {
-    /// From the service manager, from the router that runs, or bound here.
-    fn get(config: &Config, path_run: &Path) -> Result<Self, L7rError> {
-        if let Ok(Some(bound)) = ListenFd::from_env().take_tcp_listener(0) {
-            return Ok(Self { bound, giver: None });
-        }
-        let (address, number) = (config.get(&keys::L7R_ADDRESS), config.get(&keys::L7R_PORT));
-        match Taken::from_running(path_run) {
-            Some(Taken { tcp, giver })
-                if tcp.local_addr().is_ok_and(|taken| listener::is_at(taken, &address, number)) =>
-            {
-                Ok(Self { bound: tcp, giver: Some(giver) })
-            }
-            // It serves another port than is wanted now; it is told all the same, since this one follows it.
-            Some(Taken { giver, .. }) => Ok(Self { bound: listener::bind(&address, number)?, giver: Some(giver) }),
-            None => Ok(Self { bound: listener::bind(&address, number)?, giver: None }),
-        }
-    }
-}
-
-async fn serve_tcp(router: Arc<Router>, mut incoming: Incoming, stranger: Stranger) {
-    let introduced = incoming.introduce(&router.config.load_full().get(&keys::L7R_PROXY_FROM)).await;
-    let client = incoming.peer();
-    match introduced {
-        Ok(()) => serve(router, client, stranger, incoming.handshake()).await,
-        Err(error) => log_failure(&router, client, &error),
-    }
-}
-
-/// Accepts clients of QUIC until the process ends or another takes over. Where another process has the UDP port still,
-/// as the router before this one has while its clients are connected, TCP serves alone until it is free.
-async fn serve_quic(
-    router: Arc<Router>,
-    port: QuicPort,
-    tls: Tls,
-    connections: TaskTracker,
-    replaced: CancellationToken,
-) {
-    let ended = async {
-        tokio::select! {
-            () = router.stop.cancelled() => {}
-            () = replaced.cancelled() => {}
-        }
-    };
-    tokio::pin!(ended);
-    let config = router.config.load_full();
-    let listener = tokio::select! {
-        listener = port.listen(tls, &config) => listener,
-        () = &mut ended => return,
-    };
-    drop(config);
-    let listener = match listener {
-        Ok(listener) => listener,
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            return tracing::warn!(error, "QUIC cannot be served; users are served over TCP alone");
-        }
-    };
-    loop {
-        let incoming = tokio::select! {
-            Some(incoming) = listener.accept() => incoming,
-            () = &mut ended => break,
-        };
-        match router.strangers.enter(Crowd::from_config(&router.config.load())) {
-            Some(stranger) => {
-                let client = incoming.peer();
-                connections.spawn(serve(router.clone(), client, stranger, incoming.handshake()));
-            }
-            None => count(&router.refused.crowd),
-        }
-    }
-    listener.close().await;
-}
-
-async fn serve(
-    router: Arc<Router>,
-    client: SocketAddr,
-    mut stranger: Stranger,
-    handshake: impl Future<Output = Result<Conn, HandshakeError>>,
-) {
-    if !stranger.comes_from(client.ip(), Crowd::from_config(&router.config.load())) {
-        tracing::debug!(%client, "too many connections");
-        return count(&router.refused.crowd);
-    }
-    let conn = match handshake.await {
-        Ok(conn) => conn,
-        Err(error) => return log_failure(&router, client, &error),
-    };
-    if let Err(error) = Connection::new(router, client.ip(), stranger).serve(conn).await {
-        tracing::info!(%client, error = &error as &dyn std::error::Error, "connection ended");
-    }
-}
-
-fn log_failure(router: &Router, client: SocketAddr, error: &HandshakeError) {
-    match error {
-        // Balancers look in like this, every second.
-        HandshakeError::Gone(_) => return tracing::debug!(%client, %error, "no connection"),
-        HandshakeError::PlainHttp => count(&router.refused.plain_http),
-        _ => count(&router.refused.handshakes),
-    }
-    tracing::info!(%client, error = error as &dyn std::error::Error, "no connection");
 }
 
 async fn follow_config(router: Arc<Router>, file: Config, mut certificates: Option<Follower>) {

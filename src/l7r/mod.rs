@@ -5,6 +5,7 @@ pub mod http;
 pub mod listener;
 pub mod tls;
 
+mod accept;
 mod authenticate;
 mod certificates;
 mod connect;
@@ -14,6 +15,7 @@ mod handover;
 mod hello;
 mod limits;
 mod offer;
+mod port;
 mod proxy;
 mod quic;
 mod requests;

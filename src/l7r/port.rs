@@ -1,0 +1,40 @@
+//! Where a router gets the TCP port from that clients connect to: from the service manager, from the router that runs,
+//! or bound here. This comes before rights are dropped.
+
+use std::{net::TcpListener as StdListener, path::Path};
+
+use listenfd::ListenFd;
+
+use crate::model::config::{Config, keys};
+
+use super::{
+    daemon::L7rError,
+    handover::{Giver, Taken},
+    listener,
+};
+
+/// The port that clients connect to, and whom it was taken over from.
+pub(super) struct Port {
+    pub(super) bound: StdListener,
+    pub(super) giver: Option<Giver>,
+}
+
+impl Port {
+    /// From the service manager, from the router that runs, or bound here.
+    pub(super) fn get(config: &Config, path_run: &Path) -> Result<Self, L7rError> {
+        if let Ok(Some(bound)) = ListenFd::from_env().take_tcp_listener(0) {
+            return Ok(Self { bound, giver: None });
+        }
+        let (address, number) = (config.get(&keys::L7R_ADDRESS), config.get(&keys::L7R_PORT));
+        match Taken::from_running(path_run) {
+            Some(Taken { tcp, giver })
+                if tcp.local_addr().is_ok_and(|taken| listener::is_at(taken, &address, number)) =>
+            {
+                Ok(Self { bound: tcp, giver: Some(giver) })
+            }
+            // It serves another port than is wanted now; it is told all the same, since this one follows it.
+            Some(Taken { giver, .. }) => Ok(Self { bound: listener::bind(&address, number)?, giver: Some(giver) }),
+            None => Ok(Self { bound: listener::bind(&address, number)?, giver: None }),
+        }
+    }
+}
