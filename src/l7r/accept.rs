@@ -3,11 +3,13 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 use crate::{model::config::keys, tunnel::Conn};
 
 use super::{
+    handover::{Release, Successor},
     limits::{Crowd, Stranger},
     listener::{HandshakeError, Incoming},
     quic::QuicPort,
@@ -26,25 +28,29 @@ pub(super) async fn serve_tcp(router: Arc<Router>, mut incoming: Incoming, stran
     }
 }
 
-/// Accepts clients of QUIC until the process ends or another takes over. Where another process has the UDP port still,
-/// as the router before this one has while its clients are connected, TCP serves alone until it is free.
-pub(super) async fn serve_quic(
-    router: Arc<Router>,
-    port: QuicPort,
-    tls: Tls,
-    connections: TaskTracker,
-    replaced: CancellationToken,
-) {
+/// Where QUIC is served, and who else has the port.
+pub(super) struct Quic {
+    pub(super) port: QuicPort,
+    pub(super) tls: Tls,
+    /// The process before this one, while it reads from the port.
+    pub(super) before: Option<Release>,
+    /// The one after it, when it comes.
+    pub(super) after: Option<oneshot::Receiver<Successor>>,
+}
+
+/// Accepts clients of QUIC until the process ends or another takes over. Until the port is free, TCP serves alone.
+pub(super) async fn serve_quic(router: Arc<Router>, quic: Quic, connections: TaskTracker) {
+    let Quic { port, tls, before, after } = quic;
     let ended = async {
         tokio::select! {
             () = router.stop.cancelled() => {}
-            () = replaced.cancelled() => {}
+            () = router.replaced.cancelled() => {}
         }
     };
     tokio::pin!(ended);
     let config = router.config.load_full();
     let listener = tokio::select! {
-        listener = port.listen(tls, &config) => listener,
+        listener = port.listen(tls, &config, before, router.replaced.clone()) => listener,
         () = &mut ended => return,
     };
     drop(config);
@@ -55,6 +61,7 @@ pub(super) async fn serve_quic(
             return tracing::warn!(error, "QUIC cannot be served; users are served over TCP alone");
         }
     };
+    let clients = TaskTracker::new();
     loop {
         let incoming = tokio::select! {
             Some(incoming) = listener.accept() => incoming,
@@ -63,9 +70,20 @@ pub(super) async fn serve_quic(
         match router.strangers.enter(Crowd::from_config(&router.config.load())) {
             Some(stranger) => {
                 let client = incoming.peer();
-                connections.spawn(serve(router.clone(), client, stranger, incoming.handshake()));
+                let serving = serve(router.clone(), client, stranger, incoming.handshake());
+                connections.spawn(clients.track_future(serving));
             }
             None => count(&router.refused.crowd),
+        }
+    }
+    if router.replaced.is_cancelled() {
+        let moving = clients.len();
+        listener.move_on(&clients).await;
+        tracing::info!(clients = moving, late = clients.len(), "clients of QUIC were told to connect again");
+        if let Some(after) = after
+            && let Ok(successor) = after.await
+        {
+            successor.release();
         }
     }
     listener.close().await;

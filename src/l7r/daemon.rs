@@ -18,9 +18,9 @@ use crate::{
 };
 
 use super::{
-    accept::{serve_quic, serve_tcp},
+    accept::{Quic, serve_quic, serve_tcp},
     certificates::{Follower, Own},
-    handover::Offer,
+    handover::{Giver, Offer, Ports},
     limits::Crowd,
     listener::{BindError, Listener},
     port::Port,
@@ -64,13 +64,13 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Runs the router until `stop`.
 pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rError> {
     let path_run = config.get(&keys::PATH_RUN);
-    let port = Port::get(&config, &path_run)?;
+    let mut port = Port::get(&config, &path_run)?;
     raise_descriptor_limit();
     let own = if config.get(&keys::L7R_USE_SSL) { Some(Own::read(&config)?) } else { None };
     let offer = Offer::bind(&path_run)
         .inspect_err(|error| tracing::warn!(%error, "this router cannot be replaced without a pause"))
         .ok();
-    let quic = own.as_ref().and_then(|_| QuicPort::get(&config, port.bound.local_addr().ok()?));
+    let quic = own.as_ref().and_then(|_| QuicPort::get(&config, port.bound.local_addr().ok()?, port.udp.take()));
     drop_rights(&config.get(&keys::L7R_AS_USER))?;
 
     let connector = Connector::from_config(&config, Role::L7r)?;
@@ -130,13 +130,17 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         refused: Refused::default(),
         limits: Arc::default(),
         strangers: Arc::default(),
+        replaced: CancellationToken::new(),
         stop: stop.clone(),
     });
     router.authenticators.configure(&config, database.tenant_config_rows().await?);
-    let replaced = CancellationToken::new();
-    if let Some(offer) = offer {
-        offer.serve(port.bound.try_clone()?.into(), replaced.clone());
-    }
+    let after = match offer {
+        Some(offer) => {
+            let ports = Ports { tcp: port.bound.try_clone()?, udp: quic.as_ref().and_then(QuicPort::share) };
+            Some(offer.serve(ports, router.replaced.clone()))
+        }
+        None => None,
+    };
     let tls = certificates.as_ref().map(Follower::tls);
     let listener = Listener::new(port.bound, tls.clone(), handshake)?;
     let flusher = tokio::spawn(router.clone().flush());
@@ -145,20 +149,19 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     tokio::spawn(follow_config(router.clone(), config, certificates));
     tracing::info!(host = %started.host, instance = %started.instance, address = %listener.address()?, "l7r runs");
 
-    if let Some(giver) = port.giver {
-        giver.ready();
-    }
+    let before = port.giver.map(Giver::ready);
 
     let connections = TaskTracker::new();
     let quic = quic
         .zip(tls)
         .filter(|_| router.config.load().get(&keys::L7R_QUIC))
-        .map(|(port, tls)| tokio::spawn(serve_quic(router.clone(), port, tls, connections.clone(), replaced.clone())));
+        .map(|(port, tls)| Quic { port, tls, before, after })
+        .map(|quic| tokio::spawn(serve_quic(router.clone(), quic, connections.clone())));
     loop {
         let incoming = tokio::select! {
             incoming = listener.accept() => incoming,
             () = stop.cancelled() => break,
-            () = replaced.cancelled() => break,
+            () = router.replaced.cancelled() => break,
         };
         let Some(stranger) = router.strangers.enter(Crowd::from_config(&router.config.load())) else {
             count(&router.refused.crowd);
@@ -168,7 +171,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     }
     drop(listener);
     connections.close();
-    if replaced.is_cancelled() {
+    if router.replaced.is_cancelled() {
         tracing::info!(host = %started.host, connections = connections.len(), "another router accepts now; draining");
         tokio::select! {
             () = connections.wait() => stop.cancel(),

@@ -13,7 +13,7 @@ fn identity() -> Identity {
 fn listener(tls: &Tls, secret: &Secret) -> (QuicListener, SocketAddr) {
     let bound = udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = bound.local_addr().unwrap();
-    (QuicListener::new(bound, tls.clone(), secret, &Config::default()).unwrap(), address)
+    (QuicListener::new(bound, tls.clone(), secret, &Config::default(), CancellationToken::new()).unwrap(), address)
 }
 
 fn client(alpn: &[u8]) -> Endpoint {
@@ -104,7 +104,7 @@ async fn a_client_of_a_router_that_died_is_told_so_by_the_next_one() {
             Err(_) => tokio::task::yield_now().await,
         }
     };
-    let second = QuicListener::new(bound, tls, &again, &Config::default()).unwrap();
+    let second = QuicListener::new(bound, tls, &again, &Config::default(), CancellationToken::new()).unwrap();
     // Something long enough to be answered with a reset.
     let mut stream = QuicStream::open(connection.clone()).await.unwrap();
     stream.write_all(&[7; 1000]).await.unwrap();
