@@ -67,6 +67,28 @@ async fn the_certificate_is_that_of_tcp_and_is_replaced_with_it() {
 }
 
 #[tokio::test]
+async fn with_many_handshakes_under_way_a_client_must_prove_its_address() {
+    let (listener, address) = listener(&Tls::new(&identity().into()).unwrap(), &Secret::random());
+    let near = client(ALPN);
+    let (mut connecting, mut pending) = (Vec::new(), Vec::new());
+    for _ in 0..TRUSTED_HANDSHAKES {
+        connecting.push(near.connect(address, "node1").unwrap());
+        let incoming = soon(listener.accept()).await.unwrap();
+        assert!(!incoming.incoming.remote_address_validated());
+        pending.push(incoming);
+    }
+    let late = near.connect(address, "node1").unwrap();
+    let incoming = soon(listener.accept()).await.unwrap();
+    assert!(incoming.incoming.remote_address_validated());
+    // The proof costs a round trip and nothing else.
+    let serving = tokio::spawn(incoming.handshake());
+    soon(late).await.unwrap();
+    serving.abort();
+    pending.pop();
+    drop((pending, connecting));
+}
+
+#[tokio::test]
 async fn another_protocol_is_refused() {
     let (listener, address) = listener(&Tls::new(&identity().into()).unwrap(), &Secret::random());
     let near = client(b"h3");
