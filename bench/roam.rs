@@ -1,5 +1,6 @@
 //! A client of QUIC that changes its address in the middle of a transfer, and again and again: how long no byte comes,
-//! and whether it had to connect again. Then, without moving, what each congestion control makes of a link with
+//! and whether it had to connect again. Beside it TCP with TLS, which always has to, at its best: it notices at once that
+//! its address is gone, its session of TLS is resumed, and there is no dialogue and no desktop to wait for. Then, without moving, what each congestion control makes of a link with
 //! delay and loss (a process in between plays it), since that is what the default is chosen by.
 
 use std::{
@@ -16,15 +17,21 @@ use quinn::{
 use qvd::tunnel::{
     self, Counters,
     quic::{ALPN, QuicStream},
+    tls,
     udp::{self, Congestion},
 };
 use rand::RngExt;
-use rustls::{RootCertStore, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
+use rustls::{
+    RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     sync::{mpsc, watch},
 };
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::report::{Report, Samples};
@@ -46,6 +53,11 @@ pub async fn run(repetitions: usize) -> anyhow::Result<Report> {
     report.figure("stall_ms", stalls.ms(1.0));
     report.figure("stall_p50_ms", stalls.ms(0.5));
     report.spread.insert("stall_ms".to_owned(), stalls.spread());
+    let again = connect_again(repetitions).await?;
+    report.peer("tcp", "reconnects", repetitions as f64);
+    report.peer("tcp", "stall_ms", again.ms(1.0));
+    report.peer("tcp", "stall_p50_ms", again.ms(0.5));
+    report.spread.insert("tcp_stall_ms".to_owned(), again.spread());
     for loss in [0.0, 0.01] {
         let mut rates: [Vec<f64>; 2] = Default::default();
         for _ in 0..repetitions.min(5) {
@@ -99,6 +111,84 @@ async fn roam(changes: usize) -> anyhow::Result<(Samples, u64)> {
     Ok((stalls, server.stats().accepted_handshakes - 1))
 }
 
+/// What a client of TCP makes of the same changes: the time from each until the next byte.
+async fn connect_again(changes: usize) -> anyhow::Result<Samples> {
+    let Keys { certificate, key } = Keys::make()?;
+    let versions = &[&rustls::version::TLS13];
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate)?;
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let (connector, server) = (TlsConnector::from(Arc::new(config)), Arc::new(server));
+
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let (listener, desktop) = (TcpListener::bind(loopback).await?, TcpListener::bind(loopback).await?);
+    let (address, behind) = (listener.local_addr()?, desktop.local_addr()?);
+    let drawing = tokio::spawn(async move {
+        while let Ok((vm, _)) = desktop.accept().await {
+            // Its client leaves before it has all.
+            tokio::spawn(send(vm, usize::MAX / 64));
+        }
+    });
+    let serving = tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let server = server.clone();
+            tokio::spawn(async move {
+                let (outer, inner) =
+                    (tls::accept(tcp, server, IDLE).await.ok()?, TcpStream::connect(behind).await.ok()?);
+                let (counters, cancel) = (Counters::default(), CancellationToken::new());
+                Some(tunnel::relay(outer.into(), inner, Vec::new(), &counters, &cancel).await)
+            });
+        }
+    });
+    let connect = async |host| {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::new(127, 0, 0, host), 0).into())?;
+        let tcp = socket.connect(address).await?;
+        tunnel::tune(&tcp)?;
+        anyhow::Ok(connector.connect("localhost".try_into()?, tcp).await?)
+    };
+    let mut stalls = Samples::default();
+    let mut stream = connect(1).await?;
+    let mut space = vec![0; 64 * 1024];
+    for change in 0..changes {
+        let mut received = 0;
+        while received < PART {
+            let read = stream.read(&mut space).await?;
+            ensure!(read > 0, "the tunnel over TCP ended");
+            received += read;
+        }
+        let began = Instant::now();
+        stream = connect(if change % 2 == 0 { 2 } else { 1 }).await?;
+        ensure!(stream.read(&mut space).await? > 0, "the tunnel over TCP ended");
+        stalls.add(began.elapsed());
+    }
+    serving.abort();
+    drawing.abort();
+    Ok(stalls)
+}
+
+/// A certificate for localhost.
+struct Keys {
+    certificate: CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Keys {
+    fn make() -> anyhow::Result<Self> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+        Ok(Self { certificate: made.cert.der().clone(), key })
+    }
+}
+
 /// Megabits per second from the VM to the client.
 async fn over_link(congestion: Congestion, loss: f64) -> anyhow::Result<f64> {
     let Pair { server, client, mut stream, vm } = Pair::open(congestion, Some(loss)).await?;
@@ -143,9 +233,7 @@ struct Pair {
 impl Pair {
     /// Over a link with this loss, if one is given.
     async fn open(congestion: Congestion, loss: Option<f64>) -> anyhow::Result<Self> {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-        let certificate = made.cert.der().clone();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(anyhow::Error::msg)?;
+        let Keys { certificate, key } = Keys::make()?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let versions = &[&rustls::version::TLS13];
         let mut tls = rustls::ServerConfig::builder_with_provider(provider.clone())

@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    pin::Pin,
     time::{Duration, Instant},
 };
 
@@ -10,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{ClientError, Console, Environment, NxproxyError, Settings, nxproxy::Nxproxy, session::Link};
-use crate::tunnel::{Counters, Ended, Reason, relay};
+use crate::tunnel::{Counters, Ended, Reason, quic::Parting, relay};
 
 /// For the server to say why it ended a session.
 const WHY_LIMIT: Duration = Duration::from_secs(3);
@@ -39,6 +40,15 @@ pub(super) fn parameters(settings: &Settings, environment: &Environment) -> Vec<
     own.chain(settings.custom.iter().cloned()).collect()
 }
 
+/// What comes after a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing.
+    Leave,
+    /// The same desktop again: the server is being replaced.
+    Return,
+}
+
 /// Runs the session to its end and says how it ended. An interrupt ends it in good order. `why` asks the server, when
 /// it was the server that ended the session.
 pub(super) async fn hold(
@@ -46,21 +56,23 @@ pub(super) async fn hold(
     settings: &Settings,
     environment: &Environment,
     console: &impl Console,
+    interrupt: &mut Interrupt,
     why: impl Future<Output = Option<String>>,
-) -> Result<(), ClientError> {
+) -> Result<Next, ClientError> {
     let cancel = CancellationToken::new();
     let begun = Instant::now();
-    let interrupted = interrupted()?;
-    tokio::pin!(interrupted);
     let session = run(link, settings, environment, &cancel);
     tokio::pin!(session);
     let ended = tokio::select! {
         ended = &mut session => ended,
-        () = &mut interrupted => {
+        () = interrupt => {
             cancel.cancel();
             session.await
         }
     }?;
+    if ended.returns {
+        return Ok(Next::Return);
+    }
     console.say(&report(&ended, begun.elapsed()));
     if matches!(ended.tunnel.reason, Reason::OuterClosed | Reason::OuterCut | Reason::OuterFailed(_))
         && let Ok(Some(why)) = tokio::time::timeout(WHY_LIMIT, why).await
@@ -69,7 +81,15 @@ pub(super) async fn hold(
     }
     match ended.lost {
         Some(error) => Err(error),
-        None => Ok(()),
+        None => Ok(Next::Leave),
+    }
+}
+
+/// Whether the server wants its client back at once, which it says with its last word.
+pub(super) async fn wants_return(parting: Option<Parting>) -> bool {
+    match parting {
+        Some(parting) => tokio::time::timeout(WHY_LIMIT, parting.wants_reconnect()).await.unwrap_or(false),
+        None => false,
     }
 }
 
@@ -77,6 +97,8 @@ pub(super) async fn hold(
 pub(super) struct End {
     pub(super) tunnel: Ended,
     farewell: Farewell,
+    /// The server wants the client back.
+    returns: bool,
     /// Why it was not in good order.
     pub(super) lost: Option<ClientError>,
 }
@@ -92,13 +114,18 @@ pub(super) async fn run(
         started = start => started?,
         () = cancel.cancelled() => {
             let tunnel = Ended { up: 0, down: 0, reason: Reason::Cancelled };
-            return Ok(End { tunnel, farewell: Farewell::Unknown, lost: None });
+            return Ok(End { tunnel, farewell: Farewell::Unknown, returns: false, lost: None });
         }
     };
     let (nxproxy, stream) = started;
+    let parting = link.conn.parting();
     let tunnel = relay(link.conn, stream, link.leftover, &Counters::default(), cancel).await;
     let output = nxproxy.finish().await;
     let farewell = Farewell::of(&output);
+    let by_server = matches!(tunnel.reason, Reason::OuterClosed | Reason::OuterCut | Reason::OuterFailed(_));
+    if by_server && wants_return(parting).await {
+        return Ok(End { tunnel, farewell, returns: true, lost: None });
+    }
     let lost = |source| Some(ClientError::Lost { server: link.server.clone(), source });
     let silent = tunnel.up == 0;
     let lost = match &tunnel.reason {
@@ -113,7 +140,7 @@ pub(super) async fn run(
         Reason::OuterCut if farewell != Farewell::Orderly => lost(None),
         _ => None,
     };
-    Ok(End { tunnel, farewell, lost })
+    Ok(End { tunnel, farewell, returns: false, lost })
 }
 
 /// What nxproxy says about how its peer in the desktop left. It reports a terminated session in either case.
@@ -160,15 +187,18 @@ fn report(end: &End, duration: Duration) -> String {
 }
 
 /// Resolves when the user or the system asks this process to end.
-fn interrupted() -> Result<impl Future<Output = ()>, io::Error> {
+pub(super) type Interrupt = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// From now on such a wish ends nothing by itself.
+pub(super) fn interrupt() -> Result<Interrupt, io::Error> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    Ok(async move {
+    Ok(Box::pin(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
-    })
+    }))
 }

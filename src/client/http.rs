@@ -111,6 +111,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<S> {
         Ok(answer)
     }
 
+    /// The connection.
+    pub fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// The connection and what was read behind the last answer.
     pub fn into_parts(self) -> (S, Vec<u8>) {
         (self.stream, self.buffer)

@@ -24,7 +24,10 @@ pub use error::ClientError;
 pub use nxproxy::NxproxyError;
 pub use quic::Roamer;
 
-use session::{Credentials, Desktop, Server, Session};
+use crate::model::VmId;
+
+use connect::Next;
+use session::{Credentials, Desktop, Link, Server, Session};
 use transport::Dialer;
 use trust::{Finding, Refusal, Scope, Trust};
 
@@ -93,13 +96,66 @@ async fn use_server(
         }
     }
     let parameters = connect::parameters(settings, environment);
-    let link = session.connect(desktop.id, &parameters, &mut progress).await?;
-    let name = link.session.clone();
-    let why = async {
-        let mut session = Session::on(dialer.dial(&server).await.ok()?, &server, &credentials);
-        session.end_of(&name?).await.ok()?
+    let parting = session.parting();
+    let again = async || {
+        console.say("the server is being replaced; connecting again");
+        rejoin(&server, &credentials, dialer, settings, console, (desktop.id, &parameters)).await
     };
-    connect::hold(link, settings, environment, console, why).await
+    let mut link = match session.connect(desktop.id, &parameters, &mut progress).await {
+        Err(error) if error.is_about_connection() && connect::wants_return(parting).await => again().await?,
+        connected => connected?,
+    };
+    let mut interrupt = connect::interrupt()?;
+    loop {
+        let name = link.session.clone();
+        let why = async {
+            let mut session = Session::on(dialer.dial(&server).await.ok()?, &server, &credentials);
+            session.end_of(&name?).await.ok()?
+        };
+        let next = connect::hold(link, settings, environment, console, &mut interrupt, why).await?;
+        if next == Next::Leave {
+            return Ok(());
+        }
+        link = tokio::select! {
+            link = again() => link?,
+            () = &mut interrupt => {
+                console.say("interrupted");
+                return Ok(());
+            }
+        };
+    }
+}
+
+/// Connects to the desktop that was used before, with further attempts when the network fails. The user is asked
+/// nothing.
+async fn rejoin(
+    server: &Server,
+    credentials: &Credentials,
+    dialer: &Dialer,
+    settings: &Settings,
+    console: &(impl Console + Sync),
+    (vm, parameters): (VmId, &[(String, String)]),
+) -> Result<Link, ClientError> {
+    let mut attempt = 1;
+    loop {
+        let tried = async {
+            let session = Session::on(dialer.dial(server).await?, server, credentials);
+            session.connect(vm, parameters, &mut |text| console.say(text)).await
+        };
+        match tried.await {
+            Err(error) if error.is_about_connection() && attempt < ATTEMPTS => {
+                pause(&error, attempt, settings, console).await;
+                attempt += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Says why another attempt is made, and waits before it.
+async fn pause(error: &ClientError, attempt: u32, settings: &Settings, console: &impl Console) {
+    console.say(&format!("{}; trying again ({attempt} of {ATTEMPTS} failed)", error.sentence()));
+    tokio::time::sleep(settings.retry_pause * 2u32.pow(attempt - 1)).await;
 }
 
 /// Connects and lists the user's desktops, with further attempts when the network fails, and with consent when the
@@ -129,8 +185,7 @@ async fn log_in(
                 trust.accept(&server.to_string(), &finding, scope)?;
             }
             (error, _) if error.is_about_connection() => {
-                console.say(&format!("{}; trying again ({attempt} of {ATTEMPTS} failed)", error.sentence()));
-                tokio::time::sleep(settings.retry_pause * 2u32.pow(attempt - 1)).await;
+                pause(&error, attempt, settings, console).await;
             }
             (error, _) => return Err(error),
         }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::VmId,
-    tunnel::{Conn, tune},
+    tunnel::{Conn, quic::Parting, tune},
 };
 
 /// How long a server may take to accept a connection, and again to finish the TLS handshake.
@@ -139,6 +139,11 @@ impl Session {
     /// Speaks over a connection on which nothing was said yet.
     pub fn on(conn: Conn, server: &Server, credentials: &Credentials) -> Self {
         Self { exchange: Exchange::new(conn), authorization: credentials.header(), server: server.to_string() }
+    }
+
+    /// A way to learn how the connection ends.
+    pub fn parting(&self) -> Option<Parting> {
+        self.exchange.stream().parting()
     }
 
     /// The user's desktops.

@@ -1,15 +1,8 @@
 //! Start, run and end of the router process. The ports are bound first; then rights are dropped for good.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener as StdListener},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use listenfd::ListenFd;
 use nix::unistd::{Uid, User};
 use thiserror::Error;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -22,19 +15,19 @@ use crate::{
         InstanceId,
         config::{Config, keys},
     },
-    tunnel::Conn,
 };
 
 use super::{
+    accept::{Quic, serve_quic, serve_tcp},
     certificates::{Follower, Own},
-    handover::{Giver, Offer, Taken},
-    limits::{Crowd, Stranger},
-    listener::{self, BindError, HandshakeError, Incoming, Listener},
+    handover::{Giver, Offer, Ports},
+    limits::Crowd,
+    listener::{BindError, Listener},
     memory,
+    port::Port,
     quic::QuicPort,
-    requests::Connection,
     router::{Counts, Refused, Router, Sessions, count},
-    tls::{Tls, TlsError},
+    tls::TlsError,
 };
 
 /// Why the router cannot run.
@@ -72,14 +65,14 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Runs the router until `stop`.
 pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rError> {
     let path_run = config.get(&keys::PATH_RUN);
-    let port = Port::get(&config, &path_run)?;
+    let mut port = Port::get(&config, &path_run)?;
     raise_descriptor_limit();
     memory::give_large_blocks_back();
     let own = if config.get(&keys::L7R_USE_SSL) { Some(Own::read(&config)?) } else { None };
     let offer = Offer::bind(&path_run)
         .inspect_err(|error| tracing::warn!(%error, "this router cannot be replaced without a pause"))
         .ok();
-    let quic = own.as_ref().and_then(|_| QuicPort::get(&config, port.bound.local_addr().ok()?));
+    let quic = own.as_ref().and_then(|_| QuicPort::get(&config, port.bound.local_addr().ok()?, port.udp.take()));
     drop_rights(&config.get(&keys::L7R_AS_USER))?;
 
     let connector = Connector::from_config(&config, Role::L7r)?;
@@ -139,13 +132,17 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         refused: Refused::default(),
         limits: Arc::default(),
         strangers: Arc::default(),
+        replaced: CancellationToken::new(),
         stop: stop.clone(),
     });
     router.authenticators.configure(&config, database.tenant_config_rows().await?);
-    let replaced = CancellationToken::new();
-    if let Some(offer) = offer {
-        offer.serve(port.bound.try_clone()?.into(), replaced.clone());
-    }
+    let after = match offer {
+        Some(offer) => {
+            let ports = Ports { tcp: port.bound.try_clone()?, udp: quic.as_ref().and_then(QuicPort::share) };
+            Some(offer.serve(ports, router.replaced.clone()))
+        }
+        None => None,
+    };
     let tls = certificates.as_ref().map(Follower::tls);
     let listener = Listener::new(port.bound, tls.clone(), handshake)?;
     let flusher = tokio::spawn(router.clone().flush());
@@ -154,20 +151,19 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     tokio::spawn(follow_config(router.clone(), config, certificates));
     tracing::info!(host = %started.host, instance = %started.instance, address = %listener.address()?, "l7r runs");
 
-    if let Some(giver) = port.giver {
-        giver.ready();
-    }
+    let before = port.giver.map(Giver::ready);
 
     let connections = TaskTracker::new();
     let quic = quic
         .zip(tls)
         .filter(|_| router.config.load().get(&keys::L7R_QUIC))
-        .map(|(port, tls)| tokio::spawn(serve_quic(router.clone(), port, tls, connections.clone(), replaced.clone())));
+        .map(|(port, tls)| Quic { port, tls, before, after })
+        .map(|quic| tokio::spawn(serve_quic(router.clone(), quic, connections.clone())));
     loop {
         let incoming = tokio::select! {
             incoming = listener.accept() => incoming,
             () = stop.cancelled() => break,
-            () = replaced.cancelled() => break,
+            () = router.replaced.cancelled() => break,
         };
         let Some(stranger) = router.strangers.enter(Crowd::from_config(&router.config.load())) else {
             count(&router.refused.crowd);
@@ -177,7 +173,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     }
     drop(listener);
     connections.close();
-    if replaced.is_cancelled() {
+    if router.replaced.is_cancelled() {
         tracing::info!(host = %started.host, connections = connections.len(), "another router accepts now; draining");
         tokio::select! {
             () = connections.wait() => stop.cancel(),
@@ -194,115 +190,6 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     database.l7r_gone(&[started.instance], "the router was stopped").await?;
     tracing::info!(host = %started.host, "l7r ends");
     Ok(())
-}
-
-/// The port that clients connect to, and whom it was taken over from.
-struct Port {
-    bound: StdListener,
-    giver: Option<Giver>,
-}
-
-impl Port {
-    /// From the service manager, from the router that runs, or bound here.
-    fn get(config: &Config, path_run: &Path) -> Result<Self, L7rError> {
-        if let Ok(Some(bound)) = ListenFd::from_env().take_tcp_listener(0) {
-            return Ok(Self { bound, giver: None });
-        }
-        let (address, number) = (config.get(&keys::L7R_ADDRESS), config.get(&keys::L7R_PORT));
-        match Taken::from_running(path_run) {
-            Some(Taken { tcp, giver })
-                if tcp.local_addr().is_ok_and(|taken| listener::is_at(taken, &address, number)) =>
-            {
-                Ok(Self { bound: tcp, giver: Some(giver) })
-            }
-            // It serves another port than is wanted now; it is told all the same, since this one follows it.
-            Some(Taken { giver, .. }) => Ok(Self { bound: listener::bind(&address, number)?, giver: Some(giver) }),
-            None => Ok(Self { bound: listener::bind(&address, number)?, giver: None }),
-        }
-    }
-}
-
-async fn serve_tcp(router: Arc<Router>, mut incoming: Incoming, stranger: Stranger) {
-    let introduced = incoming.introduce(&router.config.load_full().get(&keys::L7R_PROXY_FROM)).await;
-    let client = incoming.peer();
-    match introduced {
-        Ok(()) => serve(router, client, stranger, incoming.handshake()).await,
-        Err(error) => log_failure(&router, client, &error),
-    }
-}
-
-/// Accepts clients of QUIC until the process ends or another takes over. Where another process has the UDP port still,
-/// as the router before this one has while its clients are connected, TCP serves alone until it is free.
-async fn serve_quic(
-    router: Arc<Router>,
-    port: QuicPort,
-    tls: Tls,
-    connections: TaskTracker,
-    replaced: CancellationToken,
-) {
-    let ended = async {
-        tokio::select! {
-            () = router.stop.cancelled() => {}
-            () = replaced.cancelled() => {}
-        }
-    };
-    tokio::pin!(ended);
-    let config = router.config.load_full();
-    let listener = tokio::select! {
-        listener = port.listen(tls, &config) => listener,
-        () = &mut ended => return,
-    };
-    drop(config);
-    let listener = match listener {
-        Ok(listener) => listener,
-        Err(error) => {
-            let error = &error as &dyn std::error::Error;
-            return tracing::warn!(error, "QUIC cannot be served; users are served over TCP alone");
-        }
-    };
-    loop {
-        let incoming = tokio::select! {
-            Some(incoming) = listener.accept() => incoming,
-            () = &mut ended => break,
-        };
-        match router.strangers.enter(Crowd::from_config(&router.config.load())) {
-            Some(stranger) => {
-                let client = incoming.peer();
-                connections.spawn(serve(router.clone(), client, stranger, incoming.handshake()));
-            }
-            None => count(&router.refused.crowd),
-        }
-    }
-    listener.close().await;
-}
-
-async fn serve(
-    router: Arc<Router>,
-    client: SocketAddr,
-    mut stranger: Stranger,
-    handshake: impl Future<Output = Result<Conn, HandshakeError>>,
-) {
-    if !stranger.comes_from(client.ip(), Crowd::from_config(&router.config.load())) {
-        tracing::debug!(%client, "too many connections");
-        return count(&router.refused.crowd);
-    }
-    let conn = match handshake.await {
-        Ok(conn) => conn,
-        Err(error) => return log_failure(&router, client, &error),
-    };
-    if let Err(error) = Connection::new(router, client.ip(), stranger).serve(conn).await {
-        tracing::info!(%client, error = &error as &dyn std::error::Error, "connection ended");
-    }
-}
-
-fn log_failure(router: &Router, client: SocketAddr, error: &HandshakeError) {
-    match error {
-        // Balancers look in like this, every second.
-        HandshakeError::Gone(_) => return tracing::debug!(%client, %error, "no connection"),
-        HandshakeError::PlainHttp => count(&router.refused.plain_http),
-        _ => count(&router.refused.handshakes),
-    }
-    tracing::info!(%client, error = error as &dyn std::error::Error, "no connection");
 }
 
 async fn follow_config(router: Arc<Router>, file: Config, mut certificates: Option<Follower>) {

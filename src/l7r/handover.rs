@@ -1,18 +1,22 @@
-//! How a new router gets the port of the one that runs: over a unix socket, as descriptors, so that no client is
+//! How a new router gets the ports of the one that runs: over a unix socket, as descriptors, so that no client is
 //! refused in between. The old one goes on accepting until the new one says that it does, and then serves what it has
 //! to its end; a newcomer that fails changes nothing.
 //!
 //! ```text
 //! new: connects ──▶ old: sends the line and the descriptors ──▶ new: starts, accepts, writes READY ──▶ old: drains
+//! new: reads from the UDP port ◀── old: reads from it no more, writes RELEASED ◀── its clients of QUIC have said all
 //! ```
 //!
+//! The UDP port is one socket for all its clients, so only one process may read from it. What comes in between waits in
+//! the socket.
 //! Every router has a socket of its own name, since several may be serving their last clients.
 
 use std::{
     fs,
     io::{self, IoSlice, IoSliceMut, Read, Write},
+    iter,
     mem::MaybeUninit,
-    net::TcpListener as StdListener,
+    net::{TcpListener as StdListener, UdpSocket},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{
@@ -28,23 +32,37 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
+use tokio::{io::AsyncReadExt, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// What is sent, in the order of the descriptors. Another line means another version of this dialogue.
 const LINE: &[u8] = b"qvd-l7r 1 tcp\n";
+const LINE_WITH_UDP: &[u8] = b"qvd-l7r 2 tcp udp\n";
 const READY: u8 = b'R';
+const RELEASED: u8 = b'U';
 /// For the other side to answer. Both are on this machine.
 const ANSWER: Duration = Duration::from_secs(5);
 /// For a newcomer to come to serve clients: it may have to wait for the database.
 const START: Duration = Duration::from_secs(120);
+/// For the old router to stop reading from the UDP port.
+const RELEASE: Duration = Duration::from_secs(5);
 const PREFIX: &str = "l7r.";
 const SUFFIX: &str = ".handover";
 
-/// A port that was given to this process, and the way to tell the giver.
+/// The ports of a router.
+#[derive(Debug)]
+pub struct Ports {
+    /// Where clients of TCP connect to.
+    pub tcp: StdListener,
+    /// Where those of QUIC do, if they can.
+    pub udp: Option<UdpSocket>,
+}
+
+/// Ports that were given to this process, and the way to tell the giver.
 #[derive(Debug)]
 pub struct Taken {
-    /// The port.
-    pub tcp: StdListener,
+    /// The ports.
+    pub ports: Ports,
     /// Whom it is from.
     pub giver: Giver,
 }
@@ -54,11 +72,43 @@ pub struct Taken {
 pub struct Giver(UnixStream);
 
 impl Giver {
-    /// Says that clients are served here now.
-    pub fn ready(mut self) {
+    /// Says that clients are served here now. The UDP port follows.
+    pub fn ready(mut self) -> Release {
         if let Err(error) = self.0.write_all(&[READY]) {
             tracing::warn!(%error, "the router before this one could not be told to drain");
         }
+        Release(self.0)
+    }
+}
+
+/// A UDP port that another process still reads from.
+#[derive(Debug)]
+pub struct Release(UnixStream);
+
+impl Release {
+    /// Waits until it does not any more, because it says so or has ended.
+    pub async fn wait(self) {
+        let heard = async {
+            self.0.set_nonblocking(true)?;
+            tokio::net::UnixStream::from_std(self.0)?.read_u8().await
+        };
+        match tokio::time::timeout(RELEASE, heard).await {
+            Ok(Ok(RELEASED)) => {}
+            Ok(_) => tracing::debug!("the router before this one left without a word about the UDP port"),
+            Err(_) => tracing::warn!("the router before this one does not let go of the UDP port"),
+        }
+    }
+}
+
+/// The router that took the ports over and waits for the UDP port.
+#[derive(Debug)]
+pub struct Successor(UnixStream);
+
+impl Successor {
+    /// Says that nobody reads from the UDP port here any more.
+    pub fn release(mut self) {
+        // One that is gone does not need to know.
+        let _ = self.0.write_all(&[RELEASED]);
     }
 }
 
@@ -100,11 +150,14 @@ fn receive(giver: UnixStream) -> io::Result<Taken> {
             descriptors.extend(received);
         }
     }
-    match (&line[..message.bytes], descriptors.pop()) {
-        (LINE, Some(tcp)) if descriptors.is_empty() => Ok(Taken { tcp: tcp.into(), giver: Giver(giver) }),
-        ([], _) => Err(io::Error::other("the router has no port to give any more")),
-        _ => Err(io::Error::other("the router speaks another version of the hand-over")),
-    }
+    let mut descriptors = descriptors.into_iter();
+    let ports = match (&line[..message.bytes], descriptors.next(), descriptors.next()) {
+        (LINE, Some(tcp), None) => Ports { tcp: tcp.into(), udp: None },
+        (LINE_WITH_UDP, Some(tcp), Some(udp)) => Ports { tcp: tcp.into(), udp: Some(udp.into()) },
+        ([], _, _) => return Err(io::Error::other("the router has no port to give any more")),
+        _ => return Err(io::Error::other("the router speaks another version of the hand-over")),
+    };
+    Ok(Taken { ports, giver: Giver(giver) })
 }
 
 /// The socket on which this process gives its port away. Bound while there are rights to do so.
@@ -127,16 +180,21 @@ impl Offer {
         Ok(Self { socket, path })
     }
 
-    /// Gives `port` to newcomers until one of them serves clients, which cancels `taken`.
-    pub fn serve(self, port: OwnedFd, taken: CancellationToken) {
+    /// Gives `ports` to newcomers until one of them serves clients, which cancels `taken`. That one comes back.
+    pub fn serve(self, ports: Ports, taken: CancellationToken) -> oneshot::Receiver<Successor> {
+        let (send, successor) = oneshot::channel();
         // A thread, because the dialogue is rare, short, and about blocking sockets.
         let named = std::thread::Builder::new().name("handover".to_owned());
         let started = named.spawn(move || {
             for newcomer in self.socket.incoming() {
-                let given = newcomer.and_then(|newcomer| give(newcomer, &port));
+                let given = newcomer.and_then(|newcomer| give(newcomer, &ports));
                 match given {
-                    Ok(true) => break,
-                    Ok(false) => tracing::warn!("a router that wanted to replace this one did not come to run"),
+                    Ok(Some(successor)) => {
+                        // Where there was no QUIC, nobody waits for it.
+                        let _ = send.send(successor);
+                        break;
+                    }
+                    Ok(None) => tracing::warn!("a router that wanted to replace this one did not come to run"),
                     Err(error) => tracing::warn!(%error, "the port could not be given to another router"),
                 }
             }
@@ -147,40 +205,57 @@ impl Offer {
         if let Err(error) = started {
             tracing::warn!(%error, "this router cannot be replaced without a pause");
         }
+        successor
     }
 }
 
-/// Whether the newcomer came to serve clients.
-fn give(mut newcomer: UnixStream, port: &OwnedFd) -> io::Result<bool> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+/// The newcomer, if it came to serve clients.
+fn give(mut newcomer: UnixStream, ports: &Ports) -> io::Result<Option<Successor>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [port.as_fd()];
+    let descriptors: Vec<_> = iter::once(ports.tcp.as_fd()).chain(ports.udp.as_ref().map(AsFd::as_fd)).collect();
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(&newcomer, &[IoSlice::new(LINE)], &mut control, SendFlags::NOSIGNAL)?;
+    let line = if ports.udp.is_some() { LINE_WITH_UDP } else { LINE };
+    sendmsg(&newcomer, &[IoSlice::new(line)], &mut control, SendFlags::NOSIGNAL)?;
     newcomer.set_read_timeout(Some(START))?;
     let mut answer = [0];
-    Ok(newcomer.read(&mut answer)? == 1 && answer == [READY])
+    let ready = newcomer.read(&mut answer)? == 1 && answer == [READY];
+    Ok(ready.then_some(Successor(newcomer)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn port() -> StdListener {
-        StdListener::bind("127.0.0.1:0").unwrap()
+    fn ports() -> Ports {
+        let udp = Some(UdpSocket::bind("127.0.0.1:0").unwrap());
+        Ports { tcp: StdListener::bind("127.0.0.1:0").unwrap(), udp }
+    }
+
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
     }
 
     #[test]
-    fn a_port_is_taken_over_and_the_giver_told() {
+    fn ports_are_taken_over_and_the_giver_told() {
         let directory = tempfile::tempdir().unwrap();
-        let (old, taken) = (port(), CancellationToken::new());
-        let address = old.local_addr().unwrap();
-        Offer::bind(directory.path()).unwrap().serve(old.into(), taken.clone());
+        let (old, taken) = (ports(), CancellationToken::new());
+        let addresses =
+            |ports: &Ports| (ports.tcp.local_addr().unwrap(), ports.udp.as_ref().unwrap().local_addr().unwrap());
+        let wanted = addresses(&old);
+        let successor = Offer::bind(directory.path()).unwrap().serve(old, taken.clone());
         let newcomer = Taken::from_running(directory.path()).unwrap();
-        assert_eq!(newcomer.tcp.local_addr().unwrap(), address);
+        assert_eq!(addresses(&newcomer.ports), wanted);
         assert!(!taken.is_cancelled(), "the old one serves until the new one does");
-        newcomer.giver.ready();
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(taken.cancelled());
+        let release = newcomer.giver.ready();
+        wait(async {
+            taken.cancelled().await;
+            let waiting = tokio::spawn(release.wait());
+            tokio::task::yield_now().await;
+            assert!(!waiting.is_finished(), "the old one reads from the UDP port until it says otherwise");
+            successor.await.unwrap().release();
+            waiting.await.unwrap();
+        });
         assert!(Taken::from_running(directory.path()).is_none(), "it has no port to give any more");
     }
 
@@ -188,12 +263,12 @@ mod tests {
     fn a_newcomer_that_dies_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let taken = CancellationToken::new();
-        Offer::bind(directory.path()).unwrap().serve(port().into(), taken.clone());
+        let _successor = Offer::bind(directory.path()).unwrap().serve(ports(), taken.clone());
         drop(Taken::from_running(directory.path()).unwrap());
         let next = Taken::from_running(directory.path()).unwrap();
         assert!(!taken.is_cancelled());
         next.giver.ready();
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(taken.cancelled());
+        wait(taken.cancelled());
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod http;
 pub mod listener;
 pub mod tls;
 
+mod accept;
 mod authenticate;
 mod certificates;
 mod connect;
@@ -15,6 +16,7 @@ mod hello;
 mod limits;
 mod memory;
 mod offer;
+mod port;
 mod proxy;
 mod quic;
 mod requests;

@@ -19,13 +19,15 @@ use quinn::{
 };
 use rand::Rng;
 use thiserror::Error;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{listener::HandshakeError, tls::Tls};
+use super::{handover::Release, listener::HandshakeError, tls::Tls};
 use crate::{
     model::config::{Config, CongestionControl, keys},
     tunnel::{
         Conn,
-        quic::{ALPN, QuicStream},
+        gate::Gate,
+        quic::{ALPN, QuicStream, RECONNECT, RECONNECT_TEXT},
         udp::{self, Congestion},
     },
 };
@@ -38,6 +40,10 @@ const SECRET_FILE: &str = "quic.key";
 const SECRET_LENGTH: usize = 32;
 /// Pause before a UDP port that another process has is tried again.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
+/// How long clients may take to finish when another process takes over.
+const WIND_DOWN: Duration = Duration::from_secs(1);
+/// How long it may take until everybody was sent the last word.
+const LAST_WORD: Duration = Duration::from_millis(50);
 /// Bytes of a connection id.
 const ID_LENGTH: usize = 8;
 
@@ -123,12 +129,14 @@ pub struct QuicPort {
 }
 
 impl QuicPort {
-    /// The port with the number of a TCP port; `None` when it is not wanted. Whatever is in the way, TCP serves.
-    pub fn get(config: &Config, tcp: SocketAddr) -> Option<Self> {
+    /// The port with the number of a TCP port, `taken` over or bound here; `None` when it is not wanted. Whatever is in
+    /// the way, TCP serves.
+    pub fn get(config: &Config, tcp: SocketAddr, taken: Option<UdpSocket>) -> Option<Self> {
         if !config.get(&keys::L7R_QUIC) {
             return None;
         }
-        let bound = udp::bind(tcp).inspect_err(|error| {
+        let taken = taken.filter(|taken| taken.local_addr().is_ok_and(|address| address == tcp));
+        let bound = taken.map_or_else(|| udp::bind(tcp), Ok).inspect_err(|error| {
             tracing::warn!(address = %tcp, %error, "the UDP port cannot be had yet; users are served over TCP alone");
         });
         let secret = Secret::load_or_generate(&config.get(&keys::PATH_L7R_SSL)).unwrap_or_else(|error| {
@@ -138,11 +146,25 @@ impl QuicPort {
         Some(Self { address: tcp, bound: bound.ok(), secret })
     }
 
-    /// Waits until the port is to be had, and listens.
+    /// The socket once more, for another process.
+    pub fn share(&self) -> Option<UdpSocket> {
+        self.bound.as_ref()?.try_clone().ok()
+    }
+
+    /// Waits until the port is to be had and its owner before has let go of it, and listens, until `replaced`.
     ///
     /// # Errors
     /// When runtime or TLS library cannot serve it.
-    pub async fn listen(self, tls: Tls, config: &Config) -> Result<QuicListener, QuicError> {
+    pub async fn listen(
+        self,
+        tls: Tls,
+        config: &Config,
+        before: Option<Release>,
+        replaced: CancellationToken,
+    ) -> Result<QuicListener, QuicError> {
+        if let Some(before) = before {
+            before.wait().await;
+        }
         let mut bound = self.bound;
         let bound = loop {
             match bound.take() {
@@ -153,13 +175,14 @@ impl QuicPort {
                 }
             }
         };
-        QuicListener::new(bound, tls, &self.secret, config)
+        QuicListener::new(bound, tls, &self.secret, config, replaced)
     }
 }
 
 /// A bound UDP port that clients connect to.
 pub struct QuicListener {
     endpoint: Endpoint,
+    gate: Arc<Gate>,
     tls: Tls,
     transport: Arc<TransportConfig>,
     /// What clients are offered, and the settings that it was made from.
@@ -167,6 +190,8 @@ pub struct QuicListener {
     handshake: Duration,
     /// One reference more for each handshake under way.
     under_way: Arc<()>,
+    /// Another process accepts now.
+    replaced: CancellationToken,
 }
 
 impl QuicListener {
@@ -174,7 +199,13 @@ impl QuicListener {
     ///
     /// # Errors
     /// When runtime or TLS library cannot serve it.
-    pub fn new(bound: UdpSocket, tls: Tls, secret: &Secret, config: &Config) -> Result<Self, QuicError> {
+    pub fn new(
+        bound: UdpSocket,
+        tls: Tls,
+        secret: &Secret,
+        config: &Config,
+        replaced: CancellationToken,
+    ) -> Result<Self, QuicError> {
         let congestion = match config.get(&keys::L7R_QUIC_CONGESTION) {
             CongestionControl::Cubic => Congestion::Cubic,
             CongestionControl::Bbr => Congestion::Bbr,
@@ -190,12 +221,13 @@ impl QuicListener {
         } else {
             tracing::info!(%facilities, ?congestion, "QUIC is served");
         }
+        let gate = Gate::new(socket);
         let runtime = Arc::new(TokioRuntime);
         let first = Some(ServerConfig::clone(&offered));
-        let endpoint = Endpoint::new_with_abstract_socket(secret.endpoint_config(), first, socket, runtime)?;
+        let endpoint = Endpoint::new_with_abstract_socket(secret.endpoint_config(), first, gate.clone(), runtime)?;
         let handshake = config.get(&keys::L7R_TIMEOUT_HANDSHAKE);
         let offered = Mutex::new((current, offered));
-        Ok(Self { endpoint, tls, transport, offered, handshake, under_way: Arc::new(()) })
+        Ok(Self { endpoint, gate, tls, transport, offered, handshake, under_way: Arc::new(()), replaced })
     }
 
     /// The next client; `None` when the port was closed.
@@ -208,7 +240,13 @@ impl QuicListener {
                 continue;
             }
             let offered = self.offered();
-            return Some(Incoming { incoming, offered, handshake: self.handshake, under_way: self.under_way.clone() });
+            return Some(Incoming {
+                incoming,
+                offered,
+                handshake: self.handshake,
+                under_way: self.under_way.clone(),
+                replaced: self.replaced.clone(),
+            });
         }
     }
 
@@ -227,6 +265,27 @@ impl QuicListener {
             }
         }
         offered.1.clone()
+    }
+
+    /// Lets the clients that are served finish what they are saying, for a moment, and then tells all of them to connect
+    /// again. What arrives after that is left to the process that has the port now. Newcomers hear nothing meanwhile;
+    /// they try again by themselves.
+    pub async fn move_on(&self, clients: &TaskTracker) {
+        clients.close();
+        let ignore = async {
+            while let Some(incoming) = self.endpoint.accept().await {
+                incoming.ignore();
+            }
+        };
+        tokio::select! {
+            () = clients.wait() => {}
+            () = ignore => {}
+            () = tokio::time::sleep(WIND_DOWN) => {}
+        }
+        self.gate.close();
+        self.endpoint.close(RECONNECT, RECONNECT_TEXT);
+        // Whom it does not reach hears from the next process that the connection is not known there.
+        let _ = tokio::time::timeout(LAST_WORD, self.endpoint.wait_idle()).await;
     }
 
     /// Takes no more clients and waits until all connections have ended, so that their last words arrive.
@@ -250,6 +309,7 @@ pub struct Incoming {
     offered: Arc<ServerConfig>,
     handshake: Duration,
     under_way: Arc<()>,
+    replaced: CancellationToken,
 }
 
 impl Incoming {
@@ -273,7 +333,7 @@ impl Incoming {
         };
         drop(self.under_way);
         let stream = QuicStream::accept(connection.clone()).await;
-        stream.map(Conn::from).map_err(|error| {
+        stream.map(|stream| stream.stay_open_when(self.replaced).into()).map_err(|error| {
             connection.close(VarInt::from_u32(0), b"");
             HandshakeError::Gone(error.into())
         })

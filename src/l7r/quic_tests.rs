@@ -13,7 +13,7 @@ fn identity() -> Identity {
 fn listener(tls: &Tls, secret: &Secret) -> (QuicListener, SocketAddr) {
     let bound = udp::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = bound.local_addr().unwrap();
-    (QuicListener::new(bound, tls.clone(), secret, &Config::default()).unwrap(), address)
+    (QuicListener::new(bound, tls.clone(), secret, &Config::default(), CancellationToken::new()).unwrap(), address)
 }
 
 fn client(alpn: &[u8]) -> Endpoint {
@@ -67,6 +67,28 @@ async fn the_certificate_is_that_of_tcp_and_is_replaced_with_it() {
 }
 
 #[tokio::test]
+async fn with_many_handshakes_under_way_a_client_must_prove_its_address() {
+    let (listener, address) = listener(&Tls::new(&identity().into()).unwrap(), &Secret::random());
+    let near = client(ALPN);
+    let (mut connecting, mut pending) = (Vec::new(), Vec::new());
+    for _ in 0..TRUSTED_HANDSHAKES {
+        connecting.push(near.connect(address, "node1").unwrap());
+        let incoming = soon(listener.accept()).await.unwrap();
+        assert!(!incoming.incoming.remote_address_validated());
+        pending.push(incoming);
+    }
+    let late = near.connect(address, "node1").unwrap();
+    let incoming = soon(listener.accept()).await.unwrap();
+    assert!(incoming.incoming.remote_address_validated());
+    // The proof costs a round trip and nothing else.
+    let serving = tokio::spawn(incoming.handshake());
+    soon(late).await.unwrap();
+    serving.abort();
+    pending.pop();
+    drop((pending, connecting));
+}
+
+#[tokio::test]
 async fn another_protocol_is_refused() {
     let (listener, address) = listener(&Tls::new(&identity().into()).unwrap(), &Secret::random());
     let near = client(b"h3");
@@ -104,7 +126,7 @@ async fn a_client_of_a_router_that_died_is_told_so_by_the_next_one() {
             Err(_) => tokio::task::yield_now().await,
         }
     };
-    let second = QuicListener::new(bound, tls, &again, &Config::default()).unwrap();
+    let second = QuicListener::new(bound, tls, &again, &Config::default(), CancellationToken::new()).unwrap();
     // Something long enough to be answered with a reset.
     let mut stream = QuicStream::open(connection.clone()).await.unwrap();
     stream.write_all(&[7; 1000]).await.unwrap();

@@ -53,6 +53,7 @@ impl Connection {
     /// Serves requests until the client leaves or becomes a tunnel.
     pub async fn serve(mut self, conn: Conn) -> Result<(), DialogueError> {
         let limit = self.router.config.load().get(&keys::L7R_HEAD_LIMIT) as usize;
+        let way = conn.way();
         let mut dialogue = Dialogue::new(conn, limit);
         loop {
             let head = self.router.config.load().get(&keys::L7R_TIMEOUT_HEAD);
@@ -60,6 +61,7 @@ impl Connection {
             let request = tokio::select! {
                 request = dialogue.next_request() => request,
                 () = self.router.stop.cancelled() => Ok(None),
+                () = self.router.moves(way) => Ok(None),
             };
             if let Err(DialogueError::TooSlow) = &request {
                 count(&self.router.refused.slow);

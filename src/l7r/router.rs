@@ -18,7 +18,7 @@ use crate::{
     db::{AbortCause, Database},
     events::{Channel, Hub},
     model::{HostId, InstanceId, SessionId, config::Config},
-    tunnel::{Clock, Counters, Limit, Limits},
+    tunnel::{Clock, Counters, Limit, Limits, Way},
 };
 
 use super::limits::{FailedLogins, Strangers};
@@ -38,6 +38,9 @@ pub struct Router {
     pub limits: Arc<FailedLogins>,
     /// Connections that have not logged in.
     pub strangers: Arc<Strangers>,
+    /// Another process accepts now. Clients of TCP stay until they leave; those of QUIC, whose packets all come to one
+    /// socket, are told to connect again.
+    pub replaced: CancellationToken,
     /// The process ends.
     pub stop: CancellationToken,
 }
@@ -223,6 +226,19 @@ impl Refused {
 const FLUSH: Duration = Duration::from_secs(5);
 
 impl Router {
+    /// Whether clients that came this way have to go to another router.
+    pub fn has_moved(&self, way: Way) -> bool {
+        way == Way::Quic && self.replaced.is_cancelled()
+    }
+
+    /// Resolves when clients that came this way have to go to another router.
+    pub async fn moves(&self, way: Way) {
+        match way {
+            Way::Quic => self.replaced.cancelled().await,
+            Way::Splice | Way::Ktls | Way::User => std::future::pending().await,
+        }
+    }
+
     /// Ends sessions as soon as somebody wants them to end.
     pub async fn obey_aborts(self: Arc<Self>) {
         let mut watch = self.hub.watch(Channel::Host(self.host)).await;

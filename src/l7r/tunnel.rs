@@ -87,9 +87,13 @@ impl Attempt {
             stopped.cancelled().await;
             guard.cancel();
         });
-        let ended = tunnel::relay(outer, inner, leftover, &held.counters, &held.abort).await;
+        let last_call = router.moves(self.way);
+        let ended = tunnel::relay_until(outer, inner, leftover, &held.counters, &held.abort, last_call).await;
         link.abort();
         let reason = match &ended.reason {
+            tunnel::Reason::InnerClosed | tunnel::Reason::OuterFailed(_) if router.has_moved(self.way) => {
+                "the router was replaced, and the client told to connect again".to_owned()
+            }
             tunnel::Reason::OuterClosed | tunnel::Reason::OuterCut => "the client left".to_owned(),
             tunnel::Reason::InnerClosed => "the desktop ended the connection".to_owned(),
             tunnel::Reason::Cancelled if router.stop.is_cancelled() => "the router was stopped".to_owned(),

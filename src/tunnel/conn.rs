@@ -17,7 +17,7 @@ use super::tls::TlsStream;
 
 use super::Way;
 
-use super::quic::QuicStream;
+use super::quic::{Parting, QuicStream};
 
 /// A connection that may be encrypted.
 #[derive(Debug)]
@@ -50,6 +50,14 @@ impl Conn {
             Self::Tls(tls) if tls.kernel().is_some_and(|kernel| kernel.is_on()) => Way::Ktls,
             Self::Tls(_) | Self::TlsClient(_) => Way::User,
             Self::Quic(_) => Way::Quic,
+        }
+    }
+
+    /// A way to learn how the connection ends, where its end has something to say.
+    pub fn parting(&self) -> Option<Parting> {
+        match self {
+            Self::Quic(quic) => Some(quic.parting()),
+            Self::Plain(_) | Self::Tls(_) | Self::TlsClient(_) => None,
         }
     }
 

@@ -6,6 +6,7 @@
 mod absence;
 mod buffers;
 mod conn;
+pub mod gate;
 mod ktls;
 mod limits;
 mod pipe;
@@ -29,7 +30,7 @@ use thiserror::Error;
 pub use conn::Conn;
 pub use ktls::Kernel;
 pub use limits::{Clock, Limit, Limits};
-pub use relay::relay;
+pub use relay::{relay, relay_until};
 pub use socket::tune;
 pub use way::Way;
 

@@ -9,7 +9,8 @@
 //! QUIC forgets what is under way when a connection is closed, where the kernel would still deliver it for a closed
 //! TCP socket. So shutting down waits until the peer has acknowledged every byte, and a stream that is dropped earlier
 //! lingers a while for that. The end of the stream is the goodbye: a peer that closes the connection without it has
-//! cut it.
+//! cut it. Of two that have said goodbye, the one that did so first closes the connection, and can say with a code what
+//! the other should do next.
 
 use std::{
     fmt, io,
@@ -21,11 +22,18 @@ use std::{
 
 use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
 /// The protocol's name in the TLS handshake of QUIC.
 pub const ALPN: &[u8] = b"qvd";
 
-/// How long a stream that was dropped waits for its last bytes to be acknowledged.
+/// The code with which a server closes a connection that is to be made again, at once.
+pub const RECONNECT: VarInt = VarInt::from_u32(1);
+
+/// The text that goes with it.
+pub const RECONNECT_TEXT: &[u8] = b"this server is being replaced; connect again";
+
+/// How long a stream that was dropped waits for its last bytes to be acknowledged, and for the peer's last word.
 const LINGER: Duration = Duration::from_secs(5);
 
 type Delivery = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
@@ -42,6 +50,10 @@ pub struct QuicStream {
     send: SendStream,
     recv: RecvStream,
     state: State,
+    /// The peer said goodbye before we did.
+    peer_ended: bool,
+    /// Somebody else closes all connections together.
+    moving: CancellationToken,
 }
 
 impl QuicStream {
@@ -64,7 +76,19 @@ impl QuicStream {
     }
 
     fn new(connection: Connection, (send, recv): (SendStream, RecvStream)) -> Self {
-        Self { connection, send, recv, state: State::Open }
+        Self { connection, send, recv, state: State::Open, peer_ended: false, moving: CancellationToken::new() }
+    }
+
+    /// Once `moving` is cancelled, this stream ends without closing its connection: all are closed together, with one
+    /// last word.
+    pub fn stay_open_when(mut self, moving: CancellationToken) -> Self {
+        self.moving = moving;
+        self
+    }
+
+    /// A way to learn how the connection ends, whoever has the stream by then.
+    pub fn parting(&self) -> Parting {
+        Parting(self.connection.clone())
     }
 
     /// The end of the connection, whoever ends it.
@@ -87,10 +111,16 @@ impl fmt::Debug for QuicStream {
 
 impl AsyncRead for QuicStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().recv.poll_read_buf(cx, buf).map_err(|error| match error {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(this.recv.poll_read_buf(cx, buf)).map_err(|error| match error {
             ReadError::ConnectionLost(lost) => read_lost(lost),
             other => other.into(),
-        })
+        })?;
+        if buf.filled().len() == before && buf.remaining() > 0 && matches!(this.state, State::Open) {
+            this.peer_ended = true;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -137,12 +167,40 @@ impl Drop for QuicStream {
     fn drop(&mut self) {
         let _ = self.send.finish();
         let (connection, delivered) = (self.connection.clone(), self.send.stopped());
+        let others_close = self.peer_ended || self.moving.is_cancelled();
         // Without a runtime there is nobody who could still send anything.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let _ = tokio::time::timeout(LINGER, delivered).await;
-                connection.close(VarInt::from_u32(0), b"");
+                let _ = tokio::time::timeout(LINGER, async {
+                    let _ = delivered.await;
+                    if others_close {
+                        connection.closed().await;
+                    }
+                })
+                .await;
+                // The library would forget what the peer said.
+                if connection.close_reason().is_none() {
+                    connection.close(VarInt::from_u32(0), b"");
+                }
             });
+        }
+    }
+}
+
+/// Learns how a connection ends.
+#[derive(Clone, Debug)]
+pub struct Parting(Connection);
+
+impl Parting {
+    /// Waits for the end, and says whether the server wants the connection to be made again. A server that does not
+    /// know the connection any more, because it was started anew, wants so, too.
+    pub async fn wants_reconnect(&self) -> bool {
+        let why = self.0.closed().await;
+        tracing::debug!(%why, "the connection ended");
+        match why {
+            ConnectionError::ApplicationClosed(close) => close.error_code == RECONNECT,
+            ConnectionError::Reset => true,
+            _ => false,
         }
     }
 }

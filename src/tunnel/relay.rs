@@ -12,9 +12,9 @@
 
 use std::{
     cell::RefCell,
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, ready},
 };
@@ -47,10 +47,24 @@ thread_local! {
 /// by others meanwhile. Both connections are closed when this returns or is dropped.
 pub async fn relay(
     outer: Conn,
+    inner: TcpStream,
+    leftover: Vec<u8>,
+    counters: &Counters,
+    cancel: &CancellationToken,
+) -> Ended {
+    relay_until(outer, inner, leftover, counters, cancel, pending()).await
+}
+
+/// The same, until `last_call`: then nothing more is taken from the inner side, the outer one hears a goodbye behind
+/// everything that was taken before, and what it still sends is delivered until it says goodbye, too. Only QUIC and
+/// clients of TLS can be ended in this way; others do not listen for it.
+pub async fn relay_until(
+    outer: Conn,
     mut inner: TcpStream,
     leftover: Vec<u8>,
     counters: &Counters,
     cancel: &CancellationToken,
+    last_call: impl Future<Output = ()>,
 ) -> Ended {
     tracing::debug!(way = %outer.way(), protection = outer.protection(), "tunnel");
     let mut outer = match outer {
@@ -67,7 +81,7 @@ pub async fn relay(
             Outer::Conn(Conn::Plain(tcp)) => splice::carry(tcp, &inner, leftover, counters).await,
             Outer::Conn(Conn::Tls(stream)) => tls::carry(stream, &mut inner, &leftover, counters).await,
             Outer::Conn(stream @ (Conn::TlsClient(_) | Conn::Quic(_))) => {
-                carry(stream, &mut inner, leftover, counters).await
+                carry(stream, &mut inner, leftover, counters, last_call).await
             }
         }
     };
@@ -91,7 +105,13 @@ enum Outer {
     Kernel(Box<KernelTls>),
 }
 
-async fn carry<I>(outer: &mut Conn, inner: &mut I, leftover: Vec<u8>, counters: &Counters) -> Reason
+async fn carry<I>(
+    outer: &mut Conn,
+    inner: &mut I,
+    leftover: Vec<u8>,
+    counters: &Counters,
+    last_call: impl Future<Output = ()>,
+) -> Reason
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
@@ -99,7 +119,11 @@ where
     let mut down = Direction::default();
     let mut verdict = Verdict::default();
     let mut absence = Absence::new(&counters.up);
+    let mut last_call = pin!(last_call.fuse());
     poll_fn(|cx| {
+        if last_call.as_mut().poll(cx).is_ready() {
+            down.end_reading();
+        }
         let up_poll = up.poll(cx, outer, inner, &counters.up);
         let down_poll = down.poll(cx, inner, outer, &counters.down);
         if absence.poll(cx, !up.pending.rest().is_empty(), || closed(outer)).is_ready() {
@@ -240,6 +264,14 @@ impl Direction {
                 }
                 State::Closed => return Poll::Ready(Ok(())),
             }
+        }
+    }
+
+    /// Takes nothing more from the reader, as if it had ended.
+    fn end_reading(&mut self) {
+        if matches!(self.state, State::Moving) {
+            self.end = Some(End::Said);
+            self.state = State::Closing;
         }
     }
 

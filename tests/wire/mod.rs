@@ -11,6 +11,7 @@ mod failures;
 mod handover;
 mod ldap;
 mod limits;
+mod moving;
 mod openssl;
 mod outage;
 mod passwords;

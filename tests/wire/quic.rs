@@ -28,15 +28,15 @@ use super::{
     stage::{Desktop, PATIENCE, Stage, calm, rough_alone},
 };
 
-struct Quic {
+pub struct Quic {
     endpoint: Endpoint,
-    connection: Connection,
-    send: SendStream,
+    pub connection: Connection,
+    pub send: SendStream,
     recv: RecvStream,
 }
 
 impl Quic {
-    async fn connect(stage: &Stage) -> Self {
+    pub async fn connect(stage: &Stage) -> Self {
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -58,11 +58,11 @@ impl Quic {
         identity.downcast_ref::<Vec<CertificateDer<'static>>>().unwrap()[0].to_vec()
     }
 
-    async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         timeout(PATIENCE, self.send.write_all(bytes.as_ref())).await.expect("the server does not read").unwrap();
     }
 
-    async fn read(&mut self, length: usize) -> Vec<u8> {
+    pub async fn read(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         timeout(PATIENCE, self.recv.read_exact(&mut bytes)).await.expect("the server says nothing").unwrap();
         bytes
@@ -95,13 +95,13 @@ impl Quic {
         }
     }
 
-    async fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
+    pub async fn ask(&mut self, request: impl AsRef<[u8]>) -> Answer {
         self.send(request).await;
         self.conclusion().await.1
     }
 
     /// Waits until the server has said that nothing more comes, and that there was nothing before.
-    async fn ended(&mut self) -> bool {
+    pub async fn ended(&mut self) -> bool {
         matches!(timeout(PATIENCE, self.recv.read(&mut [0])).await, Ok(Ok(None)))
     }
 
@@ -111,7 +111,7 @@ impl Quic {
 }
 
 /// Both ends of a tunnel over QUIC.
-async fn connected(desktop: &mut Desktop) -> (Quic, tokio::net::TcpStream) {
+pub async fn connected(desktop: &mut Desktop) -> (Quic, tokio::net::TcpStream) {
     let mut client = Quic::connect(desktop.stage).await;
     client.send(desktop.connect_request("")).await;
     let (_, answer) = client.conclusion().await;
