@@ -15,6 +15,11 @@ use tokio::{
 
 use super::stage::{Stage, soon};
 
+/// Says how many MiB go there and back.
+pub const MIB: &str = "QVD_GUEST_MIB";
+/// Says how many connections are opened and closed.
+pub const CONNECTIONS: &str = "QVD_GUEST_CONNECTIONS";
+
 /// All of them, in order.
 pub async fn all() {
     let began = Instant::now();
@@ -23,7 +28,7 @@ pub async fn all() {
     let began = Instant::now();
     goodbyes().await;
     said("goodbyes, both ways, and none", began);
-    let (mib, connections) = (set("QVD_GUEST_MIB"), set("QVD_GUEST_CONNECTIONS"));
+    let (mib, connections) = (set(MIB), set(CONNECTIONS));
     let began = Instant::now();
     bulk(mib << 20).await;
     said(&format!("{mib} MiB there and back"), began);
@@ -34,7 +39,7 @@ pub async fn all() {
     said(&format!("key update from s_client ({taken})"), began);
 }
 
-/// What `tests/guest/run` was told.
+/// What is set outside.
 fn set(name: &str) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is not set"))
 }
