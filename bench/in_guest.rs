@@ -122,7 +122,7 @@ fn measured(repetitions: usize, mib: u64) -> anyhow::Result<Report> {
     }
     report.figure("user_mode_ratio", user.ratio_of(Kind::Ktls, Kind::Ours));
     report.figure("emulated_cpu_per_gib_ratio", cost.ratio_of(Kind::Ktls, Kind::Ours));
-    report.figure("measured_mib", (BYTES * CASES.len() as u64 >> 20) as f64);
+    report.figure("measured_mib", ((BYTES * CASES.len() as u64) >> 20) as f64);
     report.figure("user_mode_s_per_gib", user.median(Kind::Ktls));
     report.figure("cpu_s_per_gib", cost.median(Kind::Ktls));
     report.peer("user space", "user_mode_s_per_gib", user.median(Kind::Ours));

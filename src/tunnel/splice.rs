@@ -65,8 +65,13 @@ pub async fn pump_metered(
     mut meter: impl FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Stop, Broken> {
     let mut turn = 0;
+    let mut failure = None;
     loop {
-        let mut load = match source.async_io(Interest::READABLE, || Load::take(source)).await {
+        let taken = match failure.take() {
+            Some(error) => Err(error),
+            None => source.async_io(Interest::READABLE, || Load::take(source)).await,
+        };
+        let mut load = match taken {
             Ok(load) if load.is_empty() => return Ok(Stop::End),
             Ok(load) => load,
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
@@ -79,6 +84,7 @@ pub async fn pump_metered(
                 _ => return Err(Broken::Source(error)),
             },
         };
+        failure = load.failure.take();
         let mut enough = false;
         while !load.is_empty() {
             let given = sink.async_io(Interest::WRITABLE, || load.give(sink)).await.map_err(Broken::Sink)?;
@@ -86,7 +92,7 @@ pub async fn pump_metered(
             turn += given;
             enough |= meter(given).is_break();
         }
-        if enough {
+        if enough && failure.is_none() {
             return Ok(Stop::Enough);
         }
         if turn >= TURN {
