@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     }
     let began = Instant::now();
     let ran = std::env::current_exe().and_then(|program| {
-        let mut guest = Guest { limit: LIMIT, tools: &["openssl"] }.command(&program);
+        let mut guest = Guest { limit: LIMIT, tools: &["openssl"], parameters: "" }.command(&program);
         guest.env(checks::MIB, set(checks::MIB, "16")).env(checks::CONNECTIONS, set(checks::CONNECTIONS, "1000"));
         guest.status()
     });

@@ -15,6 +15,8 @@ pub struct Guest<'a> {
     pub limit: Duration,
     /// Programs of this machine that are to be there.
     pub tools: &'a [&'a str],
+    /// What its kernel is told besides.
+    pub parameters: &'a str,
 }
 
 impl Guest<'_> {
@@ -24,7 +26,8 @@ impl Guest<'_> {
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "bash", "-c", RUN, "guest"]);
-        command.arg(self.limit.as_secs().to_string()).arg(self.tools.join(" ")).arg(program);
+        command.arg(self.limit.as_secs().to_string()).arg(self.tools.join(" "));
+        command.arg(self.parameters).arg(program);
         command
     }
 }
