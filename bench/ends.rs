@@ -179,6 +179,11 @@ impl Dialler {
         Ok(Self { tls: tls.then(|| Arc::new(config)) })
     }
 
+    /// How it speaks TLS.
+    pub fn tls(&self) -> Option<Arc<ClientConfig>> {
+        self.tls.clone()
+    }
+
     /// A connection whose far end waits for its order.
     pub fn dial(&self, port: u16) -> anyhow::Result<Near> {
         let tcp = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;

@@ -7,6 +7,7 @@ mod connect;
 mod desktop;
 mod ends;
 mod fake;
+mod in_guest;
 mod list;
 mod logins;
 mod notify;
@@ -63,9 +64,12 @@ enum Scenario {
         /// Plain TCP in place of TLS, beside a relay that copies
         #[arg(long)]
         plain: bool,
-        /// MiB that each measurement moves
-        #[arg(long, default_value_t = 64)]
-        mib: u64,
+        /// Keys in the kernel in place of user space, in a virtual machine whose kernel takes them
+        #[arg(long, conflicts_with = "plain")]
+        in_guest: bool,
+        /// MiB that each measurement moves (64); in the guest those of the echo (256)
+        #[arg(long)]
+        mib: Option<u64>,
     },
     /// Latency that a tunnel adds to a direct connection, beside other proxies
     Pingpong {
@@ -88,6 +92,11 @@ enum Scenario {
     Hold(sessions::Arguments),
     #[command(hide = true)]
     Storm(storm::Arguments),
+    #[command(hide = true)]
+    Inside {
+        #[arg(long)]
+        mib: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -129,9 +138,13 @@ fn main() -> ExitCode {
             Scenario::Roam => roam::run(arguments.repetitions.unwrap_or(15)).await,
             Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
             // These use threads, as tunnels with little of anything else in the way need it.
-            Scenario::Tunnel { plain, mib } => {
-                block_in_place(|| tunnel::run(arguments.repetitions.unwrap_or(15), plain, mib << 20))
+            Scenario::Tunnel { in_guest: true, mib, .. } => {
+                block_in_place(|| in_guest::run(arguments.repetitions.unwrap_or(3), mib.unwrap_or(256)))
             }
+            Scenario::Tunnel { plain, mib, .. } => {
+                block_in_place(|| tunnel::run(arguments.repetitions.unwrap_or(15), plain, mib.unwrap_or(64) << 20))
+            }
+            Scenario::Inside { mib } => block_in_place(|| in_guest::inside(arguments.repetitions.unwrap_or(3), mib)),
             Scenario::Pingpong { plain, exchanges } => {
                 block_in_place(|| pingpong::run(arguments.repetitions.unwrap_or(15), plain, exchanges))
             }

@@ -45,9 +45,14 @@ impl Rounds {
 
     /// Median of ours in relation to a peer of the same round.
     pub fn ratio(&self, peer: Kind) -> f64 {
+        self.ratio_of(Kind::Ours, peer)
+    }
+
+    /// Median of one in relation to another of the same round.
+    pub fn ratio_of(&self, one: Kind, other: Kind) -> f64 {
         let empty = Vec::new();
         let of = |kind: Kind| self.values.get(&kind).unwrap_or(&empty);
-        median(of(Kind::Ours).iter().zip(of(peer)).map(|(ours, theirs)| ours / theirs).collect())
+        median(of(one).iter().zip(of(other)).map(|(one, other)| one / other).collect())
     }
 
     /// The ratio to the best of `peers`.

@@ -3,6 +3,7 @@
 //! for them, or with this program.
 
 use std::{
+    ffi::OsStr,
     fmt, fs,
     net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
@@ -18,14 +19,20 @@ use nix::{
 use qvd::demo::site::free_port;
 use tempfile::TempDir;
 
-/// The processor of all proxies; everything else that is measured runs on the others.
-const PROCESSOR: usize = 0;
+/// The processor of all proxies; everything else that is measured runs on the others. In a guest it is the one whose time
+/// is not sampled, which cannot be the first.
+fn processor() -> usize {
+    usize::from(std::env::var_os("QVD_GUEST").is_some())
+}
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Ours,
+    /// The same with keys in the kernel.
+    Ktls,
     /// Copies in this project's language and runtime.
     Copy,
     HaProxy,
@@ -37,6 +44,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ours => "ours",
+            Self::Ktls => "ktls",
             Self::Copy => "copy",
             Self::HaProxy => "haproxy",
             Self::Nginx => "nginx",
@@ -73,21 +81,29 @@ impl Workshop {
 
     /// Starts a proxy in front of a port.
     pub fn start(&self, kind: Kind, far: u16, tls: bool) -> anyhow::Result<Proxy> {
+        self.start_by(&[], kind, far, tls)
+    }
+
+    /// Starts one for TLS by means of another program, which becomes it.
+    pub fn start_by(&self, by: &[&OsStr], kind: Kind, far: u16, tls: bool) -> anyhow::Result<Proxy> {
         let near = free_port()?;
         let directory = self.directory.path();
         let file = directory.join(format!("{kind}-{near}.conf"));
         let pem = self.pem();
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &PROCESSOR.to_string()]);
+        command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &processor().to_string()]);
+        command.args(by);
         match kind {
-            Kind::Ours | Kind::Copy => {
+            Kind::Ours | Kind::Ktls | Kind::Copy => {
                 command.arg(std::env::current_exe()?).arg("relay");
                 command.args(["--listen", &near.to_string(), "--connect", &far.to_string()]);
                 if tls {
                     command.arg("--pem").arg(&pem);
                 }
-                if kind == Kind::Copy {
-                    command.arg("--copy");
+                match kind {
+                    Kind::Copy => drop(command.arg("--copy")),
+                    Kind::Ktls => drop(command.arg("--ktls")),
+                    _ => {}
                 }
             }
             Kind::HaProxy => {
@@ -184,6 +200,23 @@ impl Proxy {
         Ok(nix::time::clock_gettime(clock)?.into())
     }
 
+    /// What part of that it spent outside the kernel. Unless the kernel takes the time whenever a process enters or leaves
+    /// it (`nohz_full`), this is an estimate from samples, and one that never takes back what was too much.
+    pub fn user_cpu(&self) -> anyhow::Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name of the program is in parentheses and may contain whatever it likes.
+        let ticks: u64 =
+            stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(11)).context("no time")?.parse()?;
+        let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("no clock")?;
+        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    }
+
+    /// Bytes that it has read by `read` and its like, as the kernel counts them.
+    pub fn bytes_read(&self) -> anyhow::Result<u64> {
+        let io = fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        Ok(io.lines().find_map(|line| line.strip_prefix("rchar: ")).context("no count")?.parse()?)
+    }
+
     /// Its resident memory in KiB.
     pub fn rss_kib(&self) -> anyhow::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
@@ -216,7 +249,7 @@ fn raise_descriptor_limit(connections: usize) -> anyhow::Result<usize> {
 pub fn stand_aside() -> anyhow::Result<()> {
     let processors = std::thread::available_parallelism()?.get();
     let mut others = nix::sched::CpuSet::new();
-    (0..processors).filter(|processor| *processor != PROCESSOR).try_for_each(|processor| others.set(processor))?;
+    (0..processors).filter(|other| *other != processor()).try_for_each(|other| others.set(other))?;
     if processors > 1 {
         nix::sched::sched_setaffinity(Pid::from_raw(0), &others)?;
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
-use qvd::tunnel::{Conn, Counters, relay, tls::accept, tune};
+use qvd::tunnel::{Conn, Counters, Kernel, relay, tls::accept_with, tune};
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -38,18 +38,22 @@ pub struct Arguments {
     /// Copy in place of what the tunnel would do
     #[arg(long)]
     copy: bool,
+    /// Give the keys of TLS to the kernel
+    #[arg(long)]
+    ktls: bool,
 }
 
 /// Serves until the process is killed.
 pub fn serve(arguments: &Arguments) -> anyhow::Result<()> {
+    let kernel = if arguments.ktls { Some(Kernel::probe().context("the kernel has no TLS")?) } else { None };
     let tls = arguments.pem.as_deref().map(tls).transpose()?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.listen)).await?;
         loop {
             let (near, _) = listener.accept().await?;
-            let (tls, far, copy) = (tls.clone(), arguments.connect, arguments.copy);
+            let (tls, kernel, far, copy) = (tls.clone(), kernel.clone(), arguments.connect, arguments.copy);
             // A client that leaves during its handshake is not worth a word.
-            tokio::spawn(async move { session(near, tls, far, copy).await });
+            tokio::spawn(async move { session(near, tls, kernel, far, copy).await });
         }
     })
 }
@@ -65,10 +69,17 @@ fn tls(pem: &Path) -> anyhow::Result<Arc<ServerConfig>> {
         .with_no_client_auth()
         .with_single_cert(certificates, PrivateKeyDer::from_pem_file(pem).context("no key")?)?;
     config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
-async fn session(mut near: TcpStream, tls: Option<Arc<ServerConfig>>, far: u16, copy: bool) -> io::Result<()> {
+async fn session(
+    mut near: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    kernel: Option<Arc<Kernel>>,
+    far: u16,
+    copy: bool,
+) -> io::Result<()> {
     tune(&near)?;
     let connect = async {
         let far = TcpStream::connect((Ipv4Addr::LOCALHOST, far)).await?;
@@ -81,7 +92,7 @@ async fn session(mut near: TcpStream, tls: Option<Arc<ServerConfig>>, far: u16, 
         return Ok(());
     }
     let outer: Conn = match tls {
-        Some(tls) => accept(near, tls, HANDSHAKE).await.map_err(io::Error::other)?.into(),
+        Some(tls) => accept_with(near, tls, HANDSHAKE, kernel).await.map_err(io::Error::other)?.into(),
         None => near.into(),
     };
     relay(outer, connect.await?, Vec::new(), &Counters::default(), &CancellationToken::new()).await;

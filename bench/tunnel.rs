@@ -16,9 +16,9 @@ use crate::{
 };
 
 #[derive(Clone, Copy)]
-struct Case {
-    down: bool,
-    connections: usize,
+pub struct Case {
+    pub down: bool,
+    pub connections: usize,
 }
 
 impl Case {
@@ -31,12 +31,12 @@ impl Case {
         Self { down: false, connections: 64 },
     ];
 
-    fn name(self) -> String {
+    pub fn name(self) -> String {
         format!("{}_{}", if self.down { "down" } else { "up" }, self.connections)
     }
 }
 
-const GIB: f64 = (1u64 << 30) as f64;
+pub const GIB: f64 = (1u64 << 30) as f64;
 
 pub fn run(repetitions: usize, plain: bool, bytes: u64) -> anyhow::Result<Report> {
     stand_aside()?;
@@ -103,7 +103,7 @@ pub fn run(repetitions: usize, plain: bool, bytes: u64) -> anyhow::Result<Report
 }
 
 /// How long `bytes` took over all connections of the case together, and the proxy's processor time for them.
-fn transfer(
+pub fn transfer(
     proxy: &Proxy,
     dialler: &Dialler,
     far: &Far,

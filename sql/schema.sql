@@ -912,6 +912,15 @@ begin
     perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
 end $$;
 
+CREATE FUNCTION qvd.l7r_way(wanted bigint, way text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    update user_sessions set tunnel = way where id = wanted;
+end $$;
+
 CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) RETURNS record
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -2872,6 +2881,9 @@ GRANT ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;

@@ -243,6 +243,14 @@ begin
     connected := true;
 end $$;
 
+-- A tunnel goes another way than it was to go when its session was connected.
+create or replace function l7r_way(wanted bigint, way text) returns void
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    update user_sessions set tunnel = way where id = wanted;
+end $$;
+
 -- The sessions of an instance that must end: for a client at this address, or because their VM has stopped, or else
 -- because an administrator said so.
 create or replace function l7r_aborted(by_instance bigint)

@@ -383,6 +383,13 @@ impl Database {
         Ok(connected.then(|| SessionLimits { idle: limit(row.get(1)), total: limit(row.get(2)) }))
     }
 
+    /// The bytes of a session are moved in another way than was said when it was connected.
+    pub async fn l7r_way(&self, session: SessionId, way: &str) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        connection.execute("select l7r_way($1, $2)", &[&session.0, &way]).await?;
+        Ok(())
+    }
+
     /// The sessions of an instance that must end, and why.
     pub async fn l7r_aborted(&self, instance: InstanceId) -> Result<Vec<(SessionId, AbortCause)>, DbError> {
         let connection = self.connection().await?;

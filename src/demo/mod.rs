@@ -4,6 +4,7 @@
 
 pub mod attached;
 pub mod display;
+pub mod guest;
 pub mod image;
 pub mod postgres;
 pub mod screenshot;

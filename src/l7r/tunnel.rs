@@ -88,7 +88,18 @@ impl Attempt {
             guard.cancel();
         });
         let last_call = router.moves(self.way);
-        let ended = tunnel::relay_until(outer, inner, leftover, &held.counters, &held.abort, last_call).await;
+        let outer = tunnel::Settled::from(outer);
+        let announced = std::mem::replace(&mut self.way, outer.way());
+        let correction = async {
+            if announced != self.way {
+                tracing::info!(vm = %self.vm, %session, %announced, way = %self.way, "the tunnel goes another way");
+                if let Err(error) = router.database.l7r_way(session, self.way.as_str()).await {
+                    tracing::warn!(%session, %error, "the way of the tunnel could not be written");
+                }
+            }
+        };
+        let relay = outer.relay(inner, leftover, &held.counters, &held.abort, last_call);
+        let (ended, ()) = tokio::join!(relay, correction);
         link.abort();
         let reason = match &ended.reason {
             tunnel::Reason::InnerClosed | tunnel::Reason::OuterFailed(_) if router.has_moved(self.way) => {
@@ -110,7 +121,7 @@ impl Attempt {
             count(&router.counts.short_sessions);
         }
         tracing::info!(
-            vm = %self.vm, %session, up = ended.up, down = ended.down, seconds = lasted.as_secs(), reason, "disconnected"
+            vm = %self.vm, %session, way = %self.way, up = ended.up, down = ended.down, seconds = lasted.as_secs(), reason, "disconnected"
         );
         finish(&router, session, &reason, ended.up, ended.down).await;
         Ok(Served::Closed)

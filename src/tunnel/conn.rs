@@ -43,11 +43,11 @@ impl Conn {
         }
     }
 
-    /// How a tunnel moves the bytes of this connection.
+    /// How a tunnel is likely to move the bytes of this connection; `Settled` is sure.
     pub fn way(&self) -> Way {
         match self {
             Self::Plain(_) => Way::Splice,
-            Self::Tls(tls) if tls.kernel().is_some_and(|kernel| kernel.is_on()) => Way::Ktls,
+            Self::Tls(tls) if tls.is_for_the_kernel() => Way::Ktls,
             Self::Tls(_) | Self::TlsClient(_) => Way::User,
             Self::Quic(_) => Way::Quic,
         }

@@ -30,7 +30,7 @@ use thiserror::Error;
 pub use conn::Conn;
 pub use ktls::Kernel;
 pub use limits::{Clock, Limit, Limits};
-pub use relay::{relay, relay_until};
+pub use relay::{Settled, relay};
 pub use socket::tune;
 pub use way::Way;
 

@@ -7,13 +7,20 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice},
+};
 
 /// Most bytes taken from a socket at a time.
 const CHUNK: usize = 1 << 20;
 /// Wanted room of a pipe. Pages of a socket are up to eight times as large as those of a pipe, so more fits. The system
 /// lets each account have 64 MiB in all; beyond that pipes keep the room they come with.
 const ROOM: i32 = 256 * 1024;
+/// A socket whose TLS is in the kernel gives one record at a time; behind a full one there is likely to be another.
+const RECORD: usize = 16 * 1024;
+/// As much of them as surely fits, whatever their pieces are like, and is worth a call to pass on.
+const GATHERED: usize = 128 * 1024;
 /// Pipes that a thread keeps. More are in use only while more tunnels are blocked by slow receivers.
 const KEPT: usize = 16;
 
@@ -40,6 +47,8 @@ impl Pipe {
 pub struct Load {
     pipe: Option<Pipe>,
     bytes: usize,
+    /// What came after these bytes. A socket reports some failures only once.
+    pub failure: Option<io::Error>,
 }
 
 impl Load {
@@ -52,9 +61,21 @@ impl Load {
             Some(pipe) => pipe,
             None => Pipe::new()?,
         };
-        let mut load = Self { pipe: Some(pipe), bytes: 0 };
+        let mut load = Self { pipe: Some(pipe), bytes: 0, failure: None };
         if let Some(pipe) = &load.pipe {
-            load.bytes = splice(socket, None, &pipe.into, None, CHUNK, FLAGS)?;
+            let mut taken = splice(&socket, None, &pipe.into, None, CHUNK, FLAGS)?;
+            load.bytes = taken;
+            while taken == RECORD && load.bytes < GATHERED {
+                match splice(&socket, None, &pipe.into, None, CHUNK, FLAGS) {
+                    Ok(more) => taken = more,
+                    Err(Errno::EAGAIN) => break,
+                    Err(error) => {
+                        load.failure = Some(error.into());
+                        break;
+                    }
+                }
+                load.bytes += taken;
+            }
         }
         Ok(load)
     }

@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Conn, Counters, Ended, Reason,
+    Conn, Counters, Ended, Reason, Way,
     absence::{Absence, closed},
     ktls::{self, KernelTls},
     splice, tls,
@@ -52,57 +52,81 @@ pub async fn relay(
     counters: &Counters,
     cancel: &CancellationToken,
 ) -> Ended {
-    relay_until(outer, inner, leftover, counters, cancel, pending()).await
+    Settled::from(outer).relay(inner, leftover, counters, cancel, pending()).await
 }
 
-/// The same, until `last_call`: then nothing more is taken from the inner side, the outer one hears a goodbye behind
-/// everything that was taken before, and what it still sends is delivered until it says goodbye, too. Only QUIC and
-/// clients of TLS can be ended in this way; others do not listen for it.
-pub async fn relay_until(
-    outer: Conn,
-    mut inner: TcpStream,
-    leftover: Vec<u8>,
-    counters: &Counters,
-    cancel: &CancellationToken,
-    last_call: impl Future<Output = ()>,
-) -> Ended {
-    tracing::debug!(way = %outer.way(), protection = outer.protection(), "tunnel");
-    let mut outer = match outer {
-        Conn::Tls(stream) => match KernelTls::new(stream) {
-            Ok(Ok(kernel)) => Outer::Kernel(Box::new(kernel)),
-            Ok(Err(stream)) => Outer::Conn(stream.into()),
-            Err(error) => return Ended { up: 0, down: 0, reason: Reason::OuterFailed(error) },
-        },
-        other => Outer::Conn(other),
-    };
-    let carrying = async {
-        match &mut outer {
-            Outer::Kernel(kernel) => ktls::carry(kernel, &inner, &leftover, counters).await,
-            Outer::Conn(Conn::Plain(tcp)) => splice::carry(tcp, &inner, leftover, counters).await,
-            Outer::Conn(Conn::Tls(stream)) => tls::carry(stream, &mut inner, &leftover, counters).await,
-            Outer::Conn(stream @ (Conn::TlsClient(_) | Conn::Quic(_))) => {
-                carry(stream, &mut inner, leftover, counters, last_call).await
-            }
-        }
-    };
-    let reason = tokio::select! {
-        biased;
-        () = cancel.cancelled() => Reason::Cancelled,
-        reason = carrying => reason,
-    };
-    // What can be said to the peer without waiting is said: after a failure of the inner side the outer one should
-    // not take the end for a network failure.
-    match &mut outer {
-        Outer::Kernel(kernel) => kernel.try_goodbye(),
-        Outer::Conn(conn) => drop(conn.shutdown().now_or_never()),
-    }
-    Ended { up: counters.up(), down: counters.down(), reason }
-}
+/// The outer connection of a tunnel, when it is certain who moves its bytes; or why it was lost at that.
+pub struct Settled(io::Result<Outer>);
 
-/// The outer connection, when it was seen who moves its bytes.
 enum Outer {
     Conn(Conn),
     Kernel(Box<KernelTls>),
+}
+
+impl From<Conn> for Settled {
+    /// Gives the keys of TLS to the kernel, if it is to have them and takes them.
+    fn from(conn: Conn) -> Self {
+        tracing::debug!(way = %conn.way(), protection = conn.protection(), "tunnel");
+        Self(match conn {
+            Conn::Tls(stream) => KernelTls::new(stream).map(|taken| match taken {
+                Ok(kernel) => Outer::Kernel(Box::new(kernel)),
+                Err(stream) => Outer::Conn(stream.into()),
+            }),
+            other => Ok(Outer::Conn(other)),
+        })
+    }
+}
+
+impl Settled {
+    /// How its bytes are moved.
+    pub fn way(&self) -> Way {
+        match &self.0 {
+            Ok(Outer::Conn(Conn::Plain(_))) => Way::Splice,
+            Ok(Outer::Conn(Conn::Tls(_) | Conn::TlsClient(_))) => Way::User,
+            Ok(Outer::Conn(Conn::Quic(_))) => Way::Quic,
+            // It is lost when the kernel has taken the keys in part.
+            Ok(Outer::Kernel(_)) | Err(_) => Way::Ktls,
+        }
+    }
+
+    /// What the function `relay` does, until `last_call`: then nothing more is taken from the inner side, the outer one
+    /// hears a goodbye behind everything that was taken before, and what it still sends is delivered until it says
+    /// goodbye, too. Only QUIC and clients of TLS can be ended in this way; others do not listen for it.
+    pub async fn relay(
+        self,
+        mut inner: TcpStream,
+        leftover: Vec<u8>,
+        counters: &Counters,
+        cancel: &CancellationToken,
+        last_call: impl Future<Output = ()>,
+    ) -> Ended {
+        let mut outer = match self.0 {
+            Ok(outer) => outer,
+            Err(error) => return Ended { up: 0, down: 0, reason: Reason::OuterFailed(error) },
+        };
+        let carrying = async {
+            match &mut outer {
+                Outer::Kernel(kernel) => ktls::carry(kernel, &inner, &leftover, counters).await,
+                Outer::Conn(Conn::Plain(tcp)) => splice::carry(tcp, &inner, leftover, counters).await,
+                Outer::Conn(Conn::Tls(stream)) => tls::carry(stream, &mut inner, &leftover, counters).await,
+                Outer::Conn(stream @ (Conn::TlsClient(_) | Conn::Quic(_))) => {
+                    carry(stream, &mut inner, leftover, counters, last_call).await
+                }
+            }
+        };
+        let reason = tokio::select! {
+            biased;
+            () = cancel.cancelled() => Reason::Cancelled,
+            reason = carrying => reason,
+        };
+        // What can be said to the peer without waiting is said: after a failure of the inner side the outer one should
+        // not take the end for a network failure.
+        match &mut outer {
+            Outer::Kernel(kernel) => kernel.try_goodbye(),
+            Outer::Conn(conn) => drop(conn.shutdown().now_or_never()),
+        }
+        Ended { up: counters.up(), down: counters.down(), reason }
+    }
 }
 
 async fn carry<I>(

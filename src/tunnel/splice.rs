@@ -5,6 +5,7 @@
 use std::{
     io,
     net::Shutdown,
+    ops::ControlFlow,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -35,6 +36,8 @@ pub enum Stop {
     /// The next thing in a source whose TLS is in the kernel is not data, or is none that can be decrypted: the
     /// kernel's error. After it was taken off by `recvmsg`, pumping may go on.
     NotData(io::Error),
+    /// The meter says so.
+    Enough,
 }
 
 /// Which side of a direction failed.
@@ -51,9 +54,28 @@ pub enum Broken {
 /// # Errors
 /// Says which side failed. Also when this is dropped, bytes may be lost that were taken and not delivered.
 pub async fn pump(source: &TcpStream, sink: &TcpStream, delivered: &AtomicU64) -> Result<Stop, Broken> {
+    pump_metered(source, sink, delivered, |_| ControlFlow::Continue(())).await
+}
+
+/// The same, until `meter` has seen enough: it is told of the bytes that each call delivers. What was taken by then is
+/// delivered first.
+///
+/// # Errors
+/// As above.
+pub async fn pump_metered(
+    source: &TcpStream,
+    sink: &TcpStream,
+    delivered: &AtomicU64,
+    mut meter: impl FnMut(usize) -> ControlFlow<()>,
+) -> Result<Stop, Broken> {
     let mut turn = 0;
+    let mut failure = None;
     loop {
-        let mut load = match source.async_io(Interest::READABLE, || Load::take(source)).await {
+        let taken = match failure.take() {
+            Some(error) => Err(error),
+            None => source.async_io(Interest::READABLE, || Load::take(source)).await,
+        };
+        let mut load = match taken {
             Ok(load) if load.is_empty() => return Ok(Stop::End),
             Ok(load) => load,
             Err(error) => match error.raw_os_error().map(Errno::from_raw) {
@@ -66,10 +88,16 @@ pub async fn pump(source: &TcpStream, sink: &TcpStream, delivered: &AtomicU64) -
                 _ => return Err(Broken::Source(error)),
             },
         };
+        failure = load.failure.take();
+        let mut enough = false;
         while !load.is_empty() {
             let given = sink.async_io(Interest::WRITABLE, || load.give(sink)).await.map_err(Broken::Sink)?;
             delivered.fetch_add(given as u64, Ordering::Relaxed);
             turn += given;
+            enough |= meter(given).is_break();
+        }
+        if enough && failure.is_none() {
+            return Ok(Stop::Enough);
         }
         if turn >= TURN {
             turn = 0;

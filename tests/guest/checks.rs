@@ -2,18 +2,26 @@
 
 use std::{process::Stdio, time::Instant};
 
-use qvd::tunnel::Reason;
-use rustls::crypto::aws_lc_rs::cipher_suite::{
-    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384,
-    TLS13_CHACHA20_POLY1305_SHA256,
+use qvd::tunnel::{Reason, Way};
+use rustls::{
+    CipherSuiteCommon, SupportedCipherSuite, Tls13CipherSuite,
+    crypto::aws_lc_rs::cipher_suite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384,
+        TLS13_CHACHA20_POLY1305_SHA256,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
 };
 
-use super::stage::{Stage, soon};
+use super::stage::{Served, Stage, Tunnel, soon};
+
+/// Says how many MiB go there and back.
+pub const MIB: &str = "QVD_GUEST_MIB";
+/// Says how many connections are opened and closed.
+pub const CONNECTIONS: &str = "QVD_GUEST_CONNECTIONS";
 
 /// All of them, in order.
 pub async fn all() {
@@ -23,7 +31,12 @@ pub async fn all() {
     let began = Instant::now();
     goodbyes().await;
     said("goodbyes, both ways, and none", began);
-    let (mib, connections) = (set("QVD_GUEST_MIB"), set("QVD_GUEST_CONNECTIONS"));
+    let began = Instant::now();
+    answer_left().await;
+    said("an answer to a key update that is left", began);
+    let (began, taken) = (Instant::now(), worn_out().await);
+    said(&format!("worn-out keys ({taken})"), began);
+    let (mib, connections) = (set(MIB), set(CONNECTIONS));
     let began = Instant::now();
     bulk(mib << 20).await;
     said(&format!("{mib} MiB there and back"), began);
@@ -34,7 +47,7 @@ pub async fn all() {
     said(&format!("key update from s_client ({taken})"), began);
 }
 
-/// What `tests/guest/run` was told.
+/// What is set outside.
 fn set(name: &str) -> usize {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} is not set"))
 }
@@ -66,6 +79,7 @@ async fn sizes() {
         let stage = Stage::open(Some(suite)).await;
         let before = (counter("TlsTxSw"), counter("TlsRxSw"));
         let mut tunnel = stage.tunnel().await;
+        assert_eq!(tunnel.ways, [Way::Ktls; 2]);
         for size in [1, 2, 4095, 16383, 16384, 16385, 16640, 32767, 32768, 32769, 33000, 65537] {
             let bytes = pattern(size);
             let mut heard = vec![0; size];
@@ -194,6 +208,68 @@ async fn open_and_close(stage: Stage, count: usize) {
     .await;
 }
 
+/// The client changes its keys and asks for others before the switch, and hears nothing until after it: the library keeps
+/// the answer, which would be lost, so the connection stays where it is, and is known to.
+async fn answer_left() {
+    let stage = Stage::open(Some(TLS13_AES_128_GCM_SHA256)).await;
+    let client = async {
+        let mut client = stage.client().await;
+        client.get_mut().1.refresh_traffic_keys().unwrap();
+        client.write_all(b"first").await.unwrap();
+        client
+    };
+    let (mut client, Served { ways, mut vm, ended }) =
+        soon("a tunnel", async { tokio::join!(client, stage.serve(5)) }).await;
+    assert_eq!(ways, [Way::Ktls, Way::User]);
+    let mut heard = [0; 5];
+    soon("the first word", vm.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"first");
+    vm.write_all(b"after").await.unwrap();
+    soon("a word under new keys", client.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"after");
+    drop(vm);
+    soon("a goodbye", client.read_to_end(&mut Vec::new())).await.unwrap();
+    client.shutdown().await.unwrap();
+    soon("the end", ended).await.unwrap();
+    assert!(stage.kernel.is_on(), "nothing of this is a failure of the kernel");
+}
+
+/// Either the kernel takes others in their place and the tunnel goes on, or it ends in good order and says why.
+async fn worn_out() -> &'static str {
+    const BYTES: usize = 4 << 20;
+    let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
+    let frail: &'static Tls13CipherSuite = Box::leak(Box::new(Tls13CipherSuite {
+        common: CipherSuiteCommon { confidentiality_limit: 64, ..suite.common },
+        ..*suite
+    }));
+    let stage = Stage::open(Some(SupportedCipherSuite::Tls13(frail))).await;
+    let Tunnel { mut client, ways, mut vm, ended } = stage.tunnel().await;
+    assert_eq!(ways, [Way::Ktls; 2]);
+    let sent = pattern(BYTES);
+    let bytes = sent.clone();
+    let sending = tokio::spawn(async move {
+        // The tunnel may end before it has all.
+        let _ = vm.write_all(&bytes).await;
+        let _ = vm.shutdown().await;
+        vm
+    });
+    let mut heard = Vec::new();
+    soon("a goodbye", client.read_to_end(&mut heard)).await.unwrap();
+    assert!(sent.starts_with(&heard), "every byte is as it was");
+    client.shutdown().await.unwrap();
+    drop(soon("the VM", sending).await);
+    let ended = soon("the end", ended).await.unwrap();
+    assert!(stage.kernel.is_on(), "it was not asked for what it cannot do");
+    if stage.kernel.follows_key_updates() {
+        assert_eq!(heard.len(), BYTES);
+        return "changed by this kernel";
+    }
+    assert!((BYTES / 8..BYTES * 3 / 4).contains(&heard.len()), "{}", heard.len());
+    let Reason::OuterFailed(error) = ended.reason else { panic!("{:?}", ended.reason) };
+    assert!(error.to_string().contains("encrypted as much as they may"), "{error}");
+    "the end in good order, with this kernel"
+}
+
 /// Either the kernel takes the new keys and the tunnel goes on, or it ends in good order and the next one is in user
 /// space, where keys may change.
 async fn key_update() -> &'static str {
@@ -209,7 +285,8 @@ async fn key_update() -> &'static str {
             .spawn()
             .unwrap();
         let mut input = openssl.stdin.take().unwrap();
-        let (mut vm, ended) = soon("s_client", stage.serve()).await;
+        let Served { ways, mut vm, ended } = soon("s_client", stage.serve(0)).await;
+        assert_eq!(ways, [if in_kernel { Way::Ktls } else { Way::User }; 2]);
         let mut line = [0; 6];
         input.write_all(b"first\n").await.unwrap();
         soon("the first line", vm.read_exact(&mut line)).await.unwrap();
@@ -226,6 +303,7 @@ async fn key_update() -> &'static str {
             read = soon("a line with new keys, or the end", vm.read_exact(&mut line)) => match read {
                 Ok(_) => {
                     assert_eq!(&line, b"after\n");
+                    assert_eq!(in_kernel, stage.kernel.follows_key_updates(), "it does what it said");
                     return if in_kernel { "followed by this kernel" } else { "not by this kernel; then in user space" };
                 }
                 Err(error) => assert!(in_kernel, "user space follows every change: {error}"),

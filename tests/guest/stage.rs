@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use qvd::tunnel::{Counters, Ended, Kernel, relay, tls};
+use qvd::tunnel::{Conn, Counters, Ended, Kernel, Settled, Way, tls};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{PrivateKeyDer, ServerName},
 };
 use tokio::{
+    io::AsyncReadExt,
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -30,9 +31,18 @@ pub struct Stage {
     vms: TcpListener,
 }
 
+/// The router's part of a tunnel.
+pub struct Served {
+    /// What was to be expected, and how it came.
+    pub ways: [Way; 2],
+    pub vm: TcpStream,
+    pub ended: JoinHandle<Ended>,
+}
+
 /// The two ends of a tunnel, and how it ended.
 pub struct Tunnel<C> {
     pub client: C,
+    pub ways: [Way; 2],
     pub vm: TcpStream,
     pub ended: JoinHandle<Ended>,
 }
@@ -81,11 +91,18 @@ impl Stage {
         self.listener.local_addr().unwrap()
     }
 
-    /// Serves the next client that connects, whoever that is.
-    pub async fn serve(&self) -> (TcpStream, JoinHandle<Ended>) {
+    /// Serves the next client that connects, whoever that is. What it says first, so many bytes, is read before the
+    /// tunnel begins.
+    pub async fn serve(&self, first: usize) -> Served {
         let (tcp, _) = self.listener.accept().await.unwrap();
         tcp.set_nodelay(true).unwrap();
-        let outer = tls::accept_with(tcp, self.server.clone(), PATIENCE, Some(self.kernel.clone())).await.unwrap();
+        let mut outer = tls::accept_with(tcp, self.server.clone(), PATIENCE, Some(self.kernel.clone())).await.unwrap();
+        let mut leftover = vec![0; first];
+        outer.read_exact(&mut leftover).await.unwrap();
+        let outer = Conn::from(outer);
+        let expected = outer.way();
+        let outer = Settled::from(outer);
+        let ways = [expected, outer.way()];
         let (inner, vm) = tokio::join!(TcpStream::connect(self.vms.local_addr().unwrap()), async {
             self.vms.accept().await.unwrap().0
         });
@@ -93,20 +110,23 @@ impl Stage {
         inner.set_nodelay(true).unwrap();
         vm.set_nodelay(true).unwrap();
         let ended = tokio::spawn(async move {
-            relay(outer.into(), inner, Vec::new(), &Counters::default(), &Default::default()).await
+            outer.relay(inner, leftover, &Counters::default(), &Default::default(), std::future::pending()).await
         });
-        (vm, ended)
+        Served { ways, vm, ended }
     }
 
     /// A tunnel of a client that is as the router's own.
     pub async fn tunnel(&self) -> Tunnel<TlsStream<TcpStream>> {
-        let client = async {
-            let tcp = TcpStream::connect(self.address()).await.unwrap();
-            tcp.set_nodelay(true).unwrap();
-            let name = ServerName::try_from("localhost").unwrap();
-            TlsConnector::from(self.client.clone()).connect(name, tcp).await.unwrap()
-        };
-        let (client, (vm, ended)) = soon("a tunnel", async { tokio::join!(client, self.serve()) }).await;
-        Tunnel { client, vm, ended }
+        let (client, Served { ways, vm, ended }) =
+            soon("a tunnel", async { tokio::join!(self.client(), self.serve(0)) }).await;
+        Tunnel { client, ways, vm, ended }
+    }
+
+    /// Its client alone.
+    pub async fn client(&self) -> TlsStream<TcpStream> {
+        let tcp = TcpStream::connect(self.address()).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(self.client.clone()).connect(name, tcp).await.unwrap()
     }
 }

@@ -168,6 +168,10 @@ async fn a_session_is_on_record_with_who_where_bytes_and_why_it_ended() {
     );
     let name = format!("{}@default/desk", desktop.login);
     assert_eq!(stage.sql(&row).await, format!("{name} 127.0.0.1 tw1 tw1 user t f"));
+    // What a router writes when the tunnel goes another way than was said.
+    let tunnel_of = format!("select tunnel from session_list where id = {session}");
+    stage.sql(&format!("select l7r_way({session}, 'splice')::text")).await;
+    assert_eq!(stage.sql(&tunnel_of).await, "splice");
     let up = vec![7; 100_000];
     tunnel.client.send(&up).await;
     let mut heard = vec![0; up.len()];

@@ -32,9 +32,13 @@ enum Cipher {
     Chacha20Poly1305,
 }
 
-/// What this kernel encrypts.
+/// What this kernel can do.
 #[derive(Debug)]
-pub struct Able(Vec<(ProtocolVersion, Cipher)>);
+pub struct Able {
+    encrypts: Vec<(ProtocolVersion, Cipher)>,
+    /// Whether a connection may get keys in place of those it has.
+    pub other_keys: bool,
+}
 
 impl Able {
     /// Whether the kernel can do what was agreed with a client.
@@ -52,19 +56,20 @@ impl Able {
             | S::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => Cipher::Chacha20Poly1305,
             _ => return false,
         };
-        self.0.contains(&(suite.version().version, cipher))
+        self.encrypts.contains(&(suite.version().version, cipher))
     }
 }
 
 /// Gives keys that nobody uses to connections of its own.
 pub fn probe() -> io::Result<Able> {
     attach(&pair()?.0)?;
-    let mut able = Vec::new();
+    let mut encrypts = Vec::new();
+    let mut other_keys = false;
     for version in [ProtocolVersion::TLSv1_3, ProtocolVersion::TLSv1_2] {
         for cipher in [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::Chacha20Poly1305] {
             let (near, _far) = pair()?;
             attach(&near)?;
-            let given = [Direction::Send, Direction::Receive].map(|direction| {
+            let give = |direction| {
                 let key = AeadKey::from([0; 32]);
                 let iv = Iv::from([0; 12]);
                 let secrets = match cipher {
@@ -72,14 +77,16 @@ pub fn probe() -> io::Result<Able> {
                     Cipher::Aes256Gcm => ConnectionTrafficSecrets::Aes256Gcm { key, iv },
                     Cipher::Chacha20Poly1305 => ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv },
                 };
-                install(&near, direction, version, (0, secrets))
-            });
-            if given.iter().all(Result::is_ok) {
-                able.push((version, cipher));
+                install(&near, direction, version, (0, secrets)).is_ok()
+            };
+            if give(Direction::Send) && give(Direction::Receive) {
+                encrypts.push((version, cipher));
+                // Only for TLS 1.3, which knows of such a change.
+                other_keys |= version == ProtocolVersion::TLSv1_3 && give(Direction::Send);
             }
         }
     }
-    if able.is_empty() { Err(io::ErrorKind::Unsupported.into()) } else { Ok(Able(able)) }
+    if encrypts.is_empty() { Err(io::ErrorKind::Unsupported.into()) } else { Ok(Able { encrypts, other_keys }) }
 }
 
 fn pair() -> io::Result<(StdStream, StdStream)> {

@@ -6,19 +6,21 @@
 mod keys;
 mod record;
 mod relay;
+mod wear;
 
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use rustls::{kernel::KernelConnection, server::ServerConnectionData};
+use rustls::{SupportedCipherSuite, kernel::KernelConnection, server::ServerConnectionData};
 use tokio::net::TcpStream;
 
 pub(super) use relay::carry;
+use wear::Wear;
 
 use super::{buffers::Buffer, tls::TlsStream};
 
@@ -44,6 +46,16 @@ impl Kernel {
         self.on.load(Ordering::Relaxed)
     }
 
+    /// Whether it takes other keys on a living connection.
+    pub fn follows_key_updates(&self) -> bool {
+        self.able.other_keys
+    }
+
+    /// Whether it would take what was agreed with a client.
+    pub(super) fn would_take(&self, suite: SupportedCipherSuite) -> bool {
+        self.is_on() && self.able.supports(suite)
+    }
+
     /// Later connections stay in user space. Said once.
     fn give_up(&self, doing: &str, error: &io::Error) {
         if self.on.swap(false, Ordering::Relaxed) {
@@ -55,12 +67,18 @@ impl Kernel {
 /// A connection whose kernel has the keys.
 pub struct KernelTls {
     tcp: TcpStream,
-    /// Makes new keys out of the old ones.
-    session: KernelConnection<ServerConnectionData>,
+    /// Shared by both directions of the tunnel; nobody has it while waiting.
+    keys: Mutex<Keys>,
     /// What was decrypted before.
     plain: Buffer,
     said_goodbye: bool,
     kernel: Arc<Kernel>,
+}
+
+/// What makes keys out of those in use, and how much these have encrypted.
+struct Keys {
+    session: KernelConnection<ServerConnectionData>,
+    worn: Wear,
 }
 
 impl KernelTls {
@@ -70,7 +88,10 @@ impl KernelTls {
     /// When the kernel takes the keys only in part: the connection is lost.
     pub fn new(stream: TlsStream) -> io::Result<Result<Self, TlsStream>> {
         let Some(kernel) = stream.kernel().filter(|kernel| kernel.is_on()).cloned() else { return Ok(Err(stream)) };
-        if !stream.is_at_rest() || !stream.agreed().is_some_and(|(_, suite)| kernel.able.supports(suite)) {
+        let Some(suite) = stream.agreed().map(|(_, suite)| suite).filter(|suite| kernel.would_take(*suite)) else {
+            return Ok(Err(stream));
+        };
+        if !stream.is_at_rest() {
             return Ok(Err(stream));
         }
         // With no keys the socket is one of plain TCP as before.
@@ -84,12 +105,13 @@ impl KernelTls {
         let (tcp, session, plain) = stream.into_parts();
         let installed = session.into_secrets().map_err(io::Error::other).and_then(|(secrets, session)| {
             let version = session.protocol_version();
+            let worn = Wear::of(suite, secrets.tx.0);
             keys::install(&tcp, keys::Direction::Send, version, secrets.tx)?;
             keys::install(&tcp, keys::Direction::Receive, version, secrets.rx)?;
-            Ok(session)
+            Ok(Keys { session, worn })
         });
         match installed {
-            Ok(session) => Ok(Ok(Self { tcp, session, plain, said_goodbye: false, kernel })),
+            Ok(keys) => Ok(Ok(Self { tcp, keys: Mutex::new(keys), plain, said_goodbye: false, kernel })),
             Err(error) => {
                 kernel.give_up("the kernel does not take the keys", &error);
                 Err(error)

@@ -5,21 +5,27 @@
 //!  key update   new keys for the kernel, if it takes them on a living socket; else the end, said to both sides
 //!  others       ignored, as rustls would; an alert other than a goodbye is the end
 //! ```
+//!
+//! Keys of ours that are worn out are changed likewise, or are the end.
 
-use std::{io, net::Shutdown, sync::OnceLock};
+use std::{
+    io,
+    net::Shutdown,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+};
 
-use rustls::AlertDescription;
+use rustls::{AlertDescription, ProtocolVersion};
 use socket2::SockRef;
 use tokio::{io::Interest, net::TcpStream};
 
 use super::{
-    KernelTls,
+    Kernel, KernelTls, Keys,
     keys::{self, Direction},
     record::{self, Record},
 };
 use crate::tunnel::{
     Counters, Reason,
-    splice::{Broken, Stop, deliver, pump, unless_left_behind},
+    splice::{Broken, Stop, deliver, pump, pump_metered, unless_left_behind},
 };
 
 /// Message types of the handshake that may come after it.
@@ -30,15 +36,15 @@ const KEYS_UPDATED: &[u8] = &[KEY_UPDATE, 0, 0, 1, 0];
 /// Carries bytes until both sides have closed or one fails.
 pub async fn carry(outer: &mut KernelTls, inner: &TcpStream, leftover: &[u8], counters: &Counters) -> Reason {
     let first = OnceLock::new();
-    let KernelTls { tcp, session, plain, said_goodbye, kernel } = outer;
-    let tcp = &*tcp;
+    let KernelTls { tcp, keys, plain, said_goodbye, kernel } = outer;
+    let (tcp, keys) = (&*tcp, &*keys);
     let up = async {
         deliver(leftover, inner, &counters.up).await?;
         deliver(plain.filled(), inner, &counters.up).await?;
         plain.clear();
         let end = loop {
             let surprise = match pump(tcp, inner, &counters.up).await? {
-                Stop::End => break Reason::OuterCut,
+                Stop::End | Stop::Enough => break Reason::OuterCut,
                 Stop::NotData(error) => error,
             };
             match tcp.async_io(Interest::READABLE, || record::receive(tcp)).await.map_err(Broken::Source)? {
@@ -51,7 +57,7 @@ pub async fn carry(outer: &mut KernelTls, inner: &TcpStream, leftover: &[u8], co
                 Record::Alert(alert) => return Err(Broken::Source(refused(&alert))),
                 Record::Handshake(messages) => {
                     for wanted in key_updates(&messages).map_err(Broken::Source)? {
-                        follow(tcp, session, wanted).await.map_err(|error| {
+                        follow(tcp, keys, wanted).await.map_err(|error| {
                             kernel.give_up("the kernel does not take new keys", &error);
                             Broken::Source(io::Error::new(
                                 error.kind(),
@@ -71,8 +77,12 @@ pub async fn carry(outer: &mut KernelTls, inner: &TcpStream, leftover: &[u8], co
     };
     let up = unless_left_behind(up, tcp, &counters.up, &first);
     let down = async {
-        if let Stop::NotData(error) = pump(inner, tcp, &counters.down).await? {
-            return Err(Broken::Source(error));
+        loop {
+            match pump_metered(inner, tcp, &counters.down, |bytes| held(keys).worn.by(bytes)).await? {
+                Stop::End => break,
+                Stop::Enough => renew(tcp, keys, kernel).await.map_err(Broken::Sink)?,
+                Stop::NotData(error) => return Err(Broken::Source(error)),
+            }
         }
         let _ = first.set(Reason::InnerClosed);
         tcp.async_io(Interest::WRITABLE, || record::send(tcp, record::ALERT, record::CLOSE_NOTIFY))
@@ -105,20 +115,36 @@ fn key_updates(mut messages: &[u8]) -> io::Result<Vec<bool>> {
 }
 
 /// Gives the kernel the keys that follow those the client had, and ours if the client wants that, too.
-async fn follow(
-    tcp: &TcpStream,
-    session: &mut rustls::kernel::KernelConnection<rustls::server::ServerConnectionData>,
-    ours_too: bool,
-) -> io::Result<()> {
-    let version = session.protocol_version();
-    let theirs = session.update_rx_secret().map_err(io::Error::other)?;
-    keys::install(tcp, Direction::Receive, version, theirs)?;
-    if ours_too {
-        tcp.async_io(Interest::WRITABLE, || record::send(tcp, record::HANDSHAKE, KEYS_UPDATED)).await?;
-        let ours = session.update_tx_secret().map_err(io::Error::other)?;
-        keys::install(tcp, Direction::Send, version, ours)?;
+async fn follow(tcp: &TcpStream, keys: &Mutex<Keys>, ours_too: bool) -> io::Result<()> {
+    {
+        let session = &mut held(keys).session;
+        let theirs = session.update_rx_secret().map_err(io::Error::other)?;
+        keys::install(tcp, Direction::Receive, session.protocol_version(), theirs)?;
     }
+    if ours_too { change(tcp, keys).await } else { Ok(()) }
+}
+
+/// Changes keys of ours that are worn out.
+async fn renew(tcp: &TcpStream, keys: &Mutex<Keys>, kernel: &Kernel) -> io::Result<()> {
+    let possible = kernel.follows_key_updates() && held(keys).session.protocol_version() == ProtocolVersion::TLSv1_3;
+    if possible {
+        return change(tcp, keys).await;
+    }
+    Err(io::Error::other("its keys have encrypted as much as they may, and the kernel takes no others"))
+}
+
+/// Says that our keys change, and gives the kernel those that follow. Nothing may be sent between the two.
+async fn change(tcp: &TcpStream, keys: &Mutex<Keys>) -> io::Result<()> {
+    tcp.async_io(Interest::WRITABLE, || record::send(tcp, record::HANDSHAKE, KEYS_UPDATED)).await?;
+    let mut keys = held(keys);
+    let ours = keys.session.update_tx_secret().map_err(io::Error::other)?;
+    keys::install(tcp, Direction::Send, keys.session.protocol_version(), ours)?;
+    keys.worn.renew();
     Ok(())
+}
+
+fn held(keys: &Mutex<Keys>) -> MutexGuard<'_, Keys> {
+    keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refused(alert: &[u8]) -> io::Error {

@@ -28,6 +28,9 @@ pub struct Session {
     pub by_record: bool,
     heard_goodbye: bool,
     said_goodbye: bool,
+    /// A record has come that was not data. The answer to a key update, if it was one, is kept by the library until data
+    /// is sent and cannot be had in any other way.
+    may_owe: bool,
     /// Why nothing more can be done with it.
     failed: Option<Error>,
 }
@@ -48,6 +51,7 @@ impl Session {
             by_record: false,
             heard_goodbye: false,
             said_goodbye: false,
+            may_owe: false,
             failed: None,
         })
     }
@@ -62,6 +66,11 @@ impl Session {
         self.heard_goodbye
     }
 
+    /// Whether an answer may be left that goes before the next data.
+    pub fn may_owe_an_answer(&self) -> bool {
+        self.may_owe
+    }
+
     /// What was agreed with the client.
     pub fn tls(&self) -> &UnbufferedServerConnection {
         &self.tls
@@ -74,11 +83,14 @@ impl Session {
     /// When the client breaks the rules. The session is then useless.
     pub fn process(&mut self, mut deliver: impl FnMut(&[u8])) -> Result<(), Error> {
         self.usable()?;
+        let (shaking_hands, waiting) = (self.is_handshaking(), self.incoming.filled().len());
+        let mut heard_data = false;
         loop {
             let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(self.incoming.filled_mut());
             let mut done = false;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut records)) => {
+                    heard_data = true;
                     while let Some(record) = records.next_record() {
                         let record = record?;
                         discard += record.discard;
@@ -105,6 +117,8 @@ impl Session {
                 self.incoming.clear();
             }
             if done {
+                // Where this matters, a record comes at a time.
+                self.may_owe |= !shaking_hands && !heard_data && self.incoming.filled().len() < waiting;
                 return Ok(());
             }
         }
@@ -170,6 +184,7 @@ impl Session {
                             let wanted = plain.len() + (plain.len() / RECORD + 1) * OVERHEAD;
                             self.outgoing.spare(wanted);
                             encode(|space| traffic.encrypt(plain, space), &mut self.outgoing)?;
+                            self.may_owe &= plain.is_empty();
                         }
                         Words::Goodbye => {
                             encode(|space| traffic.queue_close_notify(space), &mut self.outgoing)?;

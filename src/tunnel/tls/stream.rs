@@ -58,9 +58,17 @@ impl TlsStream {
         self.kernel.as_ref()
     }
 
-    /// Whether nothing encrypted is held here, neither received nor to be sent.
+    /// Whether a kernel would take over what was agreed on.
+    pub(in crate::tunnel) fn is_for_the_kernel(&self) -> bool {
+        let agreed = self.agreed().map(|(_, suite)| suite);
+        self.kernel().zip(agreed).is_some_and(|(kernel, suite)| kernel.would_take(suite))
+    }
+
+    /// Whether nothing encrypted is held here or by the library, neither received nor to be sent.
     pub(in crate::tunnel) fn is_at_rest(&self) -> bool {
-        self.session.incoming.is_empty() && self.session.outgoing.is_empty() && !self.session.heard_goodbye()
+        let session = &self.session;
+        let held = !session.incoming.is_empty() || !session.outgoing.is_empty() || session.may_owe_an_answer();
+        !held && !session.heard_goodbye()
     }
 
     /// The connection, its session, and what was decrypted and not read.

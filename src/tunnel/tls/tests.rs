@@ -82,6 +82,29 @@ async fn keys_may_be_changed_in_the_middle_of_a_tunnel() {
 }
 
 #[tokio::test]
+async fn a_session_that_may_owe_an_answer_is_not_at_rest_before_it_has_sent_data() {
+    let (mut client, mut server) = tls_pair_of(&TLS13).await;
+    server.session.by_record = true;
+    assert!(server.is_at_rest());
+    let mut heard = [0; 5];
+    for _ in 0..3 {
+        client.write_all(b"hello").await.unwrap();
+        soon(server.read_exact(&mut heard)).await.unwrap();
+        assert!(server.is_at_rest(), "data asks for nothing");
+    }
+    // Asks the server to change its keys, too.
+    client.get_mut().1.refresh_traffic_keys().unwrap();
+    client.write_all(b"hello").await.unwrap();
+    soon(server.read_exact(&mut heard)).await.unwrap();
+    assert!(!server.is_at_rest());
+    server.write_all(b"world").await.unwrap();
+    server.flush().await.unwrap();
+    assert!(server.is_at_rest());
+    soon(client.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(&heard, b"world");
+}
+
+#[tokio::test]
 async fn bytes_may_come_one_by_one_while_others_are_sent() {
     let (server_config, client_config) = tls_configs();
     let (mut tcp, far) = tcp_pair().await;
