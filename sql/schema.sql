@@ -692,6 +692,44 @@ begin
     return found;
 end $$;
 
+CREATE FUNCTION qvd.l7r_pool_find(owner integer, extension text) RETURNS TABLE(id integer, name text, state qvd.vm_state, blocked boolean, is_application boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
+    from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
+    where v.user_id = owner and r.real_user_id is null and not r.blocked
+        and r.user_state = 'disconnected' and r.vm_state in ('stopped', 'running')
+        and lower(extension) = any (
+            regexp_split_to_array(lower(vm_effective_properties(v.id) ->> 'qvd.app.file_exts'), '[^[:alnum:]_+-]+'))
+    order by random() limit 1;
+end $$;
+
+CREATE FUNCTION qvd.l7r_pool_has(vm integer, owner integer, account integer) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return exists (
+        select from vms v join vm_runtimes r on r.vm_id = v.id
+        where v.id = vm and v.user_id = owner and r.real_user_id = account);
+end $$;
+
+CREATE FUNCTION qvd.l7r_pool_take(vm integer, owner integer, account integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    update vm_runtimes r set real_user_id = account from vms v
+    where v.id = r.vm_id and v.id = vm and v.user_id = owner and coalesce(r.real_user_id, account) = account;
+    return found;
+end $$;
+
 CREATE FUNCTION qvd.l7r_problem(which bigint, text text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -889,13 +927,13 @@ exception when sqlstate 'QV030' or sqlstate 'QV031' then
     return sqlstate;
 end $$;
 
-CREATE FUNCTION qvd.l7r_vm_stop(vm integer, account integer) RETURNS void
+CREATE FUNCTION qvd.l7r_vm_stop(vm integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
+    perform vm_stop(v.id) from vms v where v.id = vm;
 end $$;
 
 CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) RETURNS record
@@ -1638,6 +1676,12 @@ begin
             new.l7r_host_id := null;
             new.l7r_instance := null;
         end if;
+    end if;
+    -- What nobody uses and what does not run is nobody's: a VM of a pool goes to the next.
+    if new.vm_state = 'stopped' and new.user_state = 'disconnected'
+        and (old.vm_state, old.user_state) is distinct from (new.vm_state, new.user_state)
+    then
+        new.real_user_id := null;
     end if;
     if new.user_cmd is not null and new.user_state = 'disconnected' then
         raise exception 'nobody uses VM %', qvd.vm_name(new.vm_id)
@@ -2754,6 +2798,15 @@ GRANT ALL ON FUNCTION qvd.l7r_list(node integer, account integer, applications b
 REVOKE ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) TO qvd_l7r;
 
+REVOKE ALL ON FUNCTION qvd.l7r_pool_find(owner integer, extension text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_pool_find(owner integer, extension text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_pool_has(vm integer, owner integer, account integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_pool_has(vm integer, owner integer, account integer) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_pool_take(vm integer, owner integer, account integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_pool_take(vm integer, owner integer, account integer) TO qvd_l7r;
+
 REVOKE ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) TO qvd_l7r;
 
@@ -2796,8 +2849,8 @@ GRANT ALL ON FUNCTION qvd.l7r_vm(wanted integer, OUT owner integer, OUT blocked 
 REVOKE ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_vm_stop(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;

@@ -210,12 +210,13 @@ exception when sqlstate 'QV030' or sqlstate 'QV031' then
     return sqlstate;
 end $$;
 
--- The VM of a session is told to stop, because its user asked.
-create or replace function l7r_vm_stop(vm integer, account integer) returns void
+-- A VM is told to stop, because a user asked who may. Whether, the router knows, as for a connection.
+drop function if exists l7r_vm_stop(integer, integer);
+create or replace function l7r_vm_stop(vm integer) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
+    perform vm_stop(v.id) from vms v where v.id = vm;
 end $$;
 
 -- The last check before bytes flow: not connected when the session was aborted or has ended. The limits are those of

@@ -365,10 +365,10 @@ impl Database {
         })
     }
 
-    /// Asks for a VM to be stopped in the name of its owner.
-    pub async fn l7r_vm_stop(&self, vm: VmId, owner: UserId) -> Result<(), DbError> {
+    /// Asks for a VM to be stopped, because its user may and asked.
+    pub async fn l7r_vm_stop(&self, vm: VmId) -> Result<(), DbError> {
         let connection = self.connection().await?;
-        connection.execute("select l7r_vm_stop($1, $2)", &[&vm.0, &owner.0]).await?;
+        connection.execute("select l7r_vm_stop($1)", &[&vm.0]).await?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::Authenticated,
+    auth::Visit,
     db::{Acquired, DbError, SessionVm},
     events::{Channel, Watch},
     model::{SessionId, VmId, config::keys},
@@ -30,7 +30,7 @@ use super::{
 pub(super) struct Attempt {
     pub(super) router: Arc<Router>,
     pub(super) vm: VmId,
-    pub(super) user: Authenticated,
+    pub(super) visit: Visit,
     pub(super) client: std::net::IpAddr,
     pub(super) parameters: Vec<(String, String)>,
     pub(super) slave_key: String,
@@ -54,7 +54,7 @@ pub async fn connect(
     mut dialogue: Dialogue<Conn>,
     request: &Request,
     vm: VmId,
-    user: Authenticated,
+    visit: Visit,
 ) -> Result<Served, DialogueError> {
     let router = connection.router.clone();
     count(&router.counts.nx_attempts);
@@ -64,7 +64,7 @@ pub async fn connect(
     let parameters = request.query.iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned()));
     let mut attempt = Attempt {
         vm,
-        user,
+        visit,
         client: connection.client,
         parameters: parameters.filter(|(name, _)| name != "id").collect(),
         slave_key: random(64),
@@ -83,7 +83,7 @@ pub async fn connect(
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
-            tracing::info!(%vm, user = %attempt.user.user, reason, "not connected");
+            tracing::info!(%vm, user = %attempt.visit.user.user, reason, "not connected");
             attempt.end(&reason).await;
             dialogue.answer(&not_available(&reason)).await?;
             return Ok(Served::Open(dialogue));
@@ -94,7 +94,7 @@ pub async fn connect(
         }
     }
     let took_ms = began.elapsed().as_millis() as u64;
-    tracing::info!(%vm, user = %attempt.user.user, way = %attempt.way, took_ms, "connected");
+    tracing::info!(%vm, user = %attempt.visit.user.user, way = %attempt.way, took_ms, "connected");
     count(&attempt.router.counts.nx_ok);
     attempt.tunnel(dialogue, began).await
 }
@@ -142,6 +142,7 @@ impl Attempt {
     async fn perform(&mut self, operation: Operation) -> Result<Event, DbError> {
         match operation {
             Operation::Acquire => self.acquire().await,
+            Operation::Prepare => Ok(self.prepare().await),
             Operation::Look => self.look().await,
             Operation::StartVm => self.start_vm().await,
             Operation::StartX => Ok(self.start_x().await),
