@@ -6,6 +6,7 @@
 mod authenticator;
 mod auto;
 mod chain;
+mod enrolment;
 mod hooks;
 mod ldap;
 mod local;
@@ -18,6 +19,7 @@ mod totp;
 
 pub use authenticator::{Attempt, Authenticator, FoundTenant, Purpose, Refusal, SplitPassword, Verdict, Visit};
 pub use chain::{Authenticated, Chain, Rejection};
+pub use enrolment::Enrolment;
 pub use login::{Login, LoginRules};
 pub use password::{Check, PasswordKind, check, hash};
 pub use totp::{Totp, decode_base32};

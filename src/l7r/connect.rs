@@ -20,6 +20,7 @@ use crate::{
 use super::{
     flow::{Event, Flow, Limits, Next, Operation, Step},
     http::{Dialogue, DialogueError, Request},
+    metrics::End,
     requests::{Connection, Served, not_available},
     router::{Registered, Router, count},
     tokens::{random, random_token},
@@ -84,12 +85,12 @@ pub async fn connect(
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
             tracing::info!(%vm, user = %attempt.visit.user.user, reason, "not connected");
-            attempt.end(&reason).await;
+            attempt.end(End::NotConnected, &reason).await;
             dialogue.answer(&not_available(&reason)).await?;
             return Ok(Served::Open(dialogue));
         }
         Err(error) => {
-            attempt.end("the client left while it was connecting").await;
+            attempt.end(End::ClientLeftEarly, "the client left while it was connecting").await;
             return Err(error);
         }
     }
@@ -152,8 +153,9 @@ impl Attempt {
         }
     }
 
-    async fn end(&mut self, reason: &str) {
+    async fn end(&mut self, end: End, reason: &str) {
         if let Some((session, _registered)) = self.session.take() {
+            self.router.metrics.end(end);
             finish(&self.router, session, reason, 0, 0).await;
         }
     }

@@ -13,6 +13,7 @@ mod flow;
 mod handover;
 mod hello;
 mod limits;
+mod metrics;
 mod offer;
 mod proxy;
 mod quic;

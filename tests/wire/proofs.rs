@@ -229,6 +229,61 @@ async fn a_one_time_password_that_was_accepted_serves_its_connection() {
 }
 
 #[tokio::test]
+async fn an_administrator_gives_a_user_a_secret_that_works_and_takes_it_away() {
+    let stage = calm().await;
+    let tenant = stage.tenant().await;
+    let user = format!("zoe@{tenant}");
+    stage.sql(&format!("select user_create('{user}', '{PASSWORD}')")).await;
+    let run = async |arguments: &[&str]| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_qvd"))
+            .args(["admin", "user", "totp", "--database", &stage.site.connection_string("qvd_admin")])
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let json = async |arguments: &[&str]| {
+        let (code, said, error) = run(&[arguments, &["--json"]].concat()).await;
+        assert_eq!(code, Some(0), "{error}");
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()
+    };
+    for (wrong, why) in [("nobody", "there is no user nobody"), ("zoe@nowhere", "there is no user zoe@nowhere")] {
+        let (code, said, error) = run(&[wrong]).await;
+        assert!(code == Some(1) && said.is_empty() && error.contains(why), "{error}");
+    }
+    let first = json(&[&user, "--issuer", "Our School"]).await;
+    let secret = first["secret"].as_str().unwrap();
+    let uri = format!("otpauth://totp/Our%20School:{user}?secret={secret}&issuer=Our%20School");
+    assert_eq!(first, serde_json::json!({ "user": user, "secret": secret, "uri": uri, "required": false }));
+
+    let settings = [("l7r.auth.plugins.head", "TOTP")];
+    let chain = chain(stage, &settings);
+    let totp = Totp::from_config(&Config::default());
+    let code = |secret: &str| totp.code(&decode_base32(secret).unwrap(), totp.step(now()));
+    let with = |secret: &str| format!("{PASSWORD}{}", code(secret));
+    assert!(login(&chain, &user, &with(secret)).await.is_ok());
+    // A new one takes its place at once, even within the interval in which the old one was used.
+    let (code, said, _) = run(&[&user]).await;
+    assert_eq!(code, Some(0));
+    assert!(said.contains("is of no use any more") && said.contains("config_set('l7r.auth.plugins', 'TOTP'"), "{said}");
+    let second = said.split_whitespace().nth(1).unwrap();
+    assert_ne!(second, secret);
+    assert!(login(&chain, &user, &with(secret)).await.is_err());
+    assert!(login(&chain, &user, &with(second)).await.is_ok());
+    let log = stage.sql("select string_agg(arguments::text, ' ') from log where arguments ? 'totp'").await;
+    assert!(!log.contains(second) && log.contains("made"), "{log}");
+
+    stage.sql(&format!("select config_set('l7r.auth.plugins', 'ldap, TOTP', '{tenant}')")).await;
+    for had in [true, false] {
+        let removed = json(&[&user, "--remove"]).await;
+        assert_eq!(removed, serde_json::json!({ "user": user, "removed": had, "required": true }));
+    }
+    assert!(login(&chain, &user, &with(second)).await.is_err());
+}
+
+#[tokio::test]
 async fn a_user_who_comes_gets_a_vm_and_only_one() {
     let stage = calm().await;
     let tenant = stage.tenant().await;
