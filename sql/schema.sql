@@ -664,8 +664,8 @@ begin
         where l7r_instance = any (instances) and ended_at is null returning l7r_host_id),
     counted as (
         insert into end_counters as c (host_id, reason, sessions)
-        select l7r_host_id, reason, count(*) from closed group by l7r_host_id
-        on conflict (host_id, reason) do update set sessions = c.sessions + excluded.sessions)
+        select l7r_host_id, l7r_gone.reason, count(*) from closed group by l7r_host_id
+        on conflict on constraint end_counters_pkey do update set sessions = c.sessions + excluded.sessions)
     select count(*) into ended from closed;
     update l7r_instances set ended_at = now() where id = any (instances) and ended_at is null;
     return ended;

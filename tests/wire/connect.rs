@@ -253,6 +253,7 @@ async fn tunnels_are_counted_by_their_way_while_they_last_and_sessions_by_why_th
     second.nx.read_exact(&mut [0; 3]).await.unwrap();
     drop(second.nx);
     assert!(second.client.ended().await);
+    second.client.finish().await;
     desktop.freed().await;
     desktop.connected().await.client.cut();
     desktop.freed().await;
