@@ -255,7 +255,10 @@ async fn tunnels_are_counted_by_their_way_while_they_last_and_sessions_by_why_th
     assert!(second.client.ended().await);
     second.client.finish().await;
     desktop.freed().await;
-    desktop.connected().await.client.cut();
+    let mut third = desktop.connected().await;
+    third.client.finish().await;
+    assert_eq!(third.nx.read(&mut [0]).await.unwrap(), 0);
+    drop(third.nx);
     desktop.freed().await;
     desktop.vm.reply("x_start", Some(super::vm::Reply::Refuse("no")));
     assert_eq!(desktop.ask().await.conclusion().await.1.status, 503);
@@ -280,7 +283,7 @@ async fn tunnels_are_counted_by_their_way_while_they_last_and_sessions_by_why_th
         assert_eq!(grown(reason), 1, "{reason}: {ends_before} became {after}");
     }
     // What a router could not count, the next one does.
-    desktop.connected().await;
+    let _lost = desktop.connected().await;
     let pid = stage.l7r_pid().await;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     let counted = "select sum(sessions) from end_list where reason = 'its router died'";

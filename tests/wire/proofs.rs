@@ -165,6 +165,35 @@ async fn vault(stage: &Stage) -> (String, String, Vec<u8>) {
     (tenant, user, decode_base32(SECRET).unwrap())
 }
 
+#[tokio::test]
+async fn a_stop_is_refused_in_the_classic_order_and_a_token_may_follow_a_password() {
+    let stage = calm().await;
+    let (own, foreign) = (stage.desktop().await, stage.desktop().await);
+    let user = stage.sql(&format!("select user_id from vms where id = {}", own.id)).await.parse().unwrap();
+    let bound = token(stage, user, Some(own.id), "1 hour", false).await;
+    let mut client = stage.client().await;
+    assert_eq!(status(&mut client, &own.authorization()).await, 200);
+    let none = "The requested virtual machine does not exist";
+    let other = "You are not allowed to access requested virtual machine";
+    let no_match = "vm_id does not match with provided token";
+    for (header, query, code, text) in [
+        (String::new(), "", 401, ""),
+        (bearer(&bound), "", 403, no_match),
+        (bearer(&bound), "?id=nonsense", 403, no_match),
+        (bearer(&bound), &format!("?id={}", foreign.id), 403, no_match),
+        (bearer(&bound), &format!("?id={}", own.id), 200, "Machine stopped\r\n"),
+        (own.authorization(), "?id", 422, "parameter id is missing"),
+        (own.authorization(), "?id=nonsense", 404, none),
+        (own.authorization(), "?id=99999999999", 404, none),
+        (own.authorization(), &format!("?id={}", foreign.id), 403, other),
+    ] {
+        // A request without credentials forgets whom the connection belonged to, and this token opens but once.
+        let answer = client.ask(format!("GET /qvd/stop_vm{query} HTTP/1.1\r\n{header}\r\n")).await;
+        assert_eq!(answer.status, code, "{query}: {}", answer.text());
+        assert!(text.is_empty() || answer.text() == text, "{query}: {}", answer.text());
+    }
+}
+
 fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
 }
