@@ -73,7 +73,7 @@ mod tests {
         assert_eq!(encode_base32(b"12345678901234567890"), "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ");
         assert_eq!(encode_base32(b"foob"), "MZXW6YQ");
         for length in 0..12 {
-            let bytes: Vec<u8> = (0..length).map(|byte| byte * 37).collect();
+            let bytes: Vec<u8> = (0..length).map(|byte: u8| byte.wrapping_mul(37)).collect();
             assert_eq!(decode_base32(&encode_base32(&bytes)), Some(bytes));
         }
         let (one, other) = (Enrolment::random(), Enrolment::random());
