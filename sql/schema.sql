@@ -113,6 +113,9 @@ CREATE FUNCTION qvd.config_get(wanted text, tenant integer DEFAULT '-1'::integer
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
+    if is_secret(wanted) then
+        return null;
+    end if;
     return (
         select coalesce(
         (select value from configs where key = wanted and tenant_id = tenant),
@@ -182,7 +185,7 @@ begin
     end if;
     insert into configs (tenant_id, key, value) values (of_tenant, wanted, new_value)
     on conflict (tenant_id, key) do update set value = excluded.value;
-    perform audit('update', 'config', null, wanted, of_tenant, jsonb_build_object('value', new_value));
+    perform audit('update', 'config', null, wanted, of_tenant, jsonb_build_object('value', case when is_secret(wanted) then '(secret)' else new_value end));
 end $$;
 
 CREATE FUNCTION qvd.config_ssl(certificate text, private_key text) RETURNS void
@@ -468,6 +471,12 @@ begin
     return null;
 end $$;
 
+CREATE FUNCTION qvd.is_secret(key text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select key in ('auth.ldap.bindpass', 'l7r.auth.plugin.totp.secret32')
+$$;
+
 CREATE FUNCTION qvd.l7r_aborted(by_instance bigint) RETURNS TABLE(session bigint, contender inet, stopped boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -629,6 +638,21 @@ begin
     where host_id = node;
 end $$;
 
+CREATE FUNCTION qvd.l7r_count_sessions(node integer, ways text[], opened bigint[], ups bigint[], downs bigint[], reasons text[], ended bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    insert into tunnel_counters as c (host_id, tunnel, tunnels, bytes_up, bytes_down)
+    select node, t.* from unnest(ways, opened, ups, downs) t
+    on conflict (host_id, tunnel) do update set tunnels = c.tunnels + excluded.tunnels,
+        bytes_up = c.bytes_up + excluded.bytes_up, bytes_down = c.bytes_down + excluded.bytes_down;
+    insert into end_counters as c (host_id, reason, sessions) select node, t.* from unnest(reasons, ended) t
+    on conflict (host_id, reason) do update set sessions = c.sessions + excluded.sessions;
+end $$;
+
 CREATE FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -651,7 +675,11 @@ begin
     update vm_runtimes set user_state = 'disconnected' where l7r_instance = any (instances);
     with closed as (
         update user_sessions set ended_at = now(), end_reason = reason
-        where l7r_instance = any (instances) and ended_at is null returning 1)
+        where l7r_instance = any (instances) and ended_at is null returning l7r_host_id),
+    counted as (
+        insert into end_counters as c (host_id, reason, sessions)
+        select l7r_host_id, l7r_gone.reason, count(*) from closed group by l7r_host_id
+        on conflict on constraint end_counters_pkey do update set sessions = c.sessions + excluded.sessions)
     select count(*) into ended from closed;
     update l7r_instances set ended_at = now() where id = any (instances) and ended_at is null;
     return ended;
@@ -703,6 +731,44 @@ CREATE FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text
     AS $$
 begin
     update users set password = becomes where id = account and password = was;
+    return found;
+end $$;
+
+CREATE FUNCTION qvd.l7r_pool_find(owner integer, extension text) RETURNS TABLE(id integer, name text, state qvd.vm_state, blocked boolean, is_application boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
+    from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
+    where v.user_id = owner and r.real_user_id is null and not r.blocked
+        and r.user_state = 'disconnected' and r.vm_state in ('stopped', 'running')
+        and lower(extension) = any (
+            regexp_split_to_array(lower(vm_effective_properties(v.id) ->> 'qvd.app.file_exts'), '[^[:alnum:]_+-]+'))
+    order by random() limit 1;
+end $$;
+
+CREATE FUNCTION qvd.l7r_pool_has(vm integer, owner integer, account integer) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return exists (
+        select from vms v join vm_runtimes r on r.vm_id = v.id
+        where v.id = vm and v.user_id = owner and r.real_user_id = account);
+end $$;
+
+CREATE FUNCTION qvd.l7r_pool_take(vm integer, owner integer, account integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    update vm_runtimes r set real_user_id = account from vms v
+    where v.id = r.vm_id and v.id = vm and v.user_id = owner and coalesce(r.real_user_id, account) = account;
     return found;
 end $$;
 
@@ -903,13 +969,13 @@ exception when sqlstate 'QV030' or sqlstate 'QV031' then
     return sqlstate;
 end $$;
 
-CREATE FUNCTION qvd.l7r_vm_stop(vm integer, account integer) RETURNS void
+CREATE FUNCTION qvd.l7r_vm_stop(vm integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
+    perform vm_stop(v.id) from vms v where v.id = vm;
 end $$;
 
 CREATE FUNCTION qvd.l7r_way(wanted bigint, way text) RETURNS void
@@ -1227,6 +1293,30 @@ begin
     return chosen;
 end $_$;
 
+CREATE FUNCTION qvd.properties_list_guard() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if new.key is distinct from old.key and (is_secret(old.key) or is_secret(new.key)) then
+        raise exception 'the property % holds secrets and keeps its name', old.key using errcode = 'QV014';
+    end if;
+    return new;
+end $$;
+
+CREATE FUNCTION qvd.qvd_object_properties_list_guard() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if exists (select from properties_list l where l.id in (old.property_id, new.property_id) and is_secret(l.key))
+        and (old.id, old.property_id, old.qvd_object) is distinct from (new.id, new.property_id, new.qvd_object)
+    then
+        raise exception 'what holds secrets is not made another property' using errcode = 'QV014';
+    end if;
+    return new;
+end $$;
+
 CREATE FUNCTION qvd.seconds(value text) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$ select coalesce(substring(value from '^[0-9]+(?:[.][0-9]+)?$')::float8, 0) $_$;
@@ -1378,6 +1468,44 @@ begin
     perform wake('qvd_admin', 'session', new.id, new.tenant_id);
     return null;
 end $$;
+
+CREATE FUNCTION qvd.user_totp(wanted text, secret text, OUT account text, OUT had_one boolean, OUT required boolean, OUT digits bigint, OUT period bigint, OUT t0 bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+declare
+    target users;
+    property integer;
+    kind integer;
+begin
+    select * into target from users u where u.id = user_id(wanted);
+    if secret !~ '^[A-Z2-7]{16,}$' then
+        raise exception 'the secret of % must be at least 16 characters of base32', wanted using errcode = 'QV014';
+    end if;
+    delete from user_properties p using qvd_object_properties_list o, properties_list l
+    where p.user_id = target.id and o.id = p.property_id and o.qvd_object = 'user' and l.id = o.property_id
+        and l.tenant_id = target.tenant_id and l.key = 'l7r.auth.plugin.totp.secret32';
+    had_one := found;
+    -- What was used up belongs to the secret that was.
+    delete from totp_used u where u.user_id = target.id;
+    if secret is not null then
+        insert into properties_list (key, tenant_id, description)
+        values ('l7r.auth.plugin.totp.secret32', target.tenant_id, 'Secret of one-time passwords, in base32')
+        on conflict (key, tenant_id) do update set key = excluded.key returning id into property;
+        insert into qvd_object_properties_list (property_id, qvd_object) values (property, 'user')
+        on conflict (property_id, qvd_object) do update set qvd_object = excluded.qvd_object returning id into kind;
+        insert into user_properties (user_id, property_id, value) values (target.id, kind, secret);
+    end if;
+    perform audit('update', 'user', target.id, target.login, target.tenant_id,
+        jsonb_build_object('totp', case when secret is null then 'removed' else 'made' end));
+    select target.login || '@' || t.name into account from tenants t where t.id = target.tenant_id;
+    select bool_or('TOTP' = any (regexp_split_to_array(coalesce(config_get(key, target.tenant_id), ''), '[ ,]+')))
+    into required
+    from unnest(array['l7r.auth.plugins.head', 'l7r.auth.plugins', 'l7r.auth.plugins.tail']) key;
+    digits := seconds(config_get('l7r.auth.plugin.totp.token_size', target.tenant_id));
+    period := seconds(config_get('l7r.auth.plugin.totp.interval', target.tenant_id));
+    t0 := seconds(config_get('l7r.auth.plugin.totp.t0', target.tenant_id));
+end $_$;
 
 CREATE FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1532,7 +1660,7 @@ begin
             join qvd_object_properties_list o on o.id = p.property_id
             join properties_list l on l.id = o.property_id
         -- What makes a user's one-time passwords is nobody's business in the VM.
-        where l.key <> 'l7r.auth.plugin.totp.secret32'
+        where not is_secret(l.key)
         order by rank
     ) ranked);
 end $$;
@@ -1640,6 +1768,12 @@ begin
             new.l7r_host_id := null;
             new.l7r_instance := null;
         end if;
+    end if;
+    -- What nobody uses and what does not run is nobody's: a VM of a pool goes to the next.
+    if new.vm_state = 'stopped' and new.user_state = 'disconnected'
+        and (old.vm_state, old.user_state) is distinct from (new.vm_state, new.user_state)
+    then
+        new.real_user_id := null;
     end if;
     if new.user_cmd is not null and new.user_state = 'disconnected' then
         raise exception 'nobody uses VM %', qvd.vm_name(new.vm_id)
@@ -1958,6 +2092,35 @@ ALTER TABLE qvd.dis ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE qvd.end_counters (
+    host_id integer NOT NULL,
+    reason text NOT NULL,
+    sessions bigint DEFAULT 0 NOT NULL
+);
+
+CREATE TABLE qvd.hosts (
+    id integer NOT NULL,
+    name text NOT NULL,
+    address inet NOT NULL,
+    frontend boolean DEFAULT true NOT NULL,
+    backend boolean DEFAULT true NOT NULL,
+    description text,
+    CONSTRAINT hosts_address_check CHECK ((masklen(address) =
+CASE family(address)
+    WHEN 4 THEN 32
+    ELSE 128
+END)),
+    CONSTRAINT hosts_name_check CHECK ((name ~ '^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$'::text))
+);
+
+CREATE VIEW qvd.end_list AS
+ SELECT h.name AS host,
+    c.reason,
+    c.sessions
+   FROM (qvd.end_counters c
+     JOIN qvd.hosts h ON ((h.id = c.host_id)))
+  ORDER BY h.name, c.sessions DESC, c.reason;
+
 CREATE TABLE qvd.host_counters (
     host_id integer NOT NULL,
     http_requests bigint DEFAULT 0 NOT NULL,
@@ -1987,21 +2150,6 @@ CREATE TABLE qvd.host_runtimes (
     usable_cpu real,
     events_degraded_since timestamp with time zone,
     events_degraded_reason text
-);
-
-CREATE TABLE qvd.hosts (
-    id integer NOT NULL,
-    name text NOT NULL,
-    address inet NOT NULL,
-    frontend boolean DEFAULT true NOT NULL,
-    backend boolean DEFAULT true NOT NULL,
-    description text,
-    CONSTRAINT hosts_address_check CHECK ((masklen(address) =
-CASE family(address)
-    WHEN 4 THEN 32
-    ELSE 128
-END)),
-    CONSTRAINT hosts_name_check CHECK ((name ~ '^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$'::text))
 );
 
 CREATE TABLE qvd.l7r_instances (
@@ -2227,6 +2375,24 @@ CREATE TABLE qvd.totp_used (
     interval_start bigint NOT NULL
 );
 
+CREATE TABLE qvd.tunnel_counters (
+    host_id integer NOT NULL,
+    tunnel text NOT NULL,
+    tunnels bigint DEFAULT 0 NOT NULL,
+    bytes_up bigint DEFAULT 0 NOT NULL,
+    bytes_down bigint DEFAULT 0 NOT NULL
+);
+
+CREATE VIEW qvd.tunnel_list AS
+ SELECT h.name AS host,
+    c.tunnel,
+    c.tunnels,
+    c.bytes_up,
+    c.bytes_down
+   FROM (qvd.tunnel_counters c
+     JOIN qvd.hosts h ON ((h.id = c.host_id)))
+  ORDER BY h.name, c.tunnel;
+
 CREATE TABLE qvd.user_auth_parameters (
     id integer NOT NULL,
     parameters jsonb NOT NULL,
@@ -2420,6 +2586,9 @@ ALTER TABLE ONLY qvd.dis
 ALTER TABLE ONLY qvd.dis
     ADD CONSTRAINT dis_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY qvd.end_counters
+    ADD CONSTRAINT end_counters_pkey PRIMARY KEY (host_id, reason);
+
 ALTER TABLE ONLY qvd.host_counters
     ADD CONSTRAINT host_counters_pkey PRIMARY KEY (host_id);
 
@@ -2482,6 +2651,9 @@ ALTER TABLE ONLY qvd.tenants
 
 ALTER TABLE ONLY qvd.totp_used
     ADD CONSTRAINT totp_used_pkey PRIMARY KEY (user_id);
+
+ALTER TABLE ONLY qvd.tunnel_counters
+    ADD CONSTRAINT tunnel_counters_pkey PRIMARY KEY (host_id, tunnel);
 
 ALTER TABLE ONLY qvd.user_auth_parameters
     ADD CONSTRAINT user_auth_parameters_pkey PRIMARY KEY (id);
@@ -2569,6 +2741,10 @@ CREATE TRIGGER guard BEFORE UPDATE OF state, epoch ON qvd.host_runtimes FOR EACH
 
 CREATE TRIGGER guard BEFORE DELETE ON qvd.hosts FOR EACH ROW EXECUTE FUNCTION qvd.hosts_guard();
 
+CREATE TRIGGER guard BEFORE UPDATE OF key ON qvd.properties_list FOR EACH ROW EXECUTE FUNCTION qvd.properties_list_guard();
+
+CREATE TRIGGER guard BEFORE UPDATE ON qvd.qvd_object_properties_list FOR EACH ROW EXECUTE FUNCTION qvd.qvd_object_properties_list_guard();
+
 CREATE TRIGGER guard BEFORE UPDATE ON qvd.vm_runtimes FOR EACH ROW EXECUTE FUNCTION qvd.vm_runtimes_guard();
 
 CREATE TRIGGER guard BEFORE INSERT OR DELETE OR UPDATE OF user_id, osf_id ON qvd.vms FOR EACH ROW EXECUTE FUNCTION qvd.vms_guard();
@@ -2621,6 +2797,9 @@ ALTER TABLE ONLY qvd.di_tags
 ALTER TABLE ONLY qvd.dis
     ADD CONSTRAINT dis_osf_id_fkey FOREIGN KEY (osf_id) REFERENCES qvd.osfs(id) ON DELETE RESTRICT;
 
+ALTER TABLE ONLY qvd.end_counters
+    ADD CONSTRAINT end_counters_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY qvd.host_counters
     ADD CONSTRAINT host_counters_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE CASCADE;
 
@@ -2653,6 +2832,9 @@ ALTER TABLE ONLY qvd.qvd_object_properties_list
 
 ALTER TABLE ONLY qvd.totp_used
     ADD CONSTRAINT totp_used_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.tunnel_counters
+    ADD CONSTRAINT tunnel_counters_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY qvd.user_auth_parameters
     ADD CONSTRAINT user_auth_parameters_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
@@ -2716,6 +2898,34 @@ ALTER TABLE ONLY qvd.vms
 
 ALTER TABLE ONLY qvd.vms
     ADD CONSTRAINT vms_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE RESTRICT;
+
+CREATE POLICY adding ON qvd.configs FOR INSERT TO qvd_admin WITH CHECK (true);
+
+CREATE POLICY adding ON qvd.user_properties FOR INSERT TO qvd_admin WITH CHECK (true);
+
+CREATE POLICY all_of_it ON qvd.configs FOR SELECT TO qvd_l7r USING (true);
+
+CREATE POLICY changing ON qvd.configs FOR UPDATE TO qvd_admin USING ((NOT qvd.is_secret(key)));
+
+CREATE POLICY changing ON qvd.user_properties FOR UPDATE TO qvd_admin USING ((NOT (property_id IN ( SELECT o.id
+   FROM (qvd.qvd_object_properties_list o
+     JOIN qvd.properties_list l ON ((l.id = o.property_id)))
+  WHERE qvd.is_secret(l.key))))) WITH CHECK (true);
+
+ALTER TABLE qvd.configs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY no_secrets ON qvd.configs FOR SELECT TO qvd_node, qvd_admin, qvd_readonly USING ((NOT qvd.is_secret(key)));
+
+CREATE POLICY no_secrets ON qvd.user_properties FOR SELECT TO qvd_admin, qvd_readonly USING ((NOT (property_id IN ( SELECT o.id
+   FROM (qvd.qvd_object_properties_list o
+     JOIN qvd.properties_list l ON ((l.id = o.property_id)))
+  WHERE qvd.is_secret(l.key)))));
+
+CREATE POLICY removing ON qvd.configs FOR DELETE TO qvd_admin USING (true);
+
+CREATE POLICY removing ON qvd.user_properties FOR DELETE TO qvd_admin USING (true);
+
+ALTER TABLE qvd.user_properties ENABLE ROW LEVEL SECURITY;
 
 GRANT USAGE ON SCHEMA qvd TO qvd_node;
 GRANT USAGE ON SCHEMA qvd TO qvd_l7r;
@@ -2798,6 +3008,12 @@ REVOKE ALL ON FUNCTION qvd.hosts_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.hosts_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.is_secret(key text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_l7r;
+GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_readonly;
+
 REVOKE ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) TO qvd_l7r;
 
@@ -2819,6 +3035,9 @@ GRANT ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigi
 REVOKE ALL ON FUNCTION qvd.l7r_count_refused(node integer, crowd bigint, handshakes bigint, plain bigint, slow bigint, limited bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_count_refused(node integer, crowd bigint, handshakes bigint, plain bigint, slow bigint, limited bigint) TO qvd_l7r;
 
+REVOKE ALL ON FUNCTION qvd.l7r_count_sessions(node integer, ways text[], opened bigint[], ups bigint[], downs bigint[], reasons text[], ended bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_count_sessions(node integer, ways text[], opened bigint[], ups bigint[], downs bigint[], reasons text[], ended bigint[]) TO qvd_l7r;
+
 REVOKE ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) TO qvd_l7r;
 
@@ -2836,6 +3055,15 @@ GRANT ALL ON FUNCTION qvd.l7r_list(node integer, account integer, applications b
 
 REVOKE ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_pool_find(owner integer, extension text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_pool_find(owner integer, extension text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_pool_has(vm integer, owner integer, account integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_pool_has(vm integer, owner integer, account integer) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_pool_take(vm integer, owner integer, account integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_pool_take(vm integer, owner integer, account integer) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) TO qvd_l7r;
@@ -2879,8 +3107,8 @@ GRANT ALL ON FUNCTION qvd.l7r_vm(wanted integer, OUT owner integer, OUT blocked 
 REVOKE ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer, account integer) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_vm_stop(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) TO qvd_l7r;
@@ -2939,6 +3167,10 @@ GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.properties_list_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.qvd_object_properties_list_guard() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.seconds(value text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
@@ -2968,6 +3200,9 @@ REVOKE ALL ON FUNCTION qvd.user_password(wanted text, password text) FROM PUBLIC
 GRANT ALL ON FUNCTION qvd.user_password(wanted text, password text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.user_sessions_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.user_totp(wanted text, secret text, OUT account text, OUT had_one boolean, OUT required boolean, OUT digits bigint, OUT period bigint, OUT t0 bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.user_totp(wanted text, secret text, OUT account text, OUT had_one boolean, OUT required boolean, OUT digits bigint, OUT period bigint, OUT t0 bigint) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) TO qvd_readonly;
@@ -3080,6 +3315,15 @@ GRANT USAGE ON SEQUENCE qvd.di_tags_id_seq TO qvd_admin;
 
 GRANT USAGE ON SEQUENCE qvd.dis_id_seq TO qvd_admin;
 
+GRANT SELECT ON TABLE qvd.end_counters TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.end_counters TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.hosts TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.hosts TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.end_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.end_list TO qvd_admin;
+
 GRANT SELECT ON TABLE qvd.host_counters TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.host_counters TO qvd_admin;
 
@@ -3089,9 +3333,6 @@ GRANT SELECT ON TABLE qvd.host_runtimes TO qvd_admin;
 GRANT UPDATE(blocked) ON TABLE qvd.host_runtimes TO qvd_admin;
 
 GRANT UPDATE(cmd) ON TABLE qvd.host_runtimes TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.hosts TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.hosts TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_admin;
@@ -3135,6 +3376,12 @@ GRANT SELECT ON TABLE qvd.session_list TO qvd_admin;
 GRANT INSERT,DELETE,UPDATE ON TABLE qvd.ssl_configs TO qvd_admin;
 
 GRANT USAGE ON SEQUENCE qvd.tenants_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.tunnel_counters TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.tunnel_counters TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.tunnel_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.tunnel_list TO qvd_admin;
 
 GRANT USAGE ON SEQUENCE qvd.user_auth_parameters_id_seq TO qvd_admin;
 

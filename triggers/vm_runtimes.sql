@@ -52,6 +52,12 @@ begin
             new.l7r_instance := null;
         end if;
     end if;
+    -- What nobody uses and what does not run is nobody's: a VM of a pool goes to the next.
+    if new.vm_state = 'stopped' and new.user_state = 'disconnected'
+        and (old.vm_state, old.user_state) is distinct from (new.vm_state, new.user_state)
+    then
+        new.real_user_id := null;
+    end if;
     if new.user_cmd is not null and new.user_state = 'disconnected' then
         raise exception 'nobody uses VM %', qvd.vm_name(new.vm_id)
             using errcode = 'QV021', hint = 'Only a session that is connecting or connected can be aborted.';

@@ -3,16 +3,26 @@
 -- the session, an SQL function with a search path of its own is planned anew at every call. Their arguments are keys,
 -- so one plan fits all values, and planning would take longer than doing.
 
+-- Whether what is kept under a key of the configuration, or as a property, could be used to become somebody. It is
+-- written by functions and read by those who need it alone (see grants.sql).
+create or replace function is_secret(key text) returns boolean
+language sql immutable parallel safe as $$
+    select key in ('auth.ldap.bindpass', 'l7r.auth.plugin.totp.secret32')
+$$;
+
 -- What every key of the configuration means for everybody: its row in `configs`, else the programs' default.
 create or replace view settings as
     select k.key, coalesce(c.value, k.default_value) as value
     from config_keys k left join configs c on c.key = k.key and c.tenant_id = -1;
 
--- The value of a configuration key: the tenant's, else everybody's, else the programs' default.
+-- The value of a configuration key: the tenant's, else everybody's, else the programs' default. Secrets are not told.
 create or replace function config_get(wanted text, tenant integer default -1) returns text
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
+    if is_secret(wanted) then
+        return null;
+    end if;
     return (
         select coalesce(
         (select value from configs where key = wanted and tenant_id = tenant),

@@ -56,6 +56,47 @@ begin
     perform audit('update', 'user', target.id, target.login, target.tenant_id, '{"password": "changed"}');
 end $$;
 
+-- Stores what the one-time passwords of a user are made from (base32); null: forgets it. Says how they are used in the
+-- user's tenant.
+create or replace function user_totp(
+    wanted text, secret text,
+    out account text, out had_one boolean, out required boolean, out digits bigint, out period bigint, out t0 bigint
+)
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    target users;
+    property integer;
+    kind integer;
+begin
+    select * into target from users u where u.id = user_id(wanted);
+    if secret !~ '^[A-Z2-7]{16,}$' then
+        raise exception 'the secret of % must be at least 16 characters of base32', wanted using errcode = 'QV014';
+    end if;
+    delete from user_properties p using qvd_object_properties_list o, properties_list l
+    where p.user_id = target.id and o.id = p.property_id and o.qvd_object = 'user' and l.id = o.property_id
+        and l.tenant_id = target.tenant_id and l.key = 'l7r.auth.plugin.totp.secret32';
+    had_one := found;
+    -- What was used up belongs to the secret that was.
+    delete from totp_used u where u.user_id = target.id;
+    if secret is not null then
+        insert into properties_list (key, tenant_id, description)
+        values ('l7r.auth.plugin.totp.secret32', target.tenant_id, 'Secret of one-time passwords, in base32')
+        on conflict (key, tenant_id) do update set key = excluded.key returning id into property;
+        insert into qvd_object_properties_list (property_id, qvd_object) values (property, 'user')
+        on conflict (property_id, qvd_object) do update set qvd_object = excluded.qvd_object returning id into kind;
+        insert into user_properties (user_id, property_id, value) values (target.id, kind, secret);
+    end if;
+    perform audit('update', 'user', target.id, target.login, target.tenant_id,
+        jsonb_build_object('totp', case when secret is null then 'removed' else 'made' end));
+    select target.login || '@' || t.name into account from tenants t where t.id = target.tenant_id;
+    select bool_or('TOTP' = any (regexp_split_to_array(coalesce(config_get(key, target.tenant_id), ''), '[ ,]+')))
+    into required
+    from unnest(array['l7r.auth.plugins.head', 'l7r.auth.plugins', 'l7r.auth.plugins.tail']) key;
+    digits := seconds(config_get('l7r.auth.plugin.totp.token_size', target.tenant_id));
+    period := seconds(config_get('l7r.auth.plugin.totp.interval', target.tenant_id));
+    t0 := seconds(config_get('l7r.auth.plugin.totp.t0', target.tenant_id));
+end $$;
+
 create or replace function host_create(name text, address inet, description text default null) returns integer
 language plpgsql security definer set search_path = qvd, pg_temp as $$
 declare

@@ -220,7 +220,7 @@ begin
     end if;
     insert into configs (tenant_id, key, value) values (of_tenant, wanted, new_value)
     on conflict (tenant_id, key) do update set value = excluded.value;
-    perform audit('update', 'config', null, wanted, of_tenant, jsonb_build_object('value', new_value));
+    perform audit('update', 'config', null, wanted, of_tenant, jsonb_build_object('value', case when is_secret(wanted) then '(secret)' else new_value end));
 end $$;
 
 -- Back to the default.

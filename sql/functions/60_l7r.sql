@@ -35,7 +35,11 @@ begin
     update vm_runtimes set user_state = 'disconnected' where l7r_instance = any (instances);
     with closed as (
         update user_sessions set ended_at = now(), end_reason = reason
-        where l7r_instance = any (instances) and ended_at is null returning 1)
+        where l7r_instance = any (instances) and ended_at is null returning l7r_host_id),
+    counted as (
+        insert into end_counters as c (host_id, reason, sessions)
+        select l7r_host_id, l7r_gone.reason, count(*) from closed group by l7r_host_id
+        on conflict on constraint end_counters_pkey do update set sessions = c.sessions + excluded.sessions)
     select count(*) into ended from closed;
     update l7r_instances set ended_at = now() where id = any (instances) and ended_at is null;
     return ended;
@@ -173,7 +177,7 @@ begin
             join qvd_object_properties_list o on o.id = p.property_id
             join properties_list l on l.id = o.property_id
         -- What makes a user's one-time passwords is nobody's business in the VM.
-        where l.key <> 'l7r.auth.plugin.totp.secret32'
+        where not is_secret(l.key)
         order by rank
     ) ranked);
 end $$;
@@ -210,12 +214,13 @@ exception when sqlstate 'QV030' or sqlstate 'QV031' then
     return sqlstate;
 end $$;
 
--- The VM of a session is told to stop, because its user asked.
-create or replace function l7r_vm_stop(vm integer, account integer) returns void
+-- A VM is told to stop, because a user asked who may. Whether, the router knows, as for a connection.
+drop function if exists l7r_vm_stop(integer, integer);
+create or replace function l7r_vm_stop(vm integer) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    perform vm_stop(v.id) from vms v where v.id = vm and v.user_id = account;
+    perform vm_stop(v.id) from vms v where v.id = vm;
 end $$;
 
 -- The last check before bytes flow: not connected when the session was aborted or has ended. The limits are those of
@@ -305,6 +310,22 @@ begin
         auth_ok = auth_ok + ok, nx_attempts = nx_attempts + nx_tries, nx_ok = nx_ok + nx_done,
         short_sessions = short_sessions + shorts
     where host_id = node;
+end $$;
+
+-- Adds to what the tunnels of a node carried, how many there were, and why sessions ended.
+create or replace function l7r_count_sessions(
+    node integer, ways text[], opened bigint[], ups bigint[], downs bigint[], reasons text[], ended bigint[]
+) returns void
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    insert into tunnel_counters as c (host_id, tunnel, tunnels, bytes_up, bytes_down)
+    select node, t.* from unnest(ways, opened, ups, downs) t
+    on conflict (host_id, tunnel) do update set tunnels = c.tunnels + excluded.tunnels,
+        bytes_up = c.bytes_up + excluded.bytes_up, bytes_down = c.bytes_down + excluded.bytes_down;
+    insert into end_counters as c (host_id, reason, sessions) select node, t.* from unnest(reasons, ended) t
+    on conflict (host_id, reason) do update set sessions = c.sessions + excluded.sessions;
 end $$;
 
 create or replace function l7r_count_refused(

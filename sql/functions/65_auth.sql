@@ -111,3 +111,39 @@ begin
     where t.interval_start < excluded.interval_start;
     return found;
 end $$;
+
+-- A VM of a pool that nobody has and that opens such files: its property qvd.app.file_exts lists their extensions, in
+-- any notation. Which one is chance, so that those who ask at the same time rarely get the same.
+create or replace function l7r_pool_find(owner integer, extension text)
+returns table (id integer, name text, state vm_state, blocked boolean, is_application boolean)
+language plpgsql volatile security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    return query select v.id, v.name::text, r.vm_state, r.blocked, o.is_application
+    from vms v join vm_runtimes r on r.vm_id = v.id join osfs o on o.id = v.osf_id
+    where v.user_id = owner and r.real_user_id is null and not r.blocked
+        and r.user_state = 'disconnected' and r.vm_state in ('stopped', 'running')
+        and lower(extension) = any (
+            regexp_split_to_array(lower(vm_effective_properties(v.id) ->> 'qvd.app.file_exts'), '[^[:alnum:]_+-]+'))
+    order by random() limit 1;
+end $$;
+
+-- Lends a VM of a pool, unless another has it. It comes back when it has stopped (see triggers/vm_runtimes.sql).
+create or replace function l7r_pool_take(vm integer, owner integer, account integer) returns boolean
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    update vm_runtimes r set real_user_id = account from vms v
+    where v.id = r.vm_id and v.id = vm and v.user_id = owner and coalesce(r.real_user_id, account) = account;
+    return found;
+end $$;
+
+create or replace function l7r_pool_has(vm integer, owner integer, account integer) returns boolean
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    return exists (
+        select from vms v join vm_runtimes r on r.vm_id = v.id
+        where v.id = vm and v.user_id = owner and r.real_user_id = account);
+end $$;

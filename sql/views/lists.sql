@@ -1,6 +1,6 @@
 -- What administrators look at. Dropped and made again at each change, since columns come and go.
 
-drop view if exists vm_list, host_list, session_list, user_list, di_list;
+drop view if exists vm_list, host_list, session_list, user_list, di_list, tunnel_list, end_list;
 
 create view vm_list as
     select v.id, u.login || '@' || t.name || '/' || v.name as vm,
@@ -51,3 +51,13 @@ create view di_list as
         (select array_agg(g.tag order by g.tag) from di_tags g where g.di_id = d.id) as tags
     from dis d join di_runtimes r on r.di_id = d.id join osfs o on o.id = d.osf_id join tenants t on t.id = o.tenant_id
     order by t.name, o.name, d.id;
+
+create view tunnel_list as
+    select h.name as host, c.tunnel, c.tunnels, c.bytes_up, c.bytes_down
+    from tunnel_counters c join hosts h on h.id = c.host_id
+    order by h.name, c.tunnel;
+
+create view end_list as
+    select h.name as host, c.reason, c.sessions
+    from end_counters c join hosts h on h.id = c.host_id
+    order by h.name, c.sessions desc, c.reason;

@@ -1,5 +1,6 @@
-//! What an authenticator is: the points of a login at which it may have a say. Each has a default that says nothing,
-//! so that a new one writes only what it is about. How what several of them say is combined is the business of `chain`.
+//! What an authenticator is: the points at which it may have a say, in a login and in what a known user asks for. Each
+//! has a default that says nothing, so that a new one writes only what it is about. How what several of them say is
+//! combined is the business of `chain` and `hooks`.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,9 +8,11 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 
 use crate::{
-    db::{Account, DbError, TokenOwner},
-    model::{TenantId, config::Config},
+    db::{Account, DbError, ListedVm, TokenOwner},
+    model::{TenantId, VmId, config::Config},
 };
+
+use super::Authenticated;
 
 /// A login under way, as far as it has come.
 #[derive(Clone)]
@@ -48,6 +51,25 @@ pub struct SplitPassword {
     pub password: String,
     /// The second.
     pub token: String,
+}
+
+/// A user who is known, and what this user asks for.
+pub struct Visit {
+    /// Who it is. Parameters that are added reach the agent when this connection becomes a tunnel.
+    pub user: Authenticated,
+    /// What is configured for those whose chain let the user in.
+    pub config: Arc<Config>,
+    /// Parameters of the request, decoded.
+    pub query: Vec<(String, String)>,
+}
+
+/// What a user wants a VM for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To use it.
+    Connect,
+    /// To have it stopped.
+    Stop,
 }
 
 /// Why an authenticator does not accept; for the log, never for the client.
@@ -89,6 +111,9 @@ pub enum Refusal {
     /// A directory refuses or cannot be asked.
     #[error("{0}")]
     Directory(String),
+    /// The VM is somebody else's, or nobody's whom it may be taken from.
+    #[error("the VM is not there for this user")]
+    NotYours,
     /// The configuration makes no sense.
     #[error("{key} {problem}")]
     Setting {
@@ -110,6 +135,16 @@ pub trait Authenticator: Send + Sync {
     /// Which tenant a login, as typed, belongs to. The first answer counts.
     fn find_tenant(&self, _typed: &str, _config: &Config) -> Option<FoundTenant> {
         None
+    }
+
+    /// Writes the name of a tenant as it is on record. Each is given what the one before made of it.
+    fn normalise_tenant(&self, tenant: String, _config: &Config) -> String {
+        tenant
+    }
+
+    /// Writes a login as it is on record, likewise.
+    fn normalise_login(&self, login: String, _config: &Config) -> String {
+        login
     }
 
     /// Takes the second factor off the password. The first answer counts, and then a second factor is needed.
@@ -134,6 +169,28 @@ pub trait Authenticator: Send + Sync {
 
     /// Does what is to be done once a password was right, whoever said so. Failing ends the login.
     fn after_authenticate<'a>(&'a self, _attempt: &'a mut Attempt) -> Verdict<'a> {
+        silent()
+    }
+
+    /// Does what is to be done before a user's VMs are listed, or something is made that stands for the user (token,
+    /// parameters). All are asked; failing ends the request.
+    fn before_list<'a>(&'a self, _visit: &'a mut Visit) -> Verdict<'a> {
+        silent()
+    }
+
+    /// Lists other VMs than those that are the user's own. The first answer counts.
+    fn list<'a>(&'a self, _visit: &'a mut Visit, _applications: bool) -> Verdict<'a, Vec<ListedVm>> {
+        silent()
+    }
+
+    /// Lets a user have a VM that is somebody else's. The first success counts.
+    fn allow<'a>(&'a self, _visit: &'a mut Visit, _vm: VmId, _purpose: Purpose) -> Verdict<'a> {
+        silent()
+    }
+
+    /// Does what is to be done before a VM that the user now has is started or shown. All are asked; failing ends the
+    /// attempt.
+    fn before_connect<'a>(&'a self, _visit: &'a mut Visit, _vm: VmId) -> Verdict<'a> {
         silent()
     }
 }

@@ -21,8 +21,8 @@ use crate::{
 };
 
 use super::{
-    Attempt, Authenticator, Hashing, LoginRules, Refusal, auto::Auto, ldap::Ldap, local::Local, settings::Settings,
-    totp::TotpAuthenticator,
+    Attempt, Authenticator, Hashing, LoginRules, Refusal, auto, ldap, local::Local, pool, settings::Settings, tester,
+    totp,
 };
 
 /// A client that has proved who it is.
@@ -36,13 +36,38 @@ pub struct Authenticated {
     pub login: String,
     /// What the agent shall know of the user, overriding everything else.
     pub parameters: Vec<(String, String)>,
+    /// What the client sent along for authenticators, with this request or an earlier one of its connection.
+    pub variables: Vec<(String, String)>,
+    /// The tenant whose chain let the user in; for tokens everybody's (0).
+    pub chain: TenantId,
     /// The only VM that this proof opens; `None`: all that the user may open.
     pub bound_to: Option<VmId>,
     /// The authenticator that accepted.
     pub by: &'static str,
 }
 
-/// Why a login failed; for the log, never for the client.
+impl Authenticated {
+    /// The agent shall know this, whatever it was told before.
+    pub fn learn(&mut self, name: &str, value: impl Into<String>) {
+        put(&mut self.parameters, name, value.into());
+    }
+
+    /// The client has sent something for authenticators.
+    pub fn send_along(&mut self, variables: Vec<(String, String)>) {
+        for (name, value) in variables {
+            put(&mut self.variables, &name, value);
+        }
+    }
+}
+
+fn put(pairs: &mut Vec<(String, String)>, name: &str, value: String) {
+    match pairs.iter_mut().find(|(known, _)| known == name) {
+        Some((_, old)) => *old = value,
+        None => pairs.push((name.to_owned(), value)),
+    }
+}
+
+/// Why a login failed, or what a known user asks for; for the log, never for the client.
 #[derive(Debug, Error)]
 pub enum Rejection {
     /// Not even a login.
@@ -69,11 +94,13 @@ pub enum Rejection {
     /// The chain cannot be built; without one of its links it might be weaker than it was meant to be.
     #[error("there is no authenticator {0:?}, so nobody can log in; look at l7r.auth.plugins")]
     UnknownAuthenticator(String),
-    /// What must follow a login cannot be done.
-    #[error("{by} fails after the password was accepted")]
-    After {
+    /// What an authenticator must do besides cannot be done.
+    #[error("{by} fails {hook}")]
+    Hook {
         /// Which authenticator.
         by: &'static str,
+        /// When.
+        hook: &'static str,
         /// Why.
         source: Refusal,
     },
@@ -85,7 +112,7 @@ pub enum Rejection {
 impl Rejection {
     /// Whether it is ours to mend and not the client's.
     pub fn is_fault(&self) -> bool {
-        matches!(self, Self::UnknownAuthenticator(_) | Self::After { .. } | Self::Db(_))
+        matches!(self, Self::UnknownAuthenticator(_) | Self::Hook { .. } | Self::Db(_))
     }
 }
 
@@ -95,7 +122,7 @@ pub struct Reasons(Vec<(&'static str, Refusal)>);
 
 impl Reasons {
     /// The database being away ends everything; the rest is noted.
-    fn note(&mut self, by: &'static str, refusal: Refusal) -> Result<(), DbError> {
+    pub(super) fn note(&mut self, by: &'static str, refusal: Refusal) -> Result<(), DbError> {
         match refusal {
             Refusal::Silent => {}
             Refusal::Db(error) => return Err(error),
@@ -117,14 +144,14 @@ impl fmt::Display for Reasons {
     }
 }
 
-type Link = (&'static str, Arc<dyn Authenticator>);
+pub(super) type Link = (&'static str, Arc<dyn Authenticator>);
 
 /// All authenticators, and which of them each tenant wants.
 pub struct Chain {
     database: Database,
     local: Local,
     known: Vec<Link>,
-    settings: ArcSwap<Settings>,
+    pub(super) settings: ArcSwap<Settings>,
 }
 
 impl Chain {
@@ -132,12 +159,14 @@ impl Chain {
     pub fn new(database: Database, hashing: Hashing, config: &Config) -> Self {
         let local = Local::new(database.clone(), hashing);
         let (settings, _) = Settings::new(Arc::new(config.clone()), Vec::new());
-        // By the name of the module in classic QVD. A new authenticator is a file and a line here.
+        // By the name of the module in classic QVD. A new authenticator is a module and a line here.
         let known: Vec<Link> = vec![
             ("Default", Arc::new(local.clone())),
-            ("Ldap", Arc::new(Ldap::default())),
-            ("Auto", Arc::new(Auto::new(database.clone()))),
-            ("TOTP", Arc::new(TotpAuthenticator::new(database.clone()))),
+            ("Ldap", Arc::new(ldap::Ldap::default())),
+            ("Auto", Arc::new(auto::Auto::new(database.clone()))),
+            ("TOTP", Arc::new(totp::TotpAuthenticator::new(database.clone()))),
+            ("VMPoolAppServerAuthenticator", Arc::new(pool::Pool::new(database.clone()))),
+            ("AuthTester", Arc::new(tester::Tester)),
         ];
         Self { database, local, known, settings: ArcSwap::from_pointee(settings) }
     }
@@ -173,7 +202,10 @@ impl Chain {
         let found = first.iter().find_map(|(_, link)| link.find_tenant(typed, settings.global()));
         let found = found.ok_or(Rejection::NoTenant)?;
         let rules = LoginRules::from_config(settings.global());
-        let (tenant_name, login) = (rules.normalise(&found.tenant), rules.normalise(&found.login));
+        let tenant_name = first
+            .iter()
+            .fold(rules.normalise(&found.tenant), |tenant, (_, link)| link.normalise_tenant(tenant, settings.global()));
+        let login = rules.normalise(&found.login);
         if login.is_empty() {
             return Err(Rejection::Malformed);
         }
@@ -187,8 +219,9 @@ impl Chain {
                 });
             }
         };
+        let links = self.links(&settings, tenant)?;
         let attempt = Attempt {
-            login,
+            login: links.iter().fold(login, |login, (_, link)| link.normalise_login(login, settings.of(tenant))),
             tenant,
             tenant_name,
             config: settings.of(tenant).clone(),
@@ -197,7 +230,7 @@ impl Chain {
             parameters: BTreeMap::new(),
             account: None,
         };
-        self.attempt(&self.links(&settings, tenant)?, attempt, password, &rules).await
+        self.attempt(&links, attempt, password, &rules).await
     }
 
     async fn attempt(
@@ -242,6 +275,8 @@ impl Chain {
                         tenant: account.tenant,
                         login: account.login,
                         parameters: attempt.parameters.into_iter().collect(),
+                        variables: attempt.variables.to_vec(),
+                        chain: account.tenant,
                         bound_to: None,
                         by,
                     });
@@ -267,6 +302,8 @@ impl Chain {
                         tenant: owner.tenant,
                         login: owner.login,
                         parameters: owner.parameters,
+                        variables: Vec::new(),
+                        chain: TenantId(0),
                         bound_to: owner.vm.filter(|_| !owner.multi_use),
                         by,
                     });
@@ -278,7 +315,7 @@ impl Chain {
     }
 
     /// The authenticators that a tenant's logins pass, in order, each once.
-    fn links(&self, settings: &Settings, tenant: TenantId) -> Result<Vec<Link>, Rejection> {
+    pub(super) fn links(&self, settings: &Settings, tenant: TenantId) -> Result<Vec<Link>, Rejection> {
         let mut links: Vec<Link> = Vec::new();
         for name in names(settings.global(), settings.of(tenant)) {
             let link = self.known.iter().find(|(known, _)| *known == name);
@@ -322,7 +359,7 @@ async fn after(links: &[Link], attempt: &mut Attempt) -> Result<(), Rejection> {
         match link.after_authenticate(attempt).await {
             Ok(()) | Err(Refusal::Silent) => {}
             Err(Refusal::Db(error)) if error.is_passing() => return Err(error.into()),
-            Err(source) => return Err(Rejection::After { by, source }),
+            Err(source) => return Err(Rejection::Hook { by, hook: "after the password was accepted", source }),
         }
     }
     Ok(())

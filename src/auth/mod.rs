@@ -1,21 +1,26 @@
 //! Who a client is. Authenticators (trait `Authenticator`, a file each) form a chain that the configuration of a tenant
-//! names; `chain` leads a login or a token through it. Logins are taken apart in `login`, passwords kept in the
-//! database are checked in `password`, on the threads of `hashing`.
-//! What an authenticated user may do is not decided here. The client learns only that it was rejected; why, the log.
+//! names; `chain` leads a login or a token through it, `hooks` what a known user asks for. Logins are taken apart in
+//! `login`, passwords kept in the database are checked in `password`, on the threads of `hashing`.
+//! What a user may do with a VM of another is said here alone. The client learns only that it was rejected; why, the log.
 
 mod authenticator;
 mod auto;
 mod chain;
+mod enrolment;
 mod hashing;
+mod hooks;
 mod ldap;
 mod local;
 mod login;
 mod password;
+mod pool;
 mod settings;
+mod tester;
 mod totp;
 
-pub use authenticator::{Attempt, Authenticator, FoundTenant, Refusal, SplitPassword, Verdict};
+pub use authenticator::{Attempt, Authenticator, FoundTenant, Purpose, Refusal, SplitPassword, Verdict, Visit};
 pub use chain::{Authenticated, Chain, Rejection};
+pub use enrolment::Enrolment;
 pub use hashing::Hashing;
 pub use login::{Login, LoginRules};
 pub use password::{Check, PasswordKind, check, hash};

@@ -8,7 +8,7 @@ use crate::{
     events::Channel,
 };
 
-use super::{host, settings::DatabaseArg};
+use super::{host, settings::DatabaseArg, user};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -23,6 +23,9 @@ pub enum Command {
     /// What is done with a whole node
     #[command(subcommand)]
     Host(host::Command),
+    /// What is done with one user
+    #[command(subcommand)]
+    User(user::Command),
     /// Print a list
     List {
         /// Of what
@@ -42,12 +45,15 @@ pub enum What {
     Session,
     User,
     Di,
+    Tunnel,
+    End,
 }
 
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Watch { database, json } => watch(&database, json).await,
         Command::Host(command) => host::run(command).await,
+        Command::User(command) => user::run(command).await,
         Command::List { what, database, json } => list(&database, what, json).await,
     }
 }
@@ -77,6 +83,8 @@ async fn list(database: &DatabaseArg, what: What, json: bool) -> anyhow::Result<
         What::Session => "session",
         What::User => "user",
         What::Di => "di",
+        What::Tunnel => "tunnel",
+        What::End => "end",
     };
     let list = database.connector(Role::Admin)?.list(name).await?;
     if json {

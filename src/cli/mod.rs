@@ -8,6 +8,7 @@ mod db;
 mod demo;
 mod host;
 mod settings;
+mod user;
 
 use std::{io::IsTerminal, process::ExitCode};
 

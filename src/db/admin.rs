@@ -29,6 +29,23 @@ pub struct HostUse {
     pub vms: i64,
 }
 
+/// How one-time passwords are used in the tenant of a user.
+#[derive(Clone, Debug)]
+pub struct TotpSettings {
+    /// The user, with the tenant.
+    pub user: String,
+    /// The user had a secret before.
+    pub had_one: bool,
+    /// The tenant's logins are asked for them.
+    pub required: bool,
+    /// How many digits they have.
+    pub digits: u32,
+    /// How many seconds each is good for.
+    pub interval: u32,
+    /// What intervals are counted from, in seconds since 1970.
+    pub t0: u32,
+}
+
 /// A question that cannot be asked.
 #[derive(Debug, Error)]
 pub enum AdminError {
@@ -41,9 +58,9 @@ pub enum AdminError {
 }
 
 impl Connector {
-    /// A view of `sql/views/lists.sql`: `vm`, `host`, `session`, `user` or `di`.
+    /// A view of `sql/views/lists.sql`: `vm`, `host`, `session`, `user`, `di`, `tunnel` or `end`.
     pub async fn list(&self, what: &str) -> Result<Table, AdminError> {
-        if !["vm", "host", "session", "user", "di"].contains(&what) {
+        if !["vm", "host", "session", "user", "di", "tunnel", "end"].contains(&what) {
             return Err(AdminError::NoList(what.to_owned()));
         }
         let client = self.client().await?;
@@ -180,6 +197,26 @@ impl Connector {
             )
             .await?;
         Ok(HostUse { sessions: row.get(0), vms: row.get(1) })
+    }
+
+    /// Stores what a user's one-time passwords are made from (base32), or forgets it.
+    pub async fn user_totp(&self, user: &str, secret: Option<&str>) -> Result<TotpSettings, DbError> {
+        let client = self.client().await?;
+        let row = client
+            .query_one(
+                "select account, had_one, required, digits, period, t0 from qvd.user_totp($1, $2)",
+                &[&user, &secret],
+            )
+            .await?;
+        let number = |at: usize| u32::try_from(row.get::<_, i64>(at)).unwrap_or_default();
+        Ok(TotpSettings {
+            user: row.get(0),
+            had_one: row.get(1),
+            required: row.get(2),
+            digits: number(3),
+            interval: number(4),
+            t0: number(5),
+        })
     }
 
     /// How many VMs are not stopped, or will not stay so.

@@ -2,7 +2,7 @@
 
 use crate::model::{TenantId, UserId, VmId};
 
-use super::{Database, DbError};
+use super::{Database, DbError, ListedVm, node::word};
 
 /// A tenant that has users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,39 @@ impl Database {
         let statement = connection.prepare_cached("select l7r_auto($1, $2, $3, $4, $5)").await?;
         connection.execute(&statement, &[&login, &tenant.0, &vm.osf, &vm.tag, &vm.names]).await?;
         Ok(())
+    }
+
+    /// Some VM of a pool user that nobody has and that opens files with this extension.
+    pub async fn l7r_pool_find(&self, owner: UserId, extension: &str) -> Result<Option<ListedVm>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached("select id, name, state::text, blocked, is_application from l7r_pool_find($1, $2)")
+            .await?;
+        let row = connection.query_opt(&statement, &[&owner.0, &extension]).await?;
+        row.map(|row| {
+            Ok(ListedVm {
+                vm: VmId(row.get(0)),
+                name: row.get(1),
+                state: word(row.get(2))?,
+                blocked: row.get(3),
+                is_application: row.get(4),
+            })
+        })
+        .transpose()
+    }
+
+    /// Lends a VM of a pool user to somebody, unless another has it.
+    pub async fn l7r_pool_take(&self, vm: VmId, owner: UserId, user: UserId) -> Result<bool, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select l7r_pool_take($1, $2, $3)").await?;
+        Ok(connection.query_one(&statement, &[&vm.0, &owner.0, &user.0]).await?.get(0))
+    }
+
+    /// Whether a VM of a pool user is lent to somebody.
+    pub async fn l7r_pool_has(&self, vm: VmId, owner: UserId, user: UserId) -> Result<bool, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select l7r_pool_has($1, $2, $3)").await?;
+        Ok(connection.query_one(&statement, &[&vm.0, &owner.0, &user.0]).await?.get(0))
     }
 
     /// What the one-time passwords of a user are made from, in base32.

@@ -126,6 +126,19 @@ pub struct Acquired {
     pub properties: Vec<(String, String)>,
 }
 
+/// What tunnels of one way have done since it was counted last.
+#[derive(Clone, Copy, Debug)]
+pub struct TunnelCount {
+    /// How their bytes are moved.
+    pub way: &'static str,
+    /// How many were opened.
+    pub tunnels: u64,
+    /// Bytes from clients.
+    pub up: u64,
+    /// Bytes to clients.
+    pub down: u64,
+}
+
 /// What came of asking for a VM to be started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartAsked {
@@ -365,10 +378,10 @@ impl Database {
         })
     }
 
-    /// Asks for a VM to be stopped in the name of its owner.
-    pub async fn l7r_vm_stop(&self, vm: VmId, owner: UserId) -> Result<(), DbError> {
+    /// Asks for a VM to be stopped, because its user may and asked.
+    pub async fn l7r_vm_stop(&self, vm: VmId) -> Result<(), DbError> {
         let connection = self.connection().await?;
-        connection.execute("select l7r_vm_stop($1, $2)", &[&vm.0, &owner.0]).await?;
+        connection.execute("select l7r_vm_stop($1)", &[&vm.0]).await?;
         Ok(())
     }
 
@@ -432,6 +445,25 @@ impl Database {
                 &[&host.0, &requests, &attempts, &ok, &tries, &done, &shorts],
             )
             .await?;
+        Ok(())
+    }
+
+    /// Adds to what the tunnels of a node carried and to the reasons for which sessions ended.
+    pub async fn l7r_count_sessions(
+        &self,
+        host: HostId,
+        tunnels: &[TunnelCount],
+        ends: &[(&str, u64)],
+    ) -> Result<(), DbError> {
+        let column = |value: fn(&TunnelCount) -> u64| tunnels.iter().map(|count| value(count) as i64).collect();
+        let ways: Vec<&str> = tunnels.iter().map(|count| count.way).collect();
+        let [opened, ups, downs]: [Vec<i64>; 3] =
+            [column(|count| count.tunnels), column(|count| count.up), column(|count| count.down)];
+        let reasons: Vec<&str> = ends.iter().map(|(reason, _)| *reason).collect();
+        let ended: Vec<i64> = ends.iter().map(|(_, ended)| *ended as i64).collect();
+        let connection = self.connection().await?;
+        let statement = "select l7r_count_sessions($1, $2, $3, $4, $5, $6, $7)";
+        connection.execute(statement, &[&host.0, &ways, &opened, &ups, &downs, &reasons, &ended]).await?;
         Ok(())
     }
 

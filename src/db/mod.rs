@@ -14,13 +14,13 @@ mod listen;
 mod migrate;
 mod node;
 
-pub use admin::{AdminError, HostUse, Table};
+pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
 pub use error::DbError;
 pub use l7r::{
     AbortCause, Account, Acquired, Certificates, HostStatus, Instance, ListedVm, SessionLimits, SessionVm, StartAsked,
-    Started, VmCheck,
+    Started, TunnelCount, VmCheck,
 };
 pub use listen::{Listen, Listener, Notification};
 pub use migrate::{MigrateError, Migration, Status};

@@ -23,9 +23,10 @@ impl Connection {
             tracing::info!(client = %self.client, reason = %error, "rejected");
             rejected()
         })?;
-        if let Some((accepted, user)) = &self.accepted
+        if let Some((accepted, user)) = &mut self.accepted
             && *accepted == credentials
         {
+            user.send_along(request.auth_variables());
             return Ok(user.clone());
         }
         self.accepted = None;
@@ -43,7 +44,8 @@ impl Connection {
             Credentials::Token(token) => chain.token(token).await,
         };
         match outcome {
-            Ok(user) => {
+            Ok(mut user) => {
+                user.send_along(request.auth_variables());
                 count(&self.router.counts.auth_ok);
                 tracing::info!(client = %self.client, login, user = %user.user, tenant = %user.tenant, by = user.by, "authenticated");
                 self.accepted = Some((credentials, user.clone()));

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::Authenticated,
+    auth::Visit,
     db::{Acquired, DbError, SessionVm},
     events::{Channel, Watch},
     model::{SessionId, VmId, config::keys},
@@ -20,6 +20,7 @@ use crate::{
 use super::{
     flow::{Event, Flow, Limits, Next, Operation, Step},
     http::{Dialogue, DialogueError, Request},
+    metrics::End,
     requests::{Connection, Served, not_available},
     router::{Registered, Router, count},
     tokens::{random, random_token},
@@ -30,7 +31,7 @@ use super::{
 pub(super) struct Attempt {
     pub(super) router: Arc<Router>,
     pub(super) vm: VmId,
-    pub(super) user: Authenticated,
+    pub(super) visit: Visit,
     pub(super) client: std::net::IpAddr,
     pub(super) parameters: Vec<(String, String)>,
     pub(super) slave_key: String,
@@ -54,7 +55,7 @@ pub async fn connect(
     mut dialogue: Dialogue<Conn>,
     request: &Request,
     vm: VmId,
-    user: Authenticated,
+    visit: Visit,
 ) -> Result<Served, DialogueError> {
     let router = connection.router.clone();
     count(&router.counts.nx_attempts);
@@ -64,7 +65,7 @@ pub async fn connect(
     let parameters = request.query.iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned()));
     let mut attempt = Attempt {
         vm,
-        user,
+        visit,
         client: connection.client,
         parameters: parameters.filter(|(name, _)| name != "id").collect(),
         slave_key: random(64),
@@ -83,18 +84,18 @@ pub async fn connect(
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
-            tracing::info!(%vm, user = %attempt.user.user, reason, "not connected");
-            attempt.end(&reason).await;
+            tracing::info!(%vm, user = %attempt.visit.user.user, reason, "not connected");
+            attempt.end(End::NotConnected, &reason).await;
             dialogue.answer(&not_available(&reason)).await?;
             return Ok(Served::Open(dialogue));
         }
         Err(error) => {
-            attempt.end("the client left while it was connecting").await;
+            attempt.end(End::ClientLeftEarly, "the client left while it was connecting").await;
             return Err(error);
         }
     }
     let took_ms = began.elapsed().as_millis() as u64;
-    tracing::info!(%vm, user = %attempt.user.user, way = %attempt.way, took_ms, "connected");
+    tracing::info!(%vm, user = %attempt.visit.user.user, way = %attempt.way, took_ms, "connected");
     count(&attempt.router.counts.nx_ok);
     attempt.tunnel(dialogue, began).await
 }
@@ -142,6 +143,7 @@ impl Attempt {
     async fn perform(&mut self, operation: Operation) -> Result<Event, DbError> {
         match operation {
             Operation::Acquire => self.acquire().await,
+            Operation::Prepare => Ok(self.prepare().await),
             Operation::Look => self.look().await,
             Operation::StartVm => self.start_vm().await,
             Operation::StartX => Ok(self.start_x().await),
@@ -151,8 +153,9 @@ impl Attempt {
         }
     }
 
-    async fn end(&mut self, reason: &str) {
+    async fn end(&mut self, end: End, reason: &str) {
         if let Some((session, _registered)) = self.session.take() {
+            self.router.metrics.end(end);
             finish(&self.router, session, reason, 0, 0).await;
         }
     }

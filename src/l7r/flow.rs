@@ -1,10 +1,10 @@
 //! How a client and its VM are brought together, as a pure state machine.
 //!
 //! ```text
-//!  Acquiring ──acquired──► Looking ──runs──► StartingX ──► WaitingX ──listening──► Dialling ──► Confirming ──► done
-//!   │  ▲                    │   ▲               │  ▲
-//!   └──┘ contended:         │   │ changed       └──┘ refused: again after a pause
-//!        woken, again       └───┘ stopped: start it, once
+//!  Acquiring ──acquired──► Preparing ──► Looking ──runs──► StartingX ──► WaitingX ──listening──► Dialling ─┐
+//!   │  ▲                                  │   ▲               │  ▲                                          │
+//!   └──┘ contended:                       │   │ changed       └──┘ refused: again        done ◄── Confirming ◄┘
+//!        woken, again                     └───┘ stopped: start it, once    after a pause
 //! ```
 //!
 //! One operation is under way at a time, or a wait for a wake-up with a limit. Every wait has a deadline but the one
@@ -38,6 +38,8 @@ pub struct Limits {
 pub enum Operation {
     /// Take the VM; answer with `Acquired`.
     Acquire,
+    /// Do what is wanted before the VM is started; answer with `Prepared`.
+    Prepare,
     /// Ask how the VM stands; answer with `Vm`.
     Look,
     /// Have the VM placed and started; answer with `StartAsked`.
@@ -92,6 +94,8 @@ pub struct Seen {
 pub enum Event {
     /// The VM is ours, or somebody else's still.
     Acquired(bool),
+    /// All is done that was wanted before, or why not.
+    Prepared(Result<(), String>),
     /// How it stands.
     Vm(Seen),
     /// The start was asked for, or why it cannot be.
@@ -113,6 +117,7 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Acquiring,
+    Preparing,
     Looking,
     StartingX,
     WaitingX(Option<XState>),
@@ -159,9 +164,8 @@ impl Flow {
         }
         match (self.phase, event) {
             (Phase::Acquiring, Event::Acquired(true)) => {
-                self.phase = Phase::Looking;
-                self.deadline = now + self.limits.vm_start;
-                telling(format!("Session acquired for VM_ID: {}", self.vm), Next::Do(Operation::Look))
+                self.phase = Phase::Preparing;
+                telling(format!("Session acquired for VM_ID: {}", self.vm), Next::Do(Operation::Prepare))
             }
             (Phase::Acquiring, Event::Acquired(false)) if now >= self.deadline => {
                 self.fail("Unable to acquire VM, close other clients")
@@ -170,6 +174,13 @@ impl Flow {
                 self.waiting(format!("Aborting contending session for VM_ID: {}", self.vm), now)
             }
             (Phase::Acquiring, Event::Woken) => silent(Next::Do(Operation::Acquire)),
+
+            (Phase::Preparing, Event::Prepared(Ok(()))) => {
+                self.phase = Phase::Looking;
+                self.deadline = now + self.limits.vm_start;
+                silent(Next::Do(Operation::Look))
+            }
+            (Phase::Preparing, Event::Prepared(Err(why))) => self.fail(why),
 
             (Phase::Looking, Event::Vm(seen)) => self.look(seen, now),
             (Phase::Looking, Event::StartAsked(Ok(()))) => {
@@ -345,6 +356,7 @@ mod tests {
         assert_eq!(first.next, Next::Do(Operation::Acquire));
         let events = vec![
             Event::Acquired(true),
+            Event::Prepared(Ok(())),
             seen(VmState::Running),
             Event::XStarted(Ok(())),
             Event::X(Ok(XState::Listening)),
@@ -366,11 +378,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wanted_before_is_done_between_taking_and_looking() {
+        let now = Instant::now();
+        let (mut flow, _) = Flow::new(VmId(7), LIMITS, now);
+        assert_eq!(flow.step(Event::Acquired(true), now).next, Next::Do(Operation::Prepare));
+        let mut refused = flow.clone();
+        assert_eq!(flow.step(Event::Prepared(Ok(())), now).next, Next::Do(Operation::Look));
+        assert_eq!(refused.step(Event::Prepared(Err("no".into())), now).next, Next::Fail("no".to_owned()));
+    }
+
+    #[test]
     fn a_stopped_vm_is_started_once_and_a_second_stop_is_a_failure() {
         let now = Instant::now();
         let (mut flow, _) = Flow::new(VmId(7), LIMITS, now);
         let stopped = Event::Vm(Seen { state: VmState::Stopped, commanded: false, placed: false, aborted: None });
-        let (tell, next) = drive(&mut flow, vec![Event::Acquired(true), stopped.clone()], now);
+        let (tell, next) = drive(&mut flow, vec![Event::Acquired(true), Event::Prepared(Ok(())), stopped.clone()], now);
         assert_eq!(tell.last().unwrap(), "Assigning VM 7 to host");
         assert_eq!(next, Next::Do(Operation::StartVm));
         let (tell, next) = drive(&mut flow, vec![Event::StartAsked(Ok(())), seen(VmState::Starting)], now);
@@ -397,7 +419,11 @@ mod tests {
     fn provisioning_has_no_limit_and_the_clock_of_x_starts_after_it() {
         let now = Instant::now();
         let (mut flow, _) = Flow::new(VmId(7), LIMITS, now);
-        drive(&mut flow, vec![Event::Acquired(true), seen(VmState::Running), Event::XStarted(Ok(()))], now);
+        drive(
+            &mut flow,
+            vec![Event::Acquired(true), Event::Prepared(Ok(())), seen(VmState::Running), Event::XStarted(Ok(()))],
+            now,
+        );
         let hour = now + Duration::from_secs(3600);
         let step = flow.step(Event::X(Ok(XState::Provisioning)), hour);
         assert_eq!(step.next, Next::Do(Operation::AskX(Some(XState::Provisioning))));
@@ -413,7 +439,7 @@ mod tests {
     fn a_refused_x_session_is_tried_again_a_bounded_number_of_times() {
         let now = Instant::now();
         let (mut flow, _) = Flow::new(VmId(7), LIMITS, now);
-        drive(&mut flow, vec![Event::Acquired(true), seen(VmState::Running)], now);
+        drive(&mut flow, vec![Event::Acquired(true), Event::Prepared(Ok(())), seen(VmState::Running)], now);
         for attempt in 0..LIMITS.x_retries {
             let now = now + RETRY_X * attempt;
             let wait = Next::Wait(now + RETRY_X);
@@ -448,6 +474,7 @@ mod tests {
                     }
                     Next::Wait(at) => { now = now.max(*at); Event::Woken }
                     Next::Do(Operation::Acquire) => Event::Acquired(good),
+                    Next::Do(Operation::Prepare) => Event::Prepared(outcome()),
                     Next::Do(Operation::Look) => {
                         Event::Vm(Seen {
                             state: VmState::ALL[usize::from(choice) % VmState::ALL.len()],

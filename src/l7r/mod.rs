@@ -15,6 +15,7 @@ mod handover;
 mod hello;
 mod limits;
 mod memory;
+mod metrics;
 mod offer;
 mod port;
 mod proxy;

@@ -6,7 +6,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 use serde::Serialize;
 
 use crate::{
-    auth::{Authenticated, Login, LoginRules},
+    auth::{Authenticated, Login, LoginRules, Purpose, Rejection, Visit},
     db::{DbError, HostStatus, ListedVm},
     model::{
         HostState, SessionId, UserId, VmId,
@@ -41,6 +41,8 @@ pub struct Connection {
     pub(super) accepted: Option<(Credentials, Authenticated)>,
 }
 
+/// The text for somebody who wants what is another's.
+const FOREIGN: &str = "You are not allowed to access requested virtual machine";
 /// The text when the database is away.
 const NO_DATABASE: &str = "The service is not available at the moment, retry later.";
 
@@ -88,11 +90,11 @@ impl Connection {
                 "/qvd/create_auth_token" => self.create_auth_token(&request).await,
                 "/qvd/session_end" => self.session_end(&request).await,
                 "/qvd/connect_to_vm" => match self.may_connect(&request).await {
-                    Ok((vm, user)) => return connect::connect(self, dialogue, &request, vm, user).await,
+                    Ok((vm, visit)) => return connect::connect(self, dialogue, &request, vm, visit).await,
                     Err(answer) => answer,
                 },
                 "/qvd/stop_vm" => match self.may_stop(&request).await {
-                    Ok((vm, user)) => return stop::stop(self, dialogue, vm, user).await,
+                    Ok(vm) => return stop::stop(self, dialogue, vm).await,
                     Err(answer) => answer,
                 },
                 _ => Answer::from(Status::NotFound),
@@ -118,11 +120,48 @@ impl Connection {
     async fn listed(&mut self, request: &Request, applications: bool) -> Result<Answer, Answer> {
         let user = self.admit(request).await?;
         // One question for the node and the list: a client that keeps its connection asks no other.
-        let listed = self.router.database.l7r_list(self.router.host, user.user, applications).await;
-        let (host, vms) = listed.map_err(unavailable)?.ok_or_else(not_on_record)?;
+        let (host, mut vms) = self.own_vms(user.user, applications).await?;
         serves(host)?;
+        let mut visit = self.visit(user, request);
+        let chain = &self.router.authenticators;
+        let acted = chain.before_list(&mut visit).await.map_err(hook_failed)?;
+        match chain.list(&mut visit, applications).await.map_err(hook_failed)? {
+            Some(others) => vms = others,
+            None if acted => (_, vms) = self.own_vms(visit.user.user, applications).await?,
+            None => {}
+        }
+        self.remember(visit.user);
         let list: Vec<Listed> = vms.iter().map(Listed::from).collect();
         Answer::json(&list).map_err(|_| Answer::from(Status::Internal))
+    }
+
+    /// The node, and a user's VMs.
+    async fn own_vms(&self, user: UserId, applications: bool) -> Result<(HostStatus, Vec<ListedVm>), Answer> {
+        let listed = self.router.database.l7r_list(self.router.host, user, applications).await;
+        listed.map_err(unavailable)?.ok_or_else(not_on_record)
+    }
+
+    /// A user with a request, for the authenticators.
+    fn visit(&self, user: Authenticated, request: &Request) -> Visit {
+        let query = request.query.iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned()));
+        self.router.authenticators.visit(user, query.collect())
+    }
+
+    /// What authenticators said of the user holds for the connection.
+    fn remember(&mut self, user: Authenticated) {
+        if let Some((_, accepted)) = &mut self.accepted {
+            *accepted = user;
+        }
+    }
+
+    /// Who asks for something that stands for the user, once the authenticators have had their say.
+    pub(super) async fn admit_for_others(&mut self, request: &Request) -> Result<Authenticated, Answer> {
+        let user = self.admit(request).await?;
+        self.host_serves().await?;
+        let mut visit = self.visit(user, request);
+        self.router.authenticators.before_list(&mut visit).await.map_err(hook_failed)?;
+        self.remember(visit.user.clone());
+        Ok(visit.user)
     }
 
     /// Why a session of the user ended: an extension that classic clients do not know, so that a user whose desktop
@@ -138,7 +177,7 @@ impl Connection {
         ended.await.unwrap_or_else(|answer: Answer| answer)
     }
 
-    async fn may_connect(&mut self, request: &Request) -> Result<(VmId, Authenticated), Answer> {
+    async fn may_connect(&mut self, request: &Request) -> Result<(VmId, Visit), Answer> {
         let user = self.admit(request).await?;
         self.host_serves().await?;
         if !request.wants_tunnel() {
@@ -161,24 +200,39 @@ impl Connection {
         if check.blocked {
             return Err(Answer::text(Status::Forbidden, "The requested virtual machine is offline for maintenance"));
         }
-        if check.owner != user.user {
-            tracing::warn!(user = %user.user, %vm, client = %self.client, "access to a foreign VM refused");
-            return Err(not_available("You are not allowed to access requested virtual machine"));
+        let mut visit = self.visit(user, request);
+        match self.may_have(&mut visit, vm, check.owner, Purpose::Connect).await {
+            Ok(true) => Ok((vm, visit)),
+            Ok(false) => Err(not_available(FOREIGN)),
+            Err(Rejection::Db(error)) => Err(unavailable(error)),
+            Err(error) => {
+                tracing::error!(%vm, error = &error as &dyn std::error::Error, "cannot tell whose VM it is");
+                Err(not_available("the connection could not be prepared"))
+            }
         }
-        Ok((vm, user))
     }
 
-    async fn may_stop(&mut self, request: &Request) -> Result<(VmId, UserId), Answer> {
+    async fn may_stop(&mut self, request: &Request) -> Result<VmId, Answer> {
         let user = self.admit(request).await?;
         self.host_serves().await?;
         bound(request, user.bound_to)?;
         let none = || Answer::text(Status::NotFound, "The requested virtual machine does not exist");
         let vm = VmId(wanted_id(request)?.ok_or_else(none)?);
         let check = self.router.database.l7r_vm(vm).await.map_err(unavailable)?.ok_or_else(none)?;
-        if check.owner != user.user {
-            return Err(Answer::text(Status::Forbidden, "You are not allowed to access requested virtual machine"));
+        let mut visit = self.visit(user, request);
+        match self.may_have(&mut visit, vm, check.owner, Purpose::Stop).await.map_err(hook_failed)? {
+            true => Ok(vm),
+            false => Err(Answer::text(Status::Forbidden, FOREIGN)),
         }
-        Ok((vm, user.user))
+    }
+
+    /// Whether a user may have a VM: the own ones, and what an authenticator allows.
+    async fn may_have(&self, visit: &mut Visit, vm: VmId, owner: UserId, purpose: Purpose) -> Result<bool, Rejection> {
+        if owner == visit.user.user || self.router.authenticators.allow(visit, vm, purpose).await? {
+            return Ok(true);
+        }
+        tracing::warn!(user = %visit.user.user, %vm, client = %self.client, "access to a foreign VM refused");
+        Ok(false)
     }
 
     /// Who asks, once it is known that the node is on record at all. Whether it serves users is asked after that.
@@ -285,6 +339,17 @@ pub fn not_available(reason: &str) -> Answer {
 pub fn unavailable(error: DbError) -> Answer {
     tracing::warn!(error = &error as &dyn std::error::Error, "the database could not answer");
     Answer::text(Status::Unavailable, NO_DATABASE)
+}
+
+/// What the client reads when an authenticator cannot do what it must; the log says which and why.
+pub(super) fn hook_failed(error: Rejection) -> Answer {
+    match error {
+        Rejection::Db(error) => unavailable(error),
+        error => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a request could not be served");
+            Status::Internal.into()
+        }
+    }
 }
 
 #[cfg(test)]

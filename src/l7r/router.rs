@@ -21,7 +21,10 @@ use crate::{
     tunnel::{Clock, Counters, Limit, Limits, Way},
 };
 
-use super::limits::{FailedLogins, Strangers};
+use super::{
+    limits::{FailedLogins, Strangers},
+    metrics::{End, Metrics},
+};
 
 /// One L7R process.
 pub struct Router {
@@ -34,6 +37,7 @@ pub struct Router {
     pub sessions: Sessions,
     pub counts: Counts,
     pub refused: Refused,
+    pub metrics: Metrics,
     /// Failed logins.
     pub limits: Arc<FailedLogins>,
     /// Connections that have not logged in.
@@ -58,11 +62,23 @@ pub struct Held {
     pub limit: Arc<OnceLock<Limit>>,
 }
 
-/// A session, and the clock that runs once it has a tunnel with limits.
+/// A session, the clock that runs once it has a tunnel with limits, and what of the tunnel is counted already.
 #[derive(Default)]
 struct Entry {
     held: Held,
     clock: Option<Clock>,
+    way: Option<Way>,
+    counted: (u64, u64),
+}
+
+impl Entry {
+    /// Counts the bytes that have been moved since.
+    fn count(&mut self, metrics: &Metrics) {
+        let Some(way) = self.way else { return };
+        let (up, down) = (self.held.counters.up(), self.held.counters.down());
+        metrics.moved(way, up - self.counted.0, down - self.counted.1);
+        self.counted = (up, down);
+    }
 }
 
 impl Held {
@@ -90,7 +106,10 @@ pub struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.router.sessions.held().remove(&self.session);
+        let entry = self.router.sessions.held().remove(&self.session);
+        if let Some(mut entry) = entry {
+            entry.count(&self.router.metrics);
+        }
     }
 }
 
@@ -98,12 +117,15 @@ impl Sessions {
     /// Puts a session on the list.
     pub fn register(router: &Arc<Router>, session: SessionId) -> Registered {
         let held = Held::default();
-        router.sessions.held().insert(session, Entry { held: held.clone(), clock: None });
+        router.sessions.held().insert(session, Entry { held: held.clone(), ..Entry::default() });
         Registered { router: router.clone(), session, held }
     }
 
-    /// Holds a session against limits from now on.
-    pub fn limit(&self, session: SessionId, limits: Limits) {
+    /// A session has its tunnel: from now on bytes are counted, and it is held against limits.
+    pub fn tunnel(&self, session: SessionId, way: Way, limits: Limits) {
+        if let Some(entry) = self.held().get_mut(&session) {
+            entry.way = Some(way);
+        }
         if limits == Limits::default() {
             return;
         }
@@ -117,7 +139,7 @@ impl Sessions {
     /// Ends the sessions that are over their limits, and says when to look again.
     fn end_those_over(&self, now: Instant) -> Option<Instant> {
         let mut soonest: Option<Instant> = None;
-        for Entry { held, clock } in self.held().values_mut() {
+        for Entry { held, clock, .. } in self.held().values_mut() {
             match clock.as_mut().map(|clock| clock.look(held.counters.both(), now)) {
                 Some(Ok(next)) => soonest = soonest.into_iter().chain(next).min(),
                 Some(Err(limit)) => {
@@ -131,10 +153,13 @@ impl Sessions {
         soonest
     }
 
-    fn traffic(&self) -> Vec<(SessionId, u64, u64)> {
-        let row =
-            |(session, Entry { held, .. }): (&SessionId, &Entry)| (*session, held.counters.up(), held.counters.down());
-        self.held().iter().map(row).collect()
+    /// What every session has moved so far; counted besides.
+    fn traffic(&self, metrics: &Metrics) -> Vec<(SessionId, u64, u64)> {
+        let row = |(session, entry): (&SessionId, &mut Entry)| {
+            entry.count(metrics);
+            (*session, entry.held.counters.up(), entry.held.counters.down())
+        };
+        self.held().iter_mut().map(row).collect()
     }
 
     /// The database may have given this process a session and not been able to say so.
@@ -284,6 +309,7 @@ impl Router {
 
     /// Ends a session that the database gave to this process and that nobody here knows of.
     async fn disown(&self, session: SessionId) {
+        self.metrics.end(End::Lost);
         match self.database.l7r_end(session, "its client never got it", 0, 0).await {
             Ok(()) => tracing::warn!(%session, "ended a session that was lost on the way from the database"),
             Err(error) => tracing::warn!(%session, %error, "cannot end a session that was lost"),
@@ -297,8 +323,8 @@ impl Router {
                 () = tokio::time::sleep(FLUSH) => {}
                 () = self.stop.cancelled() => return,
             }
+            let traffic = self.sessions.traffic(&self.metrics);
             self.write_counts().await;
-            let traffic = self.sessions.traffic();
             if !traffic.is_empty() {
                 let _ = self.database.l7r_traffic(&traffic).await;
             }
@@ -307,6 +333,7 @@ impl Router {
 
     /// Writes the counters.
     pub async fn write_counts(&self) {
+        self.write_metrics().await;
         let counts = self.counts.take();
         if counts != [0; 6]
             && let Err(error) = self.database.l7r_count(self.host, counts).await

@@ -1,11 +1,11 @@
-//! Stops a VM because its user asked, and tells the user when it has stopped.
+//! Stops a VM because its user asked and may, and tells the user when it has stopped.
 
 use std::time::Instant;
 
 use crate::{
     db::DbError,
     events::Channel,
-    model::{UserId, VmId, VmState, config::keys},
+    model::{VmId, VmState, config::keys},
     tunnel::Conn,
 };
 
@@ -15,12 +15,7 @@ use super::{
 };
 
 /// Has the VM stopped and waits for it.
-pub async fn stop(
-    connection: &Connection,
-    mut dialogue: Dialogue<Conn>,
-    vm: VmId,
-    user: UserId,
-) -> Result<Served, DialogueError> {
+pub async fn stop(connection: &Connection, mut dialogue: Dialogue<Conn>, vm: VmId) -> Result<Served, DialogueError> {
     let router = &connection.router;
     let (limit, tell) = {
         let config = router.config.load();
@@ -40,7 +35,7 @@ pub async fn stop(
             VmState::Starting | VmState::Running | VmState::Debugging if !asked => {
                 asked = true;
                 dialogue.interim("Stopping virtual machine").await?;
-                match router.database.l7r_vm_stop(vm, user).await {
+                match router.database.l7r_vm_stop(vm).await {
                     Ok(()) => {}
                     Err(DbError::Refused { message, .. }) => break Answer::text(Status::Unavailable, message),
                     Err(error) => break unavailable(error),

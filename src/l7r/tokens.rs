@@ -25,8 +25,7 @@ impl Connection {
     /// Whether the credentials are right; with `store_auth` what was found out is kept for tokens to come.
     pub(super) async fn authenticate_user(&mut self, request: &Request) -> Answer {
         let stored = async {
-            let user = self.admit(request).await?;
-            self.host_serves().await?;
+            let user = self.admit_for_others(request).await?;
             let wanted = request.query.get("store_auth").is_some_and(|value| !matches!(value, "" | "0"));
             let auth_params_id = if wanted {
                 let kept = self.router.database.l7r_auth_parameters_keep(user.user, &user.parameters).await;
@@ -42,8 +41,7 @@ impl Connection {
     /// Makes a token, which is given away in the form in which clients present it.
     pub(super) async fn create_auth_token(&mut self, request: &Request) -> Answer {
         let created = async {
-            let user = self.admit(request).await?;
-            self.host_serves().await?;
+            let user = self.admit_for_others(request).await?;
             let token = random_token();
             let created = self.router.database.l7r_token_create(user.user, &token, &user.parameters).await;
             let auth_params_id = Some(created.map_err(unavailable)?);

@@ -9,7 +9,7 @@ use std::{
 use tokio::net::TcpStream;
 
 use crate::{
-    db::DbError,
+    db::{AbortCause, DbError},
     model::{SessionId, config::keys},
     tunnel::{self, Conn},
 };
@@ -18,8 +18,9 @@ use super::{
     connect::Attempt,
     flow::Event,
     http::{Dialogue, DialogueError},
+    metrics::End,
     requests::Served,
-    router::{Router, count},
+    router::{Held, Router, count},
 };
 
 /// A classic agent says "listening" a little before nxagent listens.
@@ -73,13 +74,13 @@ impl Attempt {
         let (outer, leftover) = match dialogue.switch(&headers).await {
             Ok(switched) => switched,
             Err(error) => {
+                router.metrics.end(End::ClientLeftEarly);
                 finish(&router, session, "the client left while it was connecting", 0, 0).await;
                 return Err(error);
             }
         };
         // Nobody needs to be woken for this VM while bytes flow.
         drop(self.watch);
-        router.sessions.limit(session, self.limits);
         let held = registered.held.clone();
         let stopped = router.stop.clone();
         let guard = held.abort.clone();
@@ -90,6 +91,8 @@ impl Attempt {
         let last_call = router.moves(self.way);
         let outer = tunnel::Settled::from(outer);
         let announced = std::mem::replace(&mut self.way, outer.way());
+        router.metrics.tunnel(self.way);
+        router.sessions.tunnel(session, self.way, self.limits);
         let correction = async {
             if announced != self.way {
                 tracing::info!(vm = %self.vm, %session, %announced, way = %self.way, "the tunnel goes another way");
@@ -101,21 +104,13 @@ impl Attempt {
         let relay = outer.relay(inner, leftover, &held.counters, &held.abort, last_call);
         let (ended, ()) = tokio::join!(relay, correction);
         link.abort();
-        let reason = match &ended.reason {
+        let (end, reason) = match &ended.reason {
             tunnel::Reason::InnerClosed | tunnel::Reason::OuterFailed(_) if router.has_moved(self.way) => {
-                "the router was replaced, and the client told to connect again".to_owned()
+                (End::RouterReplaced, "the router was replaced, and the client told to connect again".to_owned())
             }
-            tunnel::Reason::OuterClosed | tunnel::Reason::OuterCut => "the client left".to_owned(),
-            tunnel::Reason::InnerClosed => "the desktop ended the connection".to_owned(),
-            tunnel::Reason::Cancelled if router.stop.is_cancelled() => "the router was stopped".to_owned(),
-            tunnel::Reason::Cancelled => match (held.limit.get(), held.cause()) {
-                (Some(limit), _) => limit.to_string(),
-                (None, Some(cause)) => cause.to_string(),
-                (None, None) => "disconnected".to_owned(),
-            },
-            tunnel::Reason::OuterFailed(error) => format!("the connection to the client failed: {error}"),
-            tunnel::Reason::InnerFailed(error) => format!("the connection to the desktop failed: {error}"),
+            reason => why(reason, &held, router.stop.is_cancelled()),
         };
+        router.metrics.end(end);
         let lasted = began.elapsed();
         if lasted < router.config.load().get(&keys::L7R_SHORT_SESSION) {
             count(&router.counts.short_sessions);
@@ -125,6 +120,34 @@ impl Attempt {
         );
         finish(&router, session, &reason, ended.up, ended.down).await;
         Ok(Served::Closed)
+    }
+}
+
+/// Why a tunnel ended: as it is counted, and in full.
+fn why(reason: &tunnel::Reason, held: &Held, stopping: bool) -> (End, String) {
+    match reason {
+        tunnel::Reason::OuterClosed | tunnel::Reason::OuterCut => (End::ClientLeft, "the client left".to_owned()),
+        tunnel::Reason::InnerClosed => (End::DesktopEnded, "the desktop ended the connection".to_owned()),
+        tunnel::Reason::Cancelled if stopping => (End::RouterStopped, "the router was stopped".to_owned()),
+        tunnel::Reason::Cancelled => match (held.limit.get(), held.cause()) {
+            (Some(limit), _) => (End::Limit, limit.to_string()),
+            (None, Some(cause)) => (caused(cause), cause.to_string()),
+            (None, None) => (End::Administrator, "disconnected".to_owned()),
+        },
+        tunnel::Reason::OuterFailed(error) => {
+            (End::ClientFailed, format!("the connection to the client failed: {error}"))
+        }
+        tunnel::Reason::InnerFailed(error) => {
+            (End::DesktopFailed, format!("the connection to the desktop failed: {error}"))
+        }
+    }
+}
+
+fn caused(cause: AbortCause) -> End {
+    match cause {
+        AbortCause::Contender(_) => End::TakenOver,
+        AbortCause::Stopped => End::DesktopStopped,
+        AbortCause::Administrator => End::Administrator,
     }
 }
 

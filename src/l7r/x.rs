@@ -42,7 +42,7 @@ impl Attempt {
         let properties = acquired.map(|acquired| acquired.properties.clone()).unwrap_or_default();
         let key = [("qvd.slave.key".to_owned(), self.slave_key.clone())];
         let all = self.parameters.iter().cloned().chain(ours).chain(properties);
-        for (name, value) in all.chain(self.user.parameters.iter().cloned()).chain(key) {
+        for (name, value) in all.chain(self.visit.user.parameters.iter().cloned()).chain(key) {
             match merged.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, old)) => *old = value,
                 None => merged.push((name, value)),

@@ -28,8 +28,8 @@ const TABLES: &[(&str, &[&str])] = &[
     (
         "qvd_admin",
         &[
-            "select: beat config_keys di_list di_runtimes host_counters host_list l7r_instances log session_list
-             user_list user_sessions versions vm_counters vm_list",
+            "select: beat config_keys di_list di_runtimes end_counters end_list host_counters host_list l7r_instances log
+             session_list tunnel_counters tunnel_list user_list user_sessions versions vm_counters vm_list",
             "select update insert delete: configs di_properties di_tags dis host_properties hosts osf_properties osfs
              properties_list qvd_object_properties_list tenants user_properties vm_properties vms",
             "select update(blocked cmd): host_runtimes",
@@ -41,9 +41,10 @@ const TABLES: &[(&str, &[&str])] = &[
     (
         "qvd_readonly",
         &[
-            "select: beat config_keys configs di_list di_properties di_runtimes di_tags dis host_counters host_list
+            "select: beat config_keys configs di_list di_properties di_runtimes di_tags dis end_counters end_list
+             host_counters host_list
              host_properties host_runtimes hosts l7r_instances log osf_properties osfs properties_list
-             qvd_object_properties_list session_list tenants user_list user_properties user_sessions versions
+             qvd_object_properties_list session_list tenants tunnel_counters tunnel_list user_list user_properties user_sessions versions
              vm_counters vm_list vm_properties vm_runtimes vms",
             "select(id tenant_id login blocked description language): users",
         ],
@@ -54,12 +55,14 @@ const TABLES: &[(&str, &[&str])] = &[
 const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
-        &["announce beat_try node_claim node_lease node_start node_state node_vm_state node_vms wake wake_payload"],
+        &["announce beat_try is_secret node_claim node_lease node_start node_state node_vm_state node_vms wake wake_payload"],
     ),
     (
         "qvd_l7r",
-        &["l7r_aborted l7r_acquire l7r_auth_parameters_keep l7r_auto l7r_connected l7r_count l7r_count_refused l7r_end
-           l7r_gone l7r_host l7r_instances_of l7r_list l7r_password_upgrade l7r_problem l7r_session l7r_session_end
+        &["is_secret l7r_aborted l7r_acquire l7r_auth_parameters_keep l7r_auto l7r_connected l7r_count l7r_count_refused
+           l7r_count_sessions l7r_end
+           l7r_gone l7r_host l7r_instances_of l7r_list l7r_password_upgrade l7r_pool_find l7r_pool_has
+           l7r_pool_take l7r_problem l7r_session l7r_session_end
            l7r_ssl l7r_start l7r_tenant l7r_token_create l7r_token_use l7r_totp_secret l7r_totp_use l7r_traffic l7r_user
            l7r_vm l7r_vm_start l7r_vm_stop l7r_way"],
     ),
@@ -68,7 +71,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
         &[
             READING,
             "announce config_problem config_reset config_set config_ssl config_ssl_clients config_ssl_reset di_create host_block host_create osf_create
-             password_hash tenant_create user_block user_create user_password vm_block vm_create
+             password_hash tenant_create user_block user_create user_password user_totp vm_block vm_create
              vm_disconnect vm_start vm_stop wake wake_payload",
         ],
     ),
@@ -76,7 +79,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// What changes nothing and tells nothing that the tables do not.
-const READING: &str = "config_get di_for host_transition_allowed name_and_tenant osf_id tenant_id user_id
+const READING: &str = "config_get di_for is_secret host_transition_allowed name_and_tenant osf_id tenant_id user_id
     user_transition_allowed vm_address_free vm_command_allowed vm_effective_properties vm_id vm_name
     vm_transition_allowed";
 
@@ -186,6 +189,68 @@ async fn nobody_reads_what_could_be_used_to_become_somebody() {
             assert_eq!(session.refused(secret).await.code, "42501", "{role}: {secret}");
         }
     }
+}
+
+#[tokio::test]
+async fn secrets_among_other_things_are_read_by_the_router_alone() {
+    let db = Db::with_vms(1).await;
+    let owner = "select login from users limit 1";
+    let login = db.sql(owner).await.unwrap();
+    db.sql(&format!("select user_totp('{login}', 'GEZDGNBVGY3TQOJQ')")).await;
+    db.sql("select config_set('auth.ldap.bindpass', 'sesame'), config_set('auth.ldap.binddn', 'cn=x')").await;
+    db.sql("select config_set('auth.ldap.bindpass', 'sesame', tenant => 'default')").await;
+    let secrets = "select string_agg(value, ' ') from configs where key = 'auth.ldap.bindpass'";
+    let others = "select value from configs where key = 'auth.ldap.binddn'";
+    for (role, read) in
+        [("qvd_node", None), ("qvd_admin", None), ("qvd_readonly", None), ("qvd_l7r", Some("sesame sesame"))]
+    {
+        let session = db.session(role).await;
+        assert_eq!(session.sql(secrets).await.as_deref(), read, "{role}");
+        assert_eq!(session.sql(others).await.as_deref(), Some("cn=x"), "{role}");
+    }
+    for role in ["qvd_admin", "qvd_readonly"] {
+        let session = db.session(role).await;
+        for (nothing, found) in [
+            ("select config_get('auth.ldap.bindpass')", None),
+            ("select config_get('auth.ldap.bindpass', 1)", None),
+            ("select count(*)::text from user_properties", Some("0")),
+            ("select count(*)::text from log l where l::text ~ 'sesame|GEZDG'", Some("0")),
+            ("select count(*)::text from vms where vm_effective_properties(id)::text ~ 'GEZDG'", Some("0")),
+        ] {
+            assert_eq!(session.sql(nothing).await.as_deref(), found, "{role}: {nothing}");
+        }
+    }
+    // Nor by way of changing something.
+    let admin = db.session("qvd_admin").await;
+    for (trick, code) in [
+        ("update properties_list set key = 'custom.open'", "QV014"),
+        (
+            "insert into properties_list (key, tenant_id) values ('custom.open', 1);
+          update qvd_object_properties_list set property_id = (select max(id) from properties_list)",
+            "QV014",
+        ),
+        ("update qvd_object_properties_list set id = id + 1000", "QV014"),
+        (
+            "insert into configs values (-1, 'auth.ldap.bindpass', 'x') on conflict (tenant_id, key) do update set key = 'custom.open'",
+            "42501",
+        ),
+    ] {
+        assert_eq!(admin.refused(trick).await.code, code, "{trick}");
+    }
+    admin.sql("with changed as (update configs set key = 'custom.open' || tenant_id where key !~ 'binddn' returning 1) select count(*)::text from changed").await;
+    admin.sql("update configs set key = 'custom.' || key || tenant_id returning key").await;
+    admin.sql("update user_properties set value = value || '!' returning value").await;
+    assert_eq!(db.sql(secrets).await.as_deref(), Some("sesame sesame"));
+    assert_eq!(db.sql("select value from user_properties").await.as_deref(), Some("GEZDGNBVGY3TQOJQ"));
+    // An administrator still sets it and takes it away.
+    admin.sql("select config_set('auth.ldap.bindpass', 'other')").await;
+    assert_eq!(
+        db.sql("select value from configs where key = 'auth.ldap.bindpass' and tenant_id = -1").await.unwrap(),
+        "other"
+    );
+    admin.sql("select config_reset('auth.ldap.bindpass')").await;
+    admin.sql(&format!("select user_totp('{login}', null)")).await;
+    assert_eq!(db.sql("select count(*) from user_properties").await.unwrap(), "0");
 }
 
 #[tokio::test]

@@ -230,6 +230,72 @@ async fn the_node_counts_what_it_was_asked_and_the_router_ends_its_sessions_when
     desktop.connected().await;
 }
 
+#[tokio::test]
+async fn tunnels_are_counted_by_their_way_while_they_last_and_sessions_by_why_they_end() {
+    let (stage, _alone) = rough_alone().await;
+    let mut desktop = stage.running().await;
+    restart_router(stage).await;
+    let tunnels = "select coalesce(sum(tunnels), 0) || ' ' || coalesce(sum(bytes_up), 0) || ' ' ||
+                       coalesce(sum(bytes_down), 0) from tunnel_list where tunnel in ('user', 'ktls')";
+    let ends = "select coalesce(jsonb_object_agg(reason, sessions), '{}') from end_list";
+    let read = |text: String| text.split(' ').map(|n| n.parse::<i64>().unwrap()).collect::<Vec<_>>();
+    let ended = async || serde_json::from_str::<serde_json::Value>(&stage.sql(ends).await).unwrap();
+    let (before, ends_before) = (read(stage.sql(tunnels).await), ended().await);
+
+    // While it lasts.
+    let mut tunnel = desktop.connected().await;
+    tunnel.client.send("hello").await;
+    tunnel.nx.read_exact(&mut [0; 5]).await.unwrap();
+    tunnel.nx.write_all(b"how are you").await.unwrap();
+    tunnel.client.read(11).await;
+    let now = format!("{} {} {}", before[0] + 1, before[1] + 5, before[2] + 11);
+    stage.until(tunnels, &now).await;
+    // Others come, each with an end of its own, and the last is ended with the router.
+    let mut second = desktop.connected().await;
+    assert!(tunnel.client.ended().await);
+    second.client.send("bye").await;
+    second.nx.read_exact(&mut [0; 3]).await.unwrap();
+    drop(second.nx);
+    assert!(second.client.ended().await);
+    second.client.finish().await;
+    desktop.freed().await;
+    let mut third = desktop.connected().await;
+    third.client.finish().await;
+    assert_eq!(third.nx.read(&mut [0]).await.unwrap(), 0);
+    drop(third.nx);
+    desktop.freed().await;
+    desktop.vm.reply("x_start", Some(super::vm::Reply::Refuse("no")));
+    assert_eq!(desktop.ask().await.conclusion().await.1.status, 503);
+    desktop.vm.reply("x_start", None);
+    let mut last = desktop.connected().await;
+    stage.sql(&format!("select vm_disconnect('{}')", desktop.name())).await;
+    assert!(last.client.ended().await);
+    desktop.freed().await;
+    let _held = desktop.connected().await;
+    restart_router(stage).await;
+    assert_eq!(read(stage.sql(tunnels).await), [before[0] + 5, before[1] + 8, before[2] + 11]);
+    let after = ended().await;
+    let grown = |reason: &str| after[reason].as_i64().unwrap_or(0) - ends_before[reason].as_i64().unwrap_or(0);
+    for reason in [
+        "taken over",
+        "desktop ended the connection",
+        "client left",
+        "not connected",
+        "disconnected by an administrator",
+        "router stopped",
+    ] {
+        assert_eq!(grown(reason), 1, "{reason}: {ends_before} became {after}");
+    }
+    // What a router could not count, the next one does.
+    let _lost = desktop.connected().await;
+    let pid = stage.l7r_pid().await;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let counted = "select sum(sessions) from end_list where reason = 'its router died'";
+    let died = after["its router died"].as_i64().unwrap_or(0) + 1;
+    stage.until(counted, &died.to_string()).await;
+    stage.site.wait_node().await.unwrap();
+}
+
 async fn restart_router(stage: &super::stage::Stage) {
     let pid = stage.l7r_pid().await;
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();

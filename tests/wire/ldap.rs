@@ -10,7 +10,7 @@ use qvd::{
 };
 
 use super::{
-    slapd::{PEOPLE, SECRET, SUFFIX, Slapd, WEIRD, babbling, closed, dying, silent},
+    slapd::{Door, PEOPLE, SECRET, SUFFIX, Slapd, WEIRD, babbling, closed, dying, silent},
     stage::{Stage, authorization, calm},
 };
 
@@ -363,4 +363,35 @@ async fn each_tenant_has_its_directory_and_everything_travels_over_the_wire() {
     assert_eq!(list(&alice, SECRET).await, 200);
     let log = std::fs::read_to_string(stage.site.log()).unwrap();
     assert!(log.contains("the password is wrong") && !log.contains(SECRET), "the log does not tell, or tells too much");
+}
+
+#[tokio::test]
+async fn a_crowd_of_logins_is_not_one_in_the_directory_and_nobody_waits_for_ever() {
+    let (school, slapd) = (School::found().await, Slapd::start());
+    let door = Door::before(slapd.port).await;
+    let host = format!("127.0.0.1:{}", door.port);
+    let with = |more: &[(&str, &str)]| {
+        let base = [
+            ("auth.ldap.host", host.as_str()),
+            ("auth.ldap.base", PEOPLE),
+            ("auth.ldap.scope", "sub"),
+            ("auth.ldap.connections", "3"),
+        ];
+        school.chain(&[base.as_slice(), more].concat())
+    };
+    let chain = with(&[]);
+    let logins = (0..30).map(|_| school.reason(&chain, "alice", SECRET));
+    assert_eq!(futures_util::future::join_all(logins).await, vec![None; 30]);
+    // The door sees somebody leave a little later than the next one may come.
+    assert!((3..=6).contains(&door.most()), "{} connections at once", door.most());
+
+    // While the directory says nothing, those who come too late give up in time and open nothing.
+    door.shut();
+    let chain = with(&[("auth.ldap.timeout", "0.5")]);
+    let logins = (0..9).map(|_| school.reason(&chain, "alice", SECRET));
+    let reasons = futures_util::future::join_all(logins).await;
+    let gave_up = reasons.iter().flatten().filter(|reason| reason.contains("too many wait")).count();
+    assert!(gave_up >= 1 && reasons.iter().all(Option::is_some), "{reasons:?}");
+    door.open();
+    assert_eq!(school.reason(&chain, "alice", SECRET).await, None);
 }

@@ -9,6 +9,7 @@ mod connect;
 mod daemon;
 mod failures;
 mod handover;
+mod hooks;
 mod ldap;
 mod limits;
 mod moving;

@@ -166,6 +166,35 @@ async fn vault(stage: &Stage) -> (String, String, Vec<u8>) {
     (tenant, user, decode_base32(SECRET).unwrap())
 }
 
+#[tokio::test]
+async fn a_stop_is_refused_in_the_classic_order_and_a_token_may_follow_a_password() {
+    let stage = calm().await;
+    let (own, foreign) = (stage.desktop().await, stage.desktop().await);
+    let user = stage.sql(&format!("select user_id from vms where id = {}", own.id)).await.parse().unwrap();
+    let bound = token(stage, user, Some(own.id), "1 hour", false).await;
+    let mut client = stage.client().await;
+    assert_eq!(status(&mut client, &own.authorization()).await, 200);
+    let none = "The requested virtual machine does not exist";
+    let other = "You are not allowed to access requested virtual machine";
+    let no_match = "vm_id does not match with provided token";
+    for (header, query, code, text) in [
+        (String::new(), "", 401, ""),
+        (bearer(&bound), "", 403, no_match),
+        (bearer(&bound), "?id=nonsense", 403, no_match),
+        (bearer(&bound), &format!("?id={}", foreign.id), 403, no_match),
+        (bearer(&bound), &format!("?id={}", own.id), 200, "Machine stopped\r\n"),
+        (own.authorization(), "?id", 422, "parameter id is missing"),
+        (own.authorization(), "?id=nonsense", 404, none),
+        (own.authorization(), "?id=99999999999", 404, none),
+        (own.authorization(), &format!("?id={}", foreign.id), 403, other),
+    ] {
+        // A request without credentials forgets whom the connection belonged to, and this token opens but once.
+        let answer = client.ask(format!("GET /qvd/stop_vm{query} HTTP/1.1\r\n{header}\r\n")).await;
+        assert_eq!(answer.status, code, "{query}: {}", answer.text());
+        assert!(text.is_empty() || answer.text() == text, "{query}: {}", answer.text());
+    }
+}
+
 fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
 }
@@ -227,6 +256,61 @@ async fn a_one_time_password_that_was_accepted_serves_its_connection() {
     assert_eq!(status(&mut stage.client().await, &proof).await, 401);
     let other = stage.user().await;
     assert_eq!(status(&mut client, &other.authorization()).await, 200, "another tenant is not concerned");
+}
+
+#[tokio::test]
+async fn an_administrator_gives_a_user_a_secret_that_works_and_takes_it_away() {
+    let stage = calm().await;
+    let tenant = stage.tenant().await;
+    let user = format!("zoe@{tenant}");
+    stage.sql(&format!("select user_create('{user}', '{PASSWORD}')")).await;
+    let run = async |arguments: &[&str]| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_qvd"))
+            .args(["admin", "user", "totp", "--database", &stage.site.connection_string("qvd_admin")])
+            .args(arguments)
+            .output()
+            .await
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let json = async |arguments: &[&str]| {
+        let (code, said, error) = run(&[arguments, &["--json"]].concat()).await;
+        assert_eq!(code, Some(0), "{error}");
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()
+    };
+    for (wrong, why) in [("nobody", "there is no user nobody"), ("zoe@nowhere", "there is no user zoe@nowhere")] {
+        let (code, said, error) = run(&[wrong]).await;
+        assert!(code == Some(1) && said.is_empty() && error.contains(why), "{error}");
+    }
+    let first = json(&[&user, "--issuer", "Our School"]).await;
+    let secret = first["secret"].as_str().unwrap();
+    let uri = format!("otpauth://totp/Our%20School:{user}?secret={secret}&issuer=Our%20School");
+    assert_eq!(first, serde_json::json!({ "user": user, "secret": secret, "uri": uri, "required": false }));
+
+    let settings = [("l7r.auth.plugins.head", "TOTP")];
+    let chain = chain(stage, &settings);
+    let totp = Totp::from_config(&Config::default());
+    let code = |secret: &str| totp.code(&decode_base32(secret).unwrap(), totp.step(now()));
+    let with = |secret: &str| format!("{PASSWORD}{}", code(secret));
+    assert!(login(&chain, &user, &with(secret)).await.is_ok());
+    // A new one takes its place at once, even within the interval in which the old one was used.
+    let (code, said, _) = run(&[&user]).await;
+    assert_eq!(code, Some(0));
+    assert!(said.contains("is of no use any more") && said.contains("config_set('l7r.auth.plugins', 'TOTP'"), "{said}");
+    let second = said.split_whitespace().nth(1).unwrap();
+    assert_ne!(second, secret);
+    assert!(login(&chain, &user, &with(secret)).await.is_err());
+    assert!(login(&chain, &user, &with(second)).await.is_ok());
+    let log = stage.sql("select string_agg(arguments::text, ' ') from log where arguments ? 'totp'").await;
+    assert!(!log.contains(second) && log.contains("made"), "{log}");
+
+    stage.sql(&format!("select config_set('l7r.auth.plugins', 'ldap, TOTP', '{tenant}')")).await;
+    for had in [true, false] {
+        let removed = json(&[&user, "--remove"]).await;
+        assert_eq!(removed, serde_json::json!({ "user": user, "removed": had, "required": true }));
+    }
+    assert!(login(&chain, &user, &with(second)).await.is_err());
 }
 
 #[tokio::test]

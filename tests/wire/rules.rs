@@ -199,3 +199,55 @@ async fn parameters_may_be_escaped_or_not_even_with_blanks() {
     }
     assert_eq!(call.parameter("id"), None);
 }
+
+/// As each client writes it, byte for byte but for who and which.
+#[tokio::test]
+async fn the_connect_requests_of_all_known_clients_are_understood() {
+    let stage = calm().await;
+    let mut desktop = stage.running().await;
+    let (id, login) = (desktop.id, desktop.authorization());
+    let qt = login.replace("\r\n", "\n");
+    let perl = format!(
+        "GET /qvd/connect_to_vm?id={id}&qvd.client.keyboard=pc105%2Fes&qvd.client.os=windows&qvd.client.link=adsl&\
+         qvd.client.geometry=1024x768&qvd.client.fullscreen=&qvd.client.nxagent.extra_args=&qvd.client.printing.enabled=1&\
+         qvd.client.printing.flavor=slave4&qvd.client.usb.enabled=0&qvd.client.usb.implementation=USBIP&\
+         qvd.client.audio.compression.enable=0&qvd.client.audio.redirect.enable=1&qvd.client.audio.redirect.server=a&\
+         qvd.client.audio.redirect.port=4713&qvd.client.os.name=Windows+10&qvd.client.os.version=10.0&\
+         qvd.client.hostname=PC-1 HTTP/1.1\r\n{login}Connection: Upgrade\r\nUpgrade: QVD/1.0\r\n\r\n"
+    );
+    let qt = format!(
+        "GET /qvd/connect_to_vm?id={id}&qvd.client.keyboard=pc105/es&qvd.client.os=winnt&qvd.client.link=1m&\
+         qvd.client.geometry=1024x768&qvd.client.fullscreen=1&qvd.client.nxagent.extra_args=-a b -c&\
+         qvd.client.printing.enabled=0&qvd.client.usb.enabled=1&qvd.client.usb.implementation=usbip&\
+         qvd.client.audio.sound.enable=1&qvd.client.audio.microphone.enable=0&qvd.client.timezone=Europe/Madrid&\
+         qvd.client.type=qt HTTP/1.1\n{qt}Connection: Upgrade\nUpgrade: QVD/1.0\n\n"
+    );
+    let lib = format!(
+        "GET /qvd/connect_to_vm?id={id}&qvd.client.os=linux&qvd.client.fullscreen=0&qvd.client.geometry=800x600&\
+         qvd.client.link=local&qvd.client.keyboard=pc105/en&qvd.client.unheard.of=x HTTP/1.1\n{login}\
+         Connection: Upgrade\nUpgrade: QVD/1.0\n\n"
+    );
+    let expected: [(&str, &[(&str, &str)]); 3] = [
+        (
+            &perl,
+            &[("qvd.client.keyboard", "pc105/es"), ("qvd.client.os.name", "Windows 10"), ("qvd.client.fullscreen", "")],
+        ),
+        (&qt, &[("qvd.client.nxagent.extra_args", "-a b -c"), ("qvd.client.timezone", "Europe/Madrid")]),
+        (&lib, &[("qvd.client.keyboard", "pc105/en"), ("qvd.client.unheard.of", "x")]),
+    ];
+    for (number, (request, parameters)) in expected.into_iter().enumerate() {
+        let mut client = stage.client().await;
+        client.send(request).await;
+        let (_, answer) = client.conclusion().await;
+        assert_eq!(answer.status, 101, "{request}: {}", answer.text());
+        carries(&mut desktop, &mut client).await;
+        let call = desktop.vm.called("x_start", number + 1).await;
+        for (name, value) in parameters {
+            assert_eq!(call.parameter(name), Some(*value), "{name}");
+        }
+    }
+    // One of them asks to stop without saying what, with the headers of a tunnel.
+    let stop = format!("GET /qvd/stop_vm HTTP/1.1\n{login}Connection: Upgrade\nUpgrade: QVD/1.0\n\n");
+    let answer = stage.client().await.ask(stop).await;
+    assert_eq!((answer.status, answer.text().as_str()), (422, "parameter id is missing"));
+}

@@ -6,12 +6,16 @@ use std::{
     net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Instant,
 };
 
 use qvd::demo::site::free_port;
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::watch, task::AbortHandle};
 
 use super::stage::PATIENCE;
 
@@ -148,6 +152,60 @@ fn seed(ldif: &str, users: usize) -> String {
         let _ = write!(seed, "{}", person(&name, &name, &name, 3000 + number));
     }
     seed + ldif
+}
+
+/// Stands before a server and counts who is inside. Shut, it lets people in and nothing through.
+pub struct Door {
+    pub port: u16,
+    most: Arc<AtomicUsize>,
+    open: watch::Sender<bool>,
+    keeper: AbortHandle,
+}
+
+impl Door {
+    pub async fn before(server: u16) -> Self {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (most, inside) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let open = watch::Sender::new(true);
+        let (seen, opened) = (most.clone(), open.subscribe());
+        let keeper = tokio::spawn(async move {
+            let mut served = tokio::task::JoinSet::new();
+            while let Ok((mut client, _)) = listener.accept().await {
+                seen.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
+                let (inside, mut opened) = (inside.clone(), opened.clone());
+                served.spawn(async move {
+                    let through = async {
+                        opened.wait_for(|open| *open).await.unwrap();
+                        let mut server = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await.unwrap();
+                        let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    };
+                    through.await;
+                    inside.fetch_sub(1, SeqCst);
+                });
+            }
+        });
+        Self { port, most, open, keeper: keeper.abort_handle() }
+    }
+
+    /// How many were inside at the same time.
+    pub fn most(&self) -> usize {
+        self.most.load(SeqCst)
+    }
+
+    pub fn shut(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub fn open(&self) {
+        self.open.send_replace(true);
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
 }
 
 /// Accepts, and never answers.

@@ -156,6 +156,13 @@ impl Stage {
 
     /// A new user of a new tenant with a VM that runs, and settings of that tenant.
     pub async fn running_in_tenant(&'static self, settings: &[(&str, &str)]) -> Desktop {
+        let desktop = self.in_tenant(settings).await;
+        desktop.start().await;
+        desktop
+    }
+
+    /// Likewise, but the VM is stopped.
+    pub async fn in_tenant(&'static self, settings: &[(&str, &str)]) -> Desktop {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (tenant, login, hash) = (format!("tenant{number}"), format!("user{number}"), &self.hash);
         self.sql(&format!("select tenant_create('{tenant}')")).await;
@@ -170,9 +177,7 @@ impl Stage {
             ))
             .await;
         let user = User { login: format!("{login}@{tenant}"), id: id.parse().unwrap(), number };
-        let desktop = self.desktop_of(&user, &format!("desk@{tenant}")).await;
-        desktop.start().await;
-        desktop
+        self.desktop_of(&user, &format!("desk@{tenant}")).await
     }
 
     /// A new user with a VM that is stopped.
@@ -195,6 +200,16 @@ impl Stage {
         let login = &user.login;
         let id = self.sql(&format!("select vm_create('{login}', 'desk', '{osf}', ip => '{address}')")).await;
         Desktop { stage: self, login: login.clone(), id: id.parse().unwrap(), vm }
+    }
+
+    /// A VM of a user who is there already.
+    pub async fn lent(&'static self, login: &str, name: &str, osf: &str) -> Desktop {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let [high, low] = number.to_be_bytes();
+        let address = Ipv4Addr::new(127, 90 + self.number, high, low);
+        let vm = FakeVm::start(address).await;
+        let id = self.sql(&format!("select vm_create('{login}', '{name}', '{osf}', ip => '{address}')")).await;
+        Desktop { stage: self, login: login.to_owned(), id: id.parse().unwrap(), vm }
     }
 
     /// A new user whose VM has no disk image.

@@ -4,6 +4,7 @@
 
 mod options;
 mod session;
+mod slots;
 mod tls;
 
 use std::{
@@ -16,6 +17,7 @@ use super::{Attempt, Authenticator, Refusal, Verdict};
 
 use options::{Options, Server};
 use session::{Denied, Entry};
+use slots::Slots;
 
 /// A server that did not answer is asked last for so long.
 const DISTRUST: Duration = Duration::from_secs(30);
@@ -24,6 +26,7 @@ const DISTRUST: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct Ldap {
     silent: Mutex<HashMap<Server, Instant>>,
+    slots: Slots,
     tls: tls::Configurations,
 }
 
@@ -37,6 +40,11 @@ impl Ldap {
             tracing::warn!(tenant = %attempt.tenant, "LDAP cannot be asked: {problem}");
         })?;
         let tls = self.tls.get(options.ca.as_deref()).await?;
+        let waited = tokio::time::timeout(options.limit, self.slots.get(attempt.tenant, options.connections)).await;
+        let Ok(_slot) = waited else {
+            tracing::warn!(tenant = %attempt.tenant, "more logins than connections to LDAP servers are allowed");
+            return Err(Refusal::Directory("too many wait for a server".to_owned()));
+        };
         for server in self.order(&options.servers) {
             let asked = tokio::time::timeout(options.limit, session::ask(&server, &options, tls.clone(), password));
             match asked.await {

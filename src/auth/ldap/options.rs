@@ -42,6 +42,8 @@ pub struct Options {
     pub ca: Option<String>,
     /// For one login with one server.
     pub limit: Duration,
+    /// At the same time, for the whole tenant; at least 1.
+    pub connections: usize,
 }
 
 impl Options {
@@ -75,6 +77,7 @@ impl Options {
             starttls: config.get(&keys::LDAP_STARTTLS),
             ca: set(config, &keys::LDAP_CA),
             limit: config.get(&keys::LDAP_TIMEOUT),
+            connections: config.get(&keys::LDAP_CONNECTIONS).max(1) as usize,
         })
     }
 }

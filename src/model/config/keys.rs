@@ -141,6 +141,8 @@ keys! {
     TOTP_LEEWAY: u32 = "l7r.auth.plugin.totp.leeway", "1";
     /// Future intervals whose one-time passwords are accepted.
     TOTP_LEEWAY_BEFORE: u32 = "l7r.auth.plugin.totp.leeway_before", "0";
+    /// User (id) whose VMs are the pool of VMPoolAppServerAuthenticator; 0 for none, which is an error.
+    POOL_OWNER: u32 = "l7r.auth.plugin.vm_pool.ephemeral_vm_owner_id", "0";
     /// LDAP servers: host, host:port or ldap:// and ldaps:// addresses, the next asked when one does not answer.
     LDAP_HOST: Vec<String> = "auth.ldap.host", "";
     /// Where in the directory users are searched.
@@ -171,6 +173,9 @@ keys! {
     LDAP_CA: String = "auth.ldap.ca", "";
     /// How long one LDAP server may take for a login before the next is asked. Not in classic.
     LDAP_TIMEOUT: Duration = "auth.ldap.timeout", "5";
+    /// Connections to LDAP servers that a router opens at the same time for the logins of a tenant; who comes then waits,
+    /// as long as one server may take. Not in classic.
+    LDAP_CONNECTIONS: u32 = "auth.ldap.connections", "32";
     /// OSF (id) of which every user gets a VM; 0 for none, which is an error.
     AUTO_OSF: u32 = "auth.auto.osf_id", "0";
     /// Tag of the disk image of VMs made so.
