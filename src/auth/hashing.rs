@@ -10,6 +10,8 @@ use std::{
 
 use tokio::sync::oneshot;
 
+use super::password::give_space_back;
+
 /// How far behind everything else of this process, as `nice` counts. The last step is left to what is truly idle.
 const NICE: i32 = 18;
 
@@ -36,12 +38,8 @@ impl Hashing {
                 if let Err(error) = rustix::process::setpriority_process(None, NICE) {
                     tracing::warn!(%error, "passwords are hashed at the priority of tunnels");
                 }
-                loop {
-                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    match job {
-                        Ok(job) => job(),
-                        Err(mpsc::RecvError) => return,
-                    }
+                while let Some(job) = next(&queue) {
+                    job();
                 }
             })?;
         }
@@ -65,6 +63,18 @@ impl Hashing {
         self.jobs.send(job).ok()?;
         outcome.await.ok()
     }
+}
+
+/// The next job; none when nobody can have one any more. Memory is kept from one job to the next in a flood alone.
+fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> Option<Job> {
+    // Where another thread has the lock and sleeps, nothing is queued.
+    if let Ok(waiting) = queue.try_lock()
+        && let Ok(job) = waiting.try_recv()
+    {
+        return Some(job);
+    }
+    give_space_back();
+    queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
 #[cfg(test)]
