@@ -36,6 +36,7 @@ begin
                     else 'Only a VM that is starting, running or being debugged can be stopped.' end;
         end if;
         new.vm_cmd_ts := now();
+        new.restart_due := false;
     end if;
 
     if new.user_state is distinct from old.user_state then

@@ -61,6 +61,8 @@ pub enum Exit {
     Status(i32),
     /// Its first process was killed by this signal.
     Signal(i32),
+    /// Its shim killed it, because the node could give no sign of life for so long that others may start it.
+    Fenced,
     /// Its shim died or was never there, so nobody saw the end.
     Unseen,
 }
@@ -71,6 +73,7 @@ impl fmt::Display for Exit {
             Self::Status(0) => f.write_str("it shut down"),
             Self::Status(status) => write!(f, "it exited with status {status}"),
             Self::Signal(signal) => write!(f, "it was killed by signal {signal}"),
+            Self::Fenced => f.write_str("its node could give no sign of life"),
             Self::Unseen => f.write_str("its supervising process died"),
         }
     }

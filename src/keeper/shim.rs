@@ -3,13 +3,15 @@
 //! ```text
 //!             command ended                      no child left
 //!  Running ───────────────────► Ending ────────────────────────► end recorded, locks
-//!     │          kill, SIGTERM    ▲                              released, process exits
+//!     │   kill, SIGTERM, fence    ▲                              released, process exits
 //!     └───────────────────────────┘
 //! ```
 //!
 //! The shim is subreaper and its command dies with it (parent death signal), so "no child left" means that no process
 //! of the VM lives, and a shim that is killed takes its VM with it. Its socket speaks lines: `status` answers one line
-//! of JSON, `kill` answers `ok`, `wait` answers with the end once it has come. When to kill is not decided here.
+//! of JSON, `kill` answers `ok`, `wait` answers with the end once it has come. When to kill is not decided here, but for one case: when the node's deadline passes
+//! (`fence`), other nodes may start the VM, so the shim kills it with nobody's help, and restarts the machine if it may and
+//! the VM does not die.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -39,8 +41,8 @@ use nix::{
 use thiserror::Error;
 
 use super::{
-    Ended, Phase, Readiness, ShimDir, ShimSpec, ShimStatus, in_one_line, outlet::Outlet, priority, process_table,
-    spawn::spawn,
+    Ended, Phase, Readiness, ShimDir, ShimSpec, ShimStatus, deadline::Deadline, in_one_line, outlet::Outlet, priority,
+    process_table, spawn::spawn,
 };
 
 /// Why a shim did not start its VM.
@@ -107,6 +109,7 @@ struct Shim {
     signals: SignalFd,
     listener: UnixListener,
     outlet: Outlet,
+    deadline: Option<Deadline>,
     status: ShimStatus,
     ended: Option<Ended>,
     clients: Vec<Client>,
@@ -142,6 +145,8 @@ impl Shim {
             }
         }
 
+        // Asked before the VM begins to live: a deadline that passes from here on is meant for it.
+        let deadline = spec.fence.map(|fence| Deadline::new(&fence).map_err(make(fence.file.clone()))).transpose()?;
         let boot_id = process_table::boot_id()?;
         // Ours is for our files; the VM's programs would inherit it.
         umask(Mode::from_bits_truncate(0o022));
@@ -151,7 +156,8 @@ impl Shim {
         // The child is not reaped yet, so its entry is there even if it ended already.
         let start_time = process_table::start_time(pid)?;
         let status = ShimStatus { shim: getpid().as_raw(), pid, start_time, boot_id, phase: Phase::Running };
-        Ok(Self { dir: dir.clone(), locks, signals, listener, outlet, status, ended: None, clients: Vec::new() })
+        let dir = dir.clone();
+        Ok(Self { dir, locks, signals, listener, outlet, deadline, status, ended: None, clients: Vec::new() })
     }
 
     fn supervise(mut self) -> io::Result<Ended> {
@@ -169,9 +175,33 @@ impl Shim {
                 }
             }
             self.serve(&spoken);
+            self.obey_fence()?;
             if self.reap() {
                 return Ok(self.finish());
             }
+            self.despair()?;
+        }
+    }
+
+    /// Kills the VM when the node's deadline has passed.
+    fn obey_fence(&mut self) -> io::Result<()> {
+        let Some(deadline) = &mut self.deadline else { return Ok(()) };
+        if deadline.has_passed()? && self.status.phase == Phase::Running {
+            self.outlet
+                .note("the node could give no sign of life for too long; others may start this VM, so it ends here");
+            self.kill_vm();
+        }
+        Ok(())
+    }
+
+    /// Restarts the machine when what must be dead does not die and that is allowed.
+    fn despair(&mut self) -> io::Result<()> {
+        match &mut self.deadline {
+            Some(deadline) if deadline.is_desperate()? => {
+                self.outlet.note("what must be dead does not die; restarting the machine");
+                deadline.restart_machine()
+            }
+            _ => Ok(()),
         }
     }
 
@@ -179,7 +209,9 @@ impl Shim {
     fn wait_for_events(&self) -> io::Result<(bool, bool, bool, Vec<bool>)> {
         let fixed: [BorrowedFd<'_>; 3] = [self.signals.as_fd(), self.outlet.as_fd(), self.listener.as_fd()];
         let clients = self.clients.iter().map(|client| client.stream.as_fd());
-        let mut fds: Vec<_> = fixed.into_iter().chain(clients).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let deadline = self.deadline.as_ref().map(|deadline| deadline.as_fd());
+        let mut fds: Vec<_> =
+            fixed.into_iter().chain(clients).chain(deadline).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // Nobody tells a subreaper of an adoption, so while the VM ends we look.
         let timeout = match self.status.phase {
             Phase::Running => PollTimeout::NONE,
@@ -190,7 +222,7 @@ impl Shim {
             Err(error) => return Err(error.into()),
         }
         let happened: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
-        Ok((happened[0], happened[1], happened[2], happened[3..].to_vec()))
+        Ok((happened[0], happened[1], happened[2], happened[3..3 + self.clients.len()].to_vec()))
     }
 
     fn take_signals(&mut self) {
@@ -262,7 +294,8 @@ impl Shim {
     }
 
     fn finish(mut self) -> Ended {
-        let ended = self.ended.unwrap_or(Ended::Signal(Signal::SIGKILL as i32));
+        let fenced = self.deadline.as_ref().is_some_and(Deadline::struck).then_some(Ended::Fenced);
+        let ended = fenced.or(self.ended).unwrap_or(Ended::Signal(Signal::SIGKILL as i32));
         self.outlet.drain();
         if let Err(error) = self.dir.record(ended) {
             self.outlet.note(&format!("cannot record the end: {error}"));

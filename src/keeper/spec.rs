@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::process_table;
+use super::{fence::FenceSpec, process_table};
 
 /// What a shim runs; the content of `shim.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct ShimSpec {
     /// Control groups of the shim itself, made and entered before the command starts. Failure is only noted.
     #[serde(default)]
     pub cgroups: Vec<PathBuf>,
+    /// By when the VM must be dead; `None`: nobody takes it over.
+    #[serde(default)]
+    pub fence: Option<FenceSpec>,
 }
 
 /// How the command of a shim ended.
@@ -32,6 +35,8 @@ pub enum Ended {
     Status(i32),
     /// This signal killed it.
     Signal(i32),
+    /// The shim killed it, because the node could give no sign of life for too long.
+    Fenced,
 }
 
 /// How far a VM is, as its shim sees it.

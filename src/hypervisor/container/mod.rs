@@ -26,6 +26,7 @@ use crate::{
     keeper::{
         Ended, ShimDir, ShimSpec,
         client::{self, ShimClientError},
+        fence::{Fence, FenceSpec},
         process_table,
     },
     model::{
@@ -57,6 +58,8 @@ pub struct Container {
     agent_options: String,
     cgroups: Cgroups,
     memory: Memory,
+    /// `None`: the storage is this node's own, and nobody takes its VMs over.
+    fence: Option<FenceSpec>,
 }
 
 impl Container {
@@ -83,6 +86,7 @@ impl Container {
             agent_options: guest::agent_options(config),
             memory: cgroups.memory(),
             cgroups,
+            fence: fence(config)?,
         })
     }
 
@@ -160,6 +164,7 @@ impl Container {
             output: dir.join("output.log"),
             locks,
             cgroups: self.cgroups.for_shim(&config.name),
+            fence: self.fence.clone(),
         };
         drop(held);
         client::start(keeper, &self.shim(vm), &shim).await.map_err(|error| not_started(vm, error))?;
@@ -345,6 +350,7 @@ impl Hypervisor for Container {
             match client::wait(&shim).await {
                 Some(Ended::Status(status)) => Exit::Status(status),
                 Some(Ended::Signal(signal)) => Exit::Signal(signal),
+                Some(Ended::Fenced) => Exit::Fenced,
                 None => {
                     // A shim that died took its VM with it; the kernel may need a moment, so it is made sure.
                     while let Err(error) = cgroups.kill(&name).await {
@@ -394,6 +400,21 @@ impl ContainerConfig {
             None => Ok(()),
         }
     }
+}
+
+/// By when VMs must be dead. They get half of the margin to die; the rest is for a machine that must be restarted.
+fn fence(config: &Config) -> Result<Option<FenceSpec>, HypervisorError> {
+    if config.get(&keys::STORAGE_LOCAL) {
+        return Ok(None);
+    }
+    let file = Fence::path(&config.get(&keys::PATH_RUN))
+        .map_err(|source| failed("cannot tell this boot of the machine from others", None, Some(source)))?;
+    let half = config.get(&keys::FENCE_MARGIN) / 2;
+    Ok(Some(FenceSpec {
+        file,
+        sysrq: config.get(&keys::FENCE_REBOOT).then(|| PathBuf::from("/proc/sysrq-trigger")),
+        dead_within_ms: u64::try_from(half.as_millis()).unwrap_or(u64::MAX),
+    }))
 }
 
 /// Where LXC locks a container.
