@@ -417,7 +417,11 @@ begin
             restart_due = v.keep_running and r.vm_state <> 'stopping' and r.vm_cmd is distinct from 'stop'
         from vms v where v.id = r.vm_id and r.host_id = node and r.vm_state <> 'stopped' returning r.vm_id)
     select coalesce(array_agg(vm_id order by vm_id), '{}') into released from freed;
-    perform l7r_gone(array(select id from l7r_instances i where i.host_id = node and i.ended_at is null), reason);
+    -- The sessions of its routers are free. A router that lives all the same may go on with others.
+    update vm_runtimes set user_state = 'disconnected' where l7r_host_id = node and user_state <> 'disconnected';
+    update user_sessions s set ended_at = now(), end_reason = reason
+    where s.ended_at is null
+        and s.l7r_instance in (select i.id from l7r_instances i where i.host_id = node and i.ended_at is null);
     return released;
 end $$;
 
@@ -541,7 +545,8 @@ begin
             where i.id = target.l7r_instance and i.ended_at is null
                 and (h.host_id = me.host_id or h.ok_ts
                     > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
-        ) then
+        ) and coalesce(target.user_cmd_ts
+            > now() - config_get('internal.l7r.timeout.abort')::float8 * interval '1 second', true) then
             update vm_runtimes set user_cmd = 'abort', contender = client where vm_id = wanted and user_cmd is null;
             return;
         end if;
@@ -1206,6 +1211,7 @@ CREATE TABLE qvd.vm_runtimes (
     vm_expiration_hard timestamp with time zone,
     contender inet,
     restart_due boolean DEFAULT false NOT NULL,
+    user_cmd_ts timestamp with time zone,
     CONSTRAINT a_start_needs_a_host CHECK (((vm_cmd IS DISTINCT FROM 'start'::qvd.vm_cmd) OR (host_id IS NOT NULL))),
     CONSTRAINT a_used_vm_has_a_session CHECK ((((user_state = 'disconnected'::qvd.user_state) = (session_id IS NULL)) AND ((session_id IS NULL) = (l7r_instance IS NULL)))),
     CONSTRAINT only_a_stopped_vm_has_no_host CHECK (((vm_state = 'stopped'::qvd.vm_state) OR (host_id IS NOT NULL)))
@@ -1758,6 +1764,9 @@ begin
             new.l7r_host_id := null;
             new.l7r_instance := null;
         end if;
+    end if;
+    if new.user_cmd is distinct from old.user_cmd then
+        new.user_cmd_ts := case when new.user_cmd is not null then now() end;
     end if;
     if new.user_cmd is not null and new.user_state = 'disconnected' then
         raise exception 'nobody uses VM %', qvd.vm_name(new.vm_id)

@@ -53,6 +53,9 @@ begin
             new.l7r_instance := null;
         end if;
     end if;
+    if new.user_cmd is distinct from old.user_cmd then
+        new.user_cmd_ts := case when new.user_cmd is not null then now() end;
+    end if;
     if new.user_cmd is not null and new.user_state = 'disconnected' then
         raise exception 'nobody uses VM %', qvd.vm_name(new.vm_id)
             using errcode = 'QV021', hint = 'Only a session that is connecting or connected can be aborted.';

@@ -49,7 +49,11 @@ begin
             restart_due = v.keep_running and r.vm_state <> 'stopping' and r.vm_cmd is distinct from 'stop'
         from vms v where v.id = r.vm_id and r.host_id = node and r.vm_state <> 'stopped' returning r.vm_id)
     select coalesce(array_agg(vm_id order by vm_id), '{}') into released from freed;
-    perform l7r_gone(array(select id from l7r_instances i where i.host_id = node and i.ended_at is null), reason);
+    -- The sessions of its routers are free. A router that lives all the same may go on with others.
+    update vm_runtimes set user_state = 'disconnected' where l7r_host_id = node and user_state <> 'disconnected';
+    update user_sessions s set ended_at = now(), end_reason = reason
+    where s.ended_at is null
+        and s.l7r_instance in (select i.id from l7r_instances i where i.host_id = node and i.ended_at is null);
     return released;
 end $$;
 

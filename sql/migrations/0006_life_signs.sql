@@ -19,7 +19,9 @@ alter table vms
 
 alter table vm_runtimes
     -- Its node was lost; to be started as soon as a node can take it.
-    add column restart_due boolean not null default false;
+    add column restart_due boolean not null default false,
+    -- Since when its session shall end.
+    add column user_cmd_ts timestamptz;
 create index vm_runtimes_restart_due on vm_runtimes (vm_id) where restart_due;
 
 -- Replaced by functions that are told more.

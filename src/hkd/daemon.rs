@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -18,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     db::{Connector, Database, DbError, Life, Role},
     events::{Cause, Channel, Intervals, Plane, RelayServer},
-    hypervisor::{Container, Hypervisor, HypervisorError, Nothing},
+    hypervisor::{Container, Epochs, Hypervisor, HypervisorError, Nothing},
     model::{
-        HostState,
+        Epoch, HostId, HostState, Owner,
         config::{Config, keys},
     },
     storage::StorageError,
@@ -76,6 +77,14 @@ pub enum HkdError {
         #[source]
         source: Box<StorageError>,
     },
+    /// The node would end its VMs between two signs of life.
+    #[error("{lapse} less {margin} leaves no room for two signs of life")]
+    Impatient {
+        /// Name of the key.
+        lapse: &'static str,
+        /// Name of the key.
+        margin: &'static str,
+    },
     /// The storage does not even say what it is.
     #[error("the storage does not answer")]
     StorageHangs,
@@ -91,7 +100,7 @@ pub enum HkdError {
 /// configuration and address are known.
 pub async fn run(
     mut config: Config,
-    make: impl FnOnce(&Config, &Life) -> Result<Arc<dyn Hypervisor>, HypervisorError>,
+    make: impl FnOnce(&Config, &Life, Arc<dyn Epochs>) -> Result<Arc<dyn Hypervisor>, HypervisorError>,
     stop: CancellationToken,
 ) -> Result<(), HkdError> {
     let path_run = config.get(&keys::PATH_RUN);
@@ -123,8 +132,11 @@ pub async fn run(
         (&signs.storage, signs.patience)
     });
     let life = database.node_start(&nodename, &boot_id(), std::process::id(), shared).await?;
+    if let Some(signs) = &signs {
+        signs.order()?;
+    }
     let prepared = async {
-        let hypervisor = make(&config, &life)?;
+        let hypervisor = make(&config, &life, Arc::new(Asked(database.clone())))?;
         hypervisor.prepare_node().await.map(|()| hypervisor)
     };
     let hypervisor = match prepared.await {
@@ -191,7 +203,11 @@ pub async fn run(
 }
 
 /// The hypervisor that is configured.
-pub fn hypervisor_for(config: &Config, life: &Life) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
+pub fn hypervisor_for(
+    config: &Config,
+    life: &Life,
+    epochs: Arc<dyn Epochs>,
+) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
     let refuse = |what: String, hint: &str| HypervisorError { what, hint: Some(hint.to_owned()), source: None };
     match config.get(&keys::VM_HYPERVISOR).as_str() {
         "lxc" => {
@@ -201,10 +217,31 @@ pub fn hypervisor_for(config: &Config, life: &Life) -> Result<Arc<dyn Hypervisor
                     "set it in table hosts",
                 ));
             };
-            Ok(Arc::new(Container::new(config, &config.get(&keys::NODENAME), address)?))
+            let container = Container::new(config, &config.get(&keys::NODENAME), address)?;
+            if config.get(&keys::STORAGE_LOCAL) {
+                return Ok(Arc::new(container));
+            }
+            let owner = Owner { host: life.host, epoch: life.epoch, boot_id: boot_id() };
+            Ok(Arc::new(container.in_the_name_of(owner, epochs)))
         }
         "nothing" => Ok(Arc::new(Nothing::new(config))),
         other => Err(refuse(format!("vm.hypervisor = {other} is not known"), "use lxc or nothing")),
+    }
+}
+
+/// The database, as hypervisors see it.
+struct Asked(Database);
+
+impl Epochs for Asked {
+    fn is_over(&self, host: HostId, epoch: Epoch) -> BoxFuture<'_, Result<bool, HypervisorError>> {
+        Box::pin(async move {
+            let answer = self.0.epoch_is_over(host, epoch).await;
+            answer.map_err(|error| HypervisorError {
+                what: format!("nobody knows whether host {host} lives in epoch {epoch}"),
+                hint: Some("the database does not answer".to_owned()),
+                source: Some(io::Error::other(error)),
+            })
+        })
     }
 }
 

@@ -41,13 +41,16 @@ pub struct Signs {
     pub storage: StorageId,
     /// How long both signs must stand still before others take over.
     pub patience: Duration,
+    /// For how long VMs may live after a sign.
     limit: Duration,
+    orders: Orders,
+    run: PathBuf,
     fence: Fence,
     reader: Reader,
 }
 
 impl Signs {
-    /// Makes sure that the storage is the one that this node had, and tells keeper to give signs of life there.
+    /// Makes sure that the storage is the one that this node had.
     pub async fn prepare(config: &Config, database: &Database) -> Result<Self, HkdError> {
         let (name, run) = (config.get(&keys::NODENAME), config.get(&keys::PATH_RUN));
         let recorded = database.node_storage(&name).await?;
@@ -63,21 +66,31 @@ impl Signs {
         }
         let patience = config.get(&keys::HKD_LEASE_LAPSE);
         let limit = patience.saturating_sub(config.get(&keys::FENCE_MARGIN));
+        if limit < config.get(&keys::HKD_LEASE_RENEW) * 2 {
+            return Err(HkdError::Impatient { lapse: keys::HKD_LEASE_LAPSE.name, margin: keys::FENCE_MARGIN.name });
+        }
         let orders = Orders {
             root: storage.root().to_owned(),
             storage: id.clone(),
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         };
         let failed = |source| HkdError::File { what: "cannot use", path: run.clone(), source };
-        orders.write(&run).map_err(failed)?;
         let fence = Fence::of_node(&run).map_err(failed)?;
-        Ok(Self { storage: id, patience, limit, fence, reader: Reader::new(storage.hosts(), &name) })
+        let reader = Reader::new(storage.hosts(), &name);
+        Ok(Self { storage: id, patience, limit, orders, run, fence, reader })
     }
 
     /// From here on this node's VMs have a deadline. To be called before the database hears of the node, so that no VM goes
     /// on without one when this process dies in between.
     pub fn begin(&self) {
         self.signed(BootTime::now());
+    }
+
+    /// Tells keeper to give signs of life. Not before the database took this machine for the node: another one of the same
+    /// name would spoil the first one's signs.
+    pub fn order(&self) -> Result<(), HkdError> {
+        let failed = |source| HkdError::File { what: "cannot leave orders in", path: self.run.clone(), source };
+        self.orders.write(&self.run).map_err(failed)
     }
 
     /// The database has taken a sign that was begun at `began`.
@@ -117,17 +130,26 @@ impl Reader {
         if self.busy.swap(true, SeqCst) {
             return None;
         }
-        let (hosts, name, busy) = (self.hosts.clone(), self.name.clone(), self.busy.clone());
+        let (hosts, name, busy) = (self.hosts.clone(), self.name.clone(), Busy(self.busy.clone()));
         let read = move || {
             let beat = |name: &str| -> Option<Beat> { fs::read_to_string(hosts.join(format!("{name}.beat"))).ok() };
             // Its own first: what is read later of others is no older.
             let own = beat(&name);
             let others: HashMap<HostId, Beat> =
                 others.into_iter().filter_map(|(host, name)| Some((host, beat(&name)?))).collect();
-            busy.store(false, SeqCst);
+            drop(busy);
             Beats { own, others }
         };
         beside(read, limit).await
+    }
+}
+
+/// Ends with the thread that reads, or that could not be made.
+struct Busy(Arc<AtomicBool>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, SeqCst);
     }
 }
 

@@ -13,7 +13,7 @@ use thiserror::Error;
 pub use container::Container;
 pub use nothing::{Nothing, Step};
 
-use crate::model::{VmId, VmSpec};
+use crate::model::{Epoch, HostId, VmId, VmSpec};
 
 /// A kind of VM.
 pub trait Hypervisor: Send + Sync {
@@ -43,6 +43,12 @@ pub trait Hypervisor: Send + Sync {
 
     /// Whether an agent can be talked to inside; a simulated VM has none and counts as up once it is started.
     fn has_agent(&self) -> bool;
+}
+
+/// Knows whether the life of a node is over. Only the database does, which is none of a hypervisor's business.
+pub trait Epochs: Send + Sync {
+    /// Whether what `host` claimed in `epoch` binds nobody any more.
+    fn is_over(&self, host: HostId, epoch: Epoch) -> BoxFuture<'_, Result<bool, HypervisorError>>;
 }
 
 /// A VM that a new daemon found on its node.

@@ -44,6 +44,7 @@ use super::{
     Ended, Phase, Readiness, ShimDir, ShimSpec, ShimStatus, deadline::Deadline, in_one_line, outlet::Outlet, priority,
     process_table, spawn::spawn,
 };
+use crate::model::Owner;
 
 /// Why a shim did not start its VM.
 #[derive(Debug, Error)]
@@ -61,6 +62,14 @@ pub enum ShimError {
     Locked {
         /// The lock's file.
         path: PathBuf,
+    },
+    /// The lock is free, but somebody else wrote that the VM is his, and nobody found out whether he lives.
+    #[error("{} names {owner} as the owner of the VM", .path.display())]
+    Owned {
+        /// The lock's file.
+        path: PathBuf,
+        /// What is written there.
+        owner: String,
     },
     /// A file of the shim's cannot be made.
     #[error("cannot make {}", .path.display())]
@@ -105,7 +114,9 @@ pub fn run(dir: &ShimDir, readiness: Readiness) -> Result<Ended, ShimError> {
 
 struct Shim {
     dir: ShimDir,
+    own_lock: File,
     locks: Vec<File>,
+    owned: bool,
     signals: SignalFd,
     listener: UnixListener,
     outlet: Outlet,
@@ -119,7 +130,11 @@ impl Shim {
     fn start(dir: &ShimDir) -> Result<Self, ShimError> {
         umask(Mode::from_bits_truncate(0o077));
         let spec = read_spec(&dir.spec())?;
-        let locks = std::iter::once(dir.lock()).chain(spec.locks).map(lock).collect::<Result<_, _>>()?;
+        let own_lock = lock(dir.lock())?;
+        let locks = spec.locks.iter().cloned().map(lock).collect::<Result<Vec<_>, _>>()?;
+        for (file, path) in locks.iter().zip(&spec.locks) {
+            own(file, path, spec.owner.as_ref())?;
+        }
         let make = |path: PathBuf| move |source| ShimError::Make { path, source };
 
         forget(&dir.exit()).map_err(make(dir.exit()))?;
@@ -157,7 +172,20 @@ impl Shim {
         let start_time = process_table::start_time(pid)?;
         let status = ShimStatus { shim: getpid().as_raw(), pid, start_time, boot_id, phase: Phase::Running };
         let dir = dir.clone();
-        Ok(Self { dir, locks, signals, listener, outlet, deadline, status, ended: None, clients: Vec::new() })
+        let owned = spec.owner.is_some();
+        Ok(Self {
+            dir,
+            own_lock,
+            locks,
+            owned,
+            signals,
+            listener,
+            outlet,
+            deadline,
+            status,
+            ended: None,
+            clients: Vec::new(),
+        })
     }
 
     fn supervise(mut self) -> io::Result<Ended> {
@@ -300,9 +328,18 @@ impl Shim {
         if let Err(error) = self.dir.record(ended) {
             self.outlet.note(&format!("cannot record the end: {error}"));
         }
+        // A storage that hangs, which is why the VM was killed, would keep the news back; hkd does it later.
+        if self.owned && ended != Ended::Fenced {
+            for lock in &self.locks {
+                if let Err(error) = lock.set_len(0) {
+                    self.outlet.note(&format!("cannot give the VM up: {error}"));
+                }
+            }
+        }
         // In this order: whoever hears of the end may start the VM again at once.
         let _ = forget(&self.dir.socket());
         self.locks.clear();
+        drop(self.own_lock);
         for client in self.clients.iter_mut().filter(|client| client.waits) {
             client.send(&json(&ended));
         }
@@ -359,6 +396,19 @@ fn lock(path: PathBuf) -> Result<File, ShimError> {
         Ok((Err(TryLockError::WouldBlock), _)) => Err(ShimError::Locked { path }),
         Ok((Err(TryLockError::Error(source)), _)) | Err(source) => Err(ShimError::Make { path, source }),
     }
+}
+
+/// Writes whose the VM is into a lock's file, unless somebody else is named there.
+fn own(file: &File, path: &Path, owner: Option<&Owner>) -> Result<(), ShimError> {
+    use std::os::unix::fs::FileExt;
+    let Some(owner) = owner else { return Ok(()) };
+    let make = |source| ShimError::Make { path: path.to_owned(), source };
+    let former = std::fs::read_to_string(path).map_err(make)?;
+    let record = owner.record();
+    if !former.is_empty() && former != record {
+        return Err(ShimError::Owned { path: path.to_owned(), owner: former.trim().to_owned() });
+    }
+    file.write_all_at(record.as_bytes(), 0).and_then(|()| file.sync_data()).map_err(make)
 }
 
 fn enter_cgroup(cgroup: &Path) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{fence::FenceSpec, process_table};
+use crate::model::Owner;
 
 /// What a shim runs; the content of `shim.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct ShimSpec {
     /// Files whose locks are held while any process of the VM lives. Made when missing.
     #[serde(default)]
     pub locks: Vec<PathBuf>,
+    /// Written into those files while the VM lives; `None`: nobody else uses the storage.
+    #[serde(default)]
+    pub owner: Option<Owner>,
     /// Control groups of the shim itself, made and entered before the command starts. Failure is only noted.
     #[serde(default)]
     pub cgroups: Vec<PathBuf>,

@@ -5,6 +5,7 @@
 pub mod config;
 mod ids;
 pub mod networks;
+mod owner;
 mod secret;
 mod state;
 mod storage_id;
@@ -12,6 +13,7 @@ mod vm;
 mod xstate;
 
 pub use ids::{DiId, HostId, InstanceId, OsfId, SessionId, TenantId, UserId, VmId};
+pub use owner::{NotAnOwner, Owner};
 pub use secret::{SecretError, VmSecret};
 pub use state::{HostState, UnknownWord, UserState, VmCommand, VmState};
 pub use storage_id::{NotAStorageId, StorageId};

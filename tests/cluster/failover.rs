@@ -289,3 +289,47 @@ async fn vms_that_are_to_run_wait_for_a_node_that_can_take_them() {
     assert_eq!(db.rows(vms).await, [["stopped", "start", "n1"], ["stopped", "", ""], ["stopped", "", ""]]);
     assert_eq!(node.sql("select vms_restart()").await.unwrap(), "0");
 }
+
+#[tokio::test]
+async fn a_session_of_a_router_that_does_not_answer_is_given_to_another_router() {
+    let db = Db::with_vms(1).await;
+    db.sql("select host_create('n2', '10.9.0.2')").await;
+    db.node_runs().await;
+    db.sql("update host_runtimes set ok_ts = now()").await;
+    let l7r = db.session("qvd_l7r").await;
+    let router = async |node: &str| {
+        l7r.sql(&format!("select instance from l7r_start('{node}', gen_random_uuid(), 1, 1)")).await.unwrap()
+    };
+    let (first, second) = (router("n1").await, router("n2").await);
+    let ids = db.rows("select id, user_id from vms").await;
+    let acquire = async |router: &str| {
+        let token = format!("'{}'", "t".repeat(60));
+        let (vm, user) = (&ids[0][0], &ids[0][1]);
+        l7r.sql(&format!("select session from l7r_acquire({router}, {vm}, {user}, '10.1.1.1', {token}, '{{}}')")).await
+    };
+    db.sql("delete from user_tokens").await;
+    let session = acquire(&first).await.unwrap();
+    db.sql("delete from user_tokens").await;
+    assert_eq!(acquire(&second).await, None, "the other is told to end it");
+    assert_eq!(db.sql("select user_cmd from vm_runtimes").await.unwrap(), "abort");
+    assert_eq!(acquire(&second).await, None, "and has some time to do so");
+    db.sql("alter table vm_runtimes disable trigger guard; update vm_runtimes set user_cmd_ts = now() - interval '4 s'; alter table vm_runtimes enable trigger guard").await;
+    let taken = acquire(&second).await.unwrap();
+    assert_ne!(taken, session);
+    l7r.sql(&format!("select l7r_end({session}, 'late', 1, 1)")).await;
+    let ended = format!("select end_reason from user_sessions where id = {session}");
+    assert_eq!(db.sql(&ended).await.unwrap(), "its router is gone");
+    let now = db.rows("select user_state, session_id, user_cmd from vm_runtimes").await;
+    assert_eq!(
+        now,
+        [["connecting".to_owned(), taken.clone(), String::new()]],
+        "a late word of the first changes nothing"
+    );
+
+    db.sql("select host_forget(id, 'its node is lost') from hosts where name = 'n2'").await;
+    assert_eq!(db.sql("select user_state from vm_runtimes").await.unwrap(), "disconnected");
+    let ended = format!("select end_reason from user_sessions where id = {taken}");
+    assert_eq!(db.sql(&ended).await.unwrap(), "its node is lost");
+    db.sql("delete from user_tokens").await;
+    assert!(acquire(&second).await.is_some(), "a router that lives all the same goes on");
+}

@@ -13,6 +13,7 @@ use qvd::keeper::{
     Ended, ShimDir, ShimSpec, ShimStatus, client,
     fence::{BootTime, Fence, FenceSpec, Signer},
 };
+use qvd::model::{HostId, Owner};
 
 use super::{lives, read, signal, wait_until};
 
@@ -36,6 +37,7 @@ impl Vm {
             output: self.dir.path().join("output.log"),
             locks: vec![self.dir.path().join("home.lock")],
             cgroups: Vec::new(),
+            owner: None,
             fence: None,
         }
     }
@@ -248,4 +250,27 @@ async fn a_vm_goes_on_when_its_node_stops_in_order() {
     assert!(lives(status.pid));
     assert!(client::kill(&node.vm.shim).await.unwrap());
     assert_eq!(client::wait(&node.vm.shim).await, Some(Ended::Signal(9)));
+}
+
+#[tokio::test]
+async fn a_vm_says_whose_it_is_until_it_has_ended() {
+    let owner = |host| Owner { host: HostId(host), epoch: 3, boot_id: "boot".to_owned() };
+    let vm = Vm::new();
+    let spec = |host| ShimSpec { owner: Some(owner(host)), ..vm.spec("exec sleep 1016") };
+    let record = || Owner::read(&read(vm.dir.path().join("home.lock"))).unwrap();
+    client::start(Path::new(KEEPER), &vm.shim, &spec(7)).await.unwrap();
+    assert_eq!(record(), Some(owner(7)));
+    assert!(client::kill(&vm.shim).await.unwrap());
+    client::wait(&vm.shim).await;
+    assert_eq!(record(), None);
+
+    client::start(Path::new(KEEPER), &vm.shim, &spec(7)).await.unwrap();
+    let status = client::status(&vm.shim).await.unwrap().unwrap();
+    signal(status.shim, "KILL");
+    assert_eq!(client::wait(&vm.shim).await, None);
+    wait_until("its lock is free", || !vm.locked());
+    assert_eq!(record(), Some(owner(7)), "a shim that is killed cannot say that it is done");
+    let refused = client::start(Path::new(KEEPER), &vm.shim, &spec(8)).await.unwrap_err();
+    assert!(format!("{refused:?}").contains("as the owner of the VM"), "{refused:?}");
+    client::start(Path::new(KEEPER), &vm.shim, &spec(7)).await.unwrap();
 }

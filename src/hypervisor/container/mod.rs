@@ -5,6 +5,7 @@
 //! first process to it.
 
 mod cgroup;
+mod claims;
 mod guest;
 mod lxc;
 mod mounts;
@@ -14,6 +15,7 @@ use std::{
     net::Ipv4Addr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,7 +23,7 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::{Exit, Found, Hypervisor, HypervisorError};
+use super::{Epochs, Exit, Found, Hypervisor, HypervisorError};
 use crate::{
     keeper::{
         Ended, ShimDir, ShimSpec,
@@ -30,17 +32,21 @@ use crate::{
         process_table,
     },
     model::{
-        VmId, VmSpec,
+        Owner, VmId, VmSpec,
         config::{Config, keys},
     },
     network::{Network, NetworkError},
     storage::{ImageName, Storage, StorageError, StorageLock},
 };
 use cgroup::{Cgroups, Memory};
+use claims::Claims;
 use lxc::ContainerConfig;
 
 /// How long LXC may take until the first process of a container runs. It needs some 15 ms.
 const SETUP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the storage may take to note that a VM is nobody's.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether the first process runs; nobody tells.
 const SETUP_PAUSE: Duration = Duration::from_millis(1);
@@ -60,6 +66,7 @@ pub struct Container {
     memory: Memory,
     /// `None`: the storage is this node's own, and nobody takes its VMs over.
     fence: Option<FenceSpec>,
+    claims: Option<Claims>,
 }
 
 impl Container {
@@ -87,7 +94,13 @@ impl Container {
             memory: cgroups.memory(),
             cgroups,
             fence: fence(config)?,
+            claims: None,
         })
+    }
+
+    /// The same in the name of `owner`: what it uses of the storage says so to other nodes, and what theirs say is minded.
+    pub fn in_the_name_of(self, owner: Owner, epochs: Arc<dyn Epochs>) -> Self {
+        Self { claims: Some(Claims { owner, epochs }), ..self }
     }
 
     /// Takes back what `prepare_node` did to the node, as far as no VM still uses it.
@@ -126,6 +139,11 @@ impl Container {
         let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
         // Held here while home and layer are made ready, then by the shim. Who comes between finds the shim's lock.
         let held = locks.iter().map(|path| StorageLock::take(path)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(claims) = &self.claims {
+            for lock in &held {
+                claims.settle(vm, lock).await?;
+            }
+        }
         let (upper, home) = self.furnish(spec, &lower).await?;
         let config = ContainerConfig {
             name: self.name(vm),
@@ -163,6 +181,7 @@ impl Container {
             argv: argv.to_vec(),
             output: dir.join("output.log"),
             locks,
+            owner: self.claims.as_ref().map(|claims| claims.owner.clone()),
             cgroups: self.cgroups.for_shim(&config.name),
             fence: self.fence.clone(),
         };
@@ -239,6 +258,7 @@ impl Container {
     async fn free(&self, vm: VmId) -> Result<(), HypervisorError> {
         let (name, dir) = (self.name(vm), self.dir(vm));
         self.end(vm).await?;
+        self.give_up(vm).await;
         self.network.unplug(vm, self.address(vm)).await?;
         let in_groups = |source| failed(format!("cannot remove the control groups of VM {vm}"), None, Some(source));
         self.cgroups.remove(&name).await.map_err(in_groups)?;
@@ -249,6 +269,23 @@ impl Container {
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(in_dir(error)),
             _ => Ok(()),
+        }
+    }
+
+    /// Lets other nodes have a VM whose shim died, or had no time, before it could say that they may. A storage that does
+    /// not answer holds nothing up: the record is ours, so the VM starts here again, and elsewhere when our epoch is over.
+    async fn give_up(&self, vm: VmId) {
+        let shim = self.shim(vm);
+        let said = shim.ended().is_some_and(|ended| ended != Ended::Fenced);
+        let Some(claims) = self.claims.clone().filter(|_| shim.spec().exists() && !said) else { return };
+        let locks = [self.storage.home_lock(vm), self.storage.overlay_lock(vm)];
+        let forget = tokio::task::spawn_blocking(move || claims.forget(&locks));
+        match tokio::time::timeout(GIVE_UP_LIMIT, forget).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => warn!(vm = %vm, %error, "other nodes may take this VM for ours"),
+            Ok(Err(_)) | Err(_) => {
+                warn!(vm = %vm, "the storage does not answer; other nodes may take this VM for ours")
+            }
         }
     }
 

@@ -195,6 +195,9 @@ keys! {
     L7R_TIMEOUT_VM_START: Duration = "internal.l7r.timeout.vm_start", "270";
     /// How long a client waits for its VM to stop.
     L7R_TIMEOUT_VM_STOP: Duration = "internal.l7r.timeout.vm_stop", "270";
+    /// How long a router that was told to end a session may take. One that takes longer is dead or cut off, and the user
+    /// gets the desktop through another.
+    L7R_TIMEOUT_ABORT: Duration = "internal.l7r.timeout.abort", "3";
     /// How long a client waits for another client to be sent away.
     L7R_TIMEOUT_TAKEOVER: Duration = "internal.l7r.timeout.takeover", "30";
     /// How long a client waits for the X session once it is starting.
