@@ -444,7 +444,7 @@ begin
         or r.ok_ts < now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second');
     if not found then
         raise exception 'host % gives signs of life', wanted
-            using errcode = 'QV022', hint = 'Stop its daemons first, or switch it off.';
+            using errcode = 'QV022', hint = 'Only a node that is switched off can be released: its VMs may start elsewhere.';
     end if;
     released := host_forget(node, 'its node was released by an administrator');
     perform audit('release', 'host', node, wanted, 0, jsonb_build_object('vms', to_jsonb(released)));
