@@ -29,7 +29,7 @@ pub async fn run(repetitions: usize, mut seen: Seen) -> anyhow::Result<Report> {
     let config = bench.site.config()?;
     let stop = CancellationToken::new();
     let nothing: Arc<dyn Hypervisor> = Arc::new(Nothing::with_delays(Default::default(), Default::default()));
-    let daemon = tokio::spawn(hkd::run(config, move |_, _| Ok(nothing), stop.clone()));
+    let daemon = tokio::spawn(hkd::run(config, move |_, _, _| Ok(nothing), stop.clone()));
     bench.site.wait_for("hkd did not start", "select state from host_runtimes", "running").await?;
     bench
         .site

@@ -373,6 +373,15 @@ begin
     return null;
 end $$;
 
+CREATE FUNCTION qvd.epoch_is_over(node integer, node_epoch bigint) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return not exists (select from host_runtimes where host_id = node and epoch = node_epoch);
+end $$;
+
 CREATE FUNCTION qvd.fresh_secret() RETURNS bytea
     LANGUAGE sql
     AS $$ select uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) $$;
@@ -408,6 +417,56 @@ begin
 exception when unique_violation then
     raise exception 'a host named % or with address % exists already', name, address
         using errcode = 'QV013', hint = 'select name, address from hosts;';
+end $$;
+
+CREATE FUNCTION qvd.host_forget(node integer, reason text) RETURNS integer[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    released integer[];
+begin
+    update vm_runtimes r set vm_cmd = null, host_id = null, restart_due = true
+    where r.host_id = node and r.vm_state = 'stopped' and r.vm_cmd = 'start';
+    with freed as (
+        update vm_runtimes r set vm_state = 'stopped', vm_reason = reason,
+            restart_due = v.keep_running and r.vm_state <> 'stopping' and r.vm_cmd is distinct from 'stop'
+        from vms v where v.id = r.vm_id and r.host_id = node and r.vm_state <> 'stopped' returning r.vm_id)
+    select coalesce(array_agg(vm_id order by vm_id), '{}') into released from freed;
+    -- The sessions of its routers are free. A router that lives all the same may go on with others.
+    update vm_runtimes set user_state = 'disconnected' where l7r_host_id = node and user_state <> 'disconnected';
+    update user_sessions s set ended_at = now(), end_reason = reason
+    where s.ended_at is null
+        and s.l7r_instance in (select i.id from l7r_instances i where i.host_id = node and i.ended_at is null);
+    return released;
+end $$;
+
+CREATE FUNCTION qvd.host_release(wanted text) RETURNS integer[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    node integer;
+    released integer[];
+begin
+    select id into node from hosts where name = wanted;
+    if node is null then
+        raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
+    end if;
+    update host_runtimes r set epoch = r.epoch + 1, pid = null,
+        state = case r.state when 'stopped' then 'stopped' else 'lost' end::host_state
+    where r.host_id = node and (r.state in ('stopped', 'lost') or r.ok_ts is null
+        or r.ok_ts < now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second');
+    if not found then
+        raise exception 'host % gives signs of life', wanted
+            using errcode = 'QV022', hint = 'Only a node that is switched off can be released: its VMs may start elsewhere.';
+    end if;
+    released := host_forget(node, 'its node was released by an administrator');
+    perform audit('release', 'host', node, wanted, 0, jsonb_build_object('vms', to_jsonb(released)));
+    perform vms_restart();
+    return released;
 end $$;
 
 CREATE FUNCTION qvd.host_runtimes_guard() RETURNS trigger
@@ -509,7 +568,8 @@ begin
             where i.id = target.l7r_instance and i.ended_at is null
                 and (h.host_id = me.host_id or h.ok_ts
                     > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
-        ) then
+        ) and coalesce(target.user_cmd_ts
+            > now() - config_get('internal.l7r.timeout.abort')::float8 * interval '1 second', true) then
             update vm_runtimes set user_cmd = 'abort', contender = client where vm_id = wanted and user_cmd is null;
             return;
         end if;
@@ -1045,21 +1105,42 @@ begin
     end if;
 end $$;
 
-CREATE FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) RETURNS void
+CREATE FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    perform node_check(node, node_epoch);
     perform set_config('synchronous_commit', 'off', true);
     update host_runtimes set ok_ts = now(), lease = lease + 1, usable_ram = ram, usable_cpu = cpu,
         events_degraded_reason = degraded,
-        events_degraded_since = case when degraded is null then null else coalesce(events_degraded_since, now()) end
-    where host_id = node;
+        events_degraded_since = case when degraded is null then null else coalesce(events_degraded_since, now()) end,
+        storage_degraded_reason = storage_degraded,
+        storage_degraded_since =
+            case when storage_degraded is null then null else coalesce(storage_degraded_since, now()) end
+    where host_id = node and epoch = node_epoch;
+    if not found then
+        perform node_check(node, node_epoch);
+    end if;
 end $$;
 
-CREATE FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) RETURNS record
+CREATE FUNCTION qvd.node_peers(node integer, node_epoch bigint) RETURNS TABLE(host integer, name text, epoch bigint, lease bigint, patience double precision)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    perform node_check(node, node_epoch);
+    return query
+        select h.id, h.name, r.epoch, r.lease, r.patience
+        from hosts me join hosts h on h.storage_id = me.storage_id and h.id <> me.id
+            join host_runtimes r on r.host_id = h.id
+        where me.id = node and r.state in ('starting', 'running', 'stopping') and r.patience is not null
+        order by h.id < node, h.id limit 16;
+end $$;
+
+CREATE FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid DEFAULT NULL::uuid, patience double precision DEFAULT NULL::double precision, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1072,6 +1153,14 @@ begin
         raise exception 'no host is named %', node_name using errcode = 'QV010',
             hint = format('select host_create(%L, ''<address of this node in the VM network>'');', node_name);
     end if;
+    if storage is not null then
+        update hosts h set storage_id = storage where h.id = node and h.storage_id is null;
+        if storage <> (select h.storage_id from hosts h where h.id = node) then
+            raise exception 'host % had another storage than the one it has found', node_name
+                using errcode = 'QV003', hint = format('Mount it. If it was replaced: '
+                    'update hosts set storage_id = null where name = %L;', node_name);
+        end if;
+    end if;
     select * into runtime from host_runtimes where host_id = node for update;
     released := '{}';
     if runtime.boot_id is distinct from node_boot then
@@ -1080,15 +1169,13 @@ begin
             raise exception 'a host named % gives signs of life from another machine', node_name
                 using errcode = 'QV002', hint = 'Give this machine a name of its own, or wait until the other is off.';
         end if;
-        with freed as (
-            update vm_runtimes v set vm_state = 'stopped', vm_reason = 'its node was restarted'
-            where v.host_id = node and v.vm_state <> 'stopped' returning v.vm_id)
-        select coalesce(array_agg(vm_id), '{}') into released from freed;
+        released := host_forget(node, 'its node was restarted');
         update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting' where r.host_id = node;
     elsif runtime.state <> 'running' then
         update host_runtimes r set state = 'starting' where r.host_id = node;
     end if;
-    update host_runtimes r set pid = node_pid, ok_ts = now(), lease = r.lease + 1 where r.host_id = node
+    update host_runtimes r
+    set pid = node_pid, ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
     returning r.epoch, r.state into node_epoch, state;
 end $$;
 
@@ -1098,10 +1185,44 @@ CREATE FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    perform node_check(node, node_epoch);
     update host_runtimes set state = becomes, ok_ts = now(), lease = lease + 1,
         pid = case when becomes = 'stopped' then null else pid end
-    where host_id = node;
+    where host_id = node and epoch = node_epoch;
+    if not found then
+        perform node_check(node, node_epoch);
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.node_storage(node_name text) RETURNS uuid
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (select storage_id from hosts where name = node_name);
+end $$;
+
+CREATE FUNCTION qvd.node_take_over(node integer, node_epoch bigint, silent integer, silent_epoch bigint, seen_lease bigint) RETURNS integer[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    released integer[];
+begin
+    perform node_check(node, node_epoch);
+    update host_runtimes r set epoch = r.epoch + 1, state = 'lost', pid = null
+    where r.host_id = silent and r.epoch = silent_epoch and r.lease = seen_lease
+        and r.state in ('starting', 'running', 'stopping')
+        and exists (select from hosts h join hosts me on me.storage_id = h.storage_id where h.id = silent and me.id = node);
+    if not found then
+        return null;
+    end if;
+    released := host_forget(silent, 'its node gave no more signs of life');
+    perform audit('take over', 'host', silent, (select name from hosts where id = silent), 0,
+        jsonb_build_object('by', node, 'epoch', silent_epoch, 'vms', to_jsonb(released)));
+    perform vms_restart();
+    return released;
 end $$;
 
 CREATE FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text DEFAULT NULL::text) RETURNS boolean
@@ -1151,6 +1272,8 @@ CREATE TABLE qvd.vm_runtimes (
     vm_expiration_soft timestamp with time zone,
     vm_expiration_hard timestamp with time zone,
     contender inet,
+    restart_due boolean DEFAULT false NOT NULL,
+    user_cmd_ts timestamp with time zone,
     CONSTRAINT a_start_needs_a_host CHECK (((vm_cmd IS DISTINCT FROM 'start'::qvd.vm_cmd) OR (host_id IS NOT NULL))),
     CONSTRAINT a_used_vm_has_a_session CHECK ((((user_state = 'disconnected'::qvd.user_state) = (session_id IS NULL)) AND ((session_id IS NULL) = (l7r_instance IS NULL)))),
     CONSTRAINT only_a_stopped_vm_has_no_host CHECK (((vm_state = 'stopped'::qvd.vm_state) OR (host_id IS NOT NULL)))
@@ -1277,6 +1400,7 @@ begin
         select h.id
         from qvd.hosts h join qvd.host_runtimes r on r.host_id = h.id
         where b.plugin = 'default' and h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - b.lapse
+            and r.storage_degraded_since is null
         order by
             (b.ram_weight * coalesce(r.usable_ram, 0) + b.cpu_weight * coalesce(r.usable_cpu, 0))
             / (1 + (select count(*) from qvd.vm_runtimes v where v.host_id = h.id))
@@ -1753,6 +1877,7 @@ begin
                     else 'Only a VM that is starting, running or being debugged can be stopped.' end;
         end if;
         new.vm_cmd_ts := now();
+        new.restart_due := false;
     end if;
 
     if new.user_state is distinct from old.user_state then
@@ -1774,6 +1899,9 @@ begin
         and (old.vm_state, old.user_state) is distinct from (new.vm_state, new.user_state)
     then
         new.real_user_id := null;
+    end if;
+    if new.user_cmd is distinct from old.user_cmd then
+        new.user_cmd_ts := case when new.user_cmd is not null then now() end;
     end if;
     if new.user_cmd is not null and new.user_state = 'disconnected' then
         raise exception 'nobody uses VM %', qvd.vm_name(new.vm_id)
@@ -1899,6 +2027,8 @@ begin
     end if;
     if target.vm_state = 'stopped' and target.vm_cmd = 'start' then
         update vm_runtimes set vm_cmd = null, host_id = null, vm_reason = 'the start was withdrawn' where vm_id = vm;
+    elsif target.restart_due then
+        update vm_runtimes set restart_due = false where vm_id = vm;
     elsif target.vm_state in ('stopped', 'stopping') or target.vm_cmd = 'stop' then
         return vm;
     else
@@ -1939,6 +2069,29 @@ begin
         raise exception 'user and OSF of VM % belong to different tenants', new.name using errcode = 'QV023';
     end if;
     return new;
+end $$;
+
+CREATE FUNCTION qvd.vms_restart() RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    due integer;
+    started integer := 0;
+begin
+    for due in select vm_id from vm_runtimes where restart_due order by vm_id for update skip locked limit 100 loop
+        begin
+            perform vm_start(due);
+            started := started + 1;
+        exception
+            when sqlstate 'QV030' then
+                return started; -- the others would not be taken either
+            when sqlstate 'QV031' then
+                update vm_runtimes set restart_due = false, vm_reason = sqlerrm where vm_id = due;
+        end;
+    end loop;
+    return started;
 end $$;
 
 CREATE FUNCTION qvd.vms_wake() RETURNS trigger
@@ -2105,6 +2258,7 @@ CREATE TABLE qvd.hosts (
     frontend boolean DEFAULT true NOT NULL,
     backend boolean DEFAULT true NOT NULL,
     description text,
+    storage_id uuid,
     CONSTRAINT hosts_address_check CHECK ((masklen(address) =
 CASE family(address)
     WHEN 4 THEN 32
@@ -2149,7 +2303,10 @@ CREATE TABLE qvd.host_runtimes (
     usable_ram real,
     usable_cpu real,
     events_degraded_since timestamp with time zone,
-    events_degraded_reason text
+    events_degraded_reason text,
+    patience double precision,
+    storage_degraded_since timestamp with time zone,
+    storage_degraded_reason text
 );
 
 CREATE TABLE qvd.l7r_instances (
@@ -2181,6 +2338,8 @@ CREATE VIEW qvd.host_list AS
     r.epoch,
     r.events_degraded_since,
     r.events_degraded_reason,
+    r.storage_degraded_since,
+    r.storage_degraded_reason,
     ( SELECT l.problem
            FROM qvd.l7r_instances l
           WHERE ((l.host_id = h.id) AND (l.ended_at IS NULL))
@@ -2427,6 +2586,7 @@ CREATE TABLE qvd.vms (
     di_tag text DEFAULT 'default'::text NOT NULL,
     ip inet NOT NULL,
     description text,
+    keep_running boolean DEFAULT false NOT NULL,
     CONSTRAINT vms_ip_check CHECK (((family(ip) = 4) AND (masklen(ip) = 32))),
     CONSTRAINT vms_name_check CHECK ((length((name)::text) <= 64))
 );
@@ -2507,7 +2667,8 @@ CREATE VIEW qvd.vm_list AS
     r.vm_state_ts AS since,
     r.vm_reason AS reason,
     r.vm_expiration_soft AS expiration_soft,
-    r.vm_expiration_hard AS expiration_hard
+    r.vm_expiration_hard AS expiration_hard,
+    v.keep_running
    FROM ((((((qvd.vms v
      JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
      JOIN qvd.users u ON ((u.id = v.user_id)))
@@ -2721,6 +2882,8 @@ CREATE INDEX vm_runtimes_assigned ON qvd.vm_runtimes USING btree (host_id) WHERE
 
 CREATE INDEX vm_runtimes_commands ON qvd.vm_runtimes USING btree (host_id) WHERE (vm_cmd IS NOT NULL);
 
+CREATE INDEX vm_runtimes_restart_due ON qvd.vm_runtimes USING btree (vm_id) WHERE restart_due;
+
 CREATE INDEX vm_runtimes_user_commands ON qvd.vm_runtimes USING btree (l7r_host_id) WHERE (user_cmd IS NOT NULL);
 
 CREATE INDEX vm_specs_login_name_idx ON qvd.vm_specs USING btree (login, name);
@@ -2759,7 +2922,7 @@ CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.di_tags FOR EACH ROW
 
 CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.dis FOR EACH ROW EXECUTE FUNCTION qvd.dis_wake();
 
-CREATE TRIGGER wake AFTER UPDATE OF state, blocked, cmd, epoch, events_degraded_since ON qvd.host_runtimes FOR EACH ROW WHEN ((((((old.state IS DISTINCT FROM new.state) OR (old.blocked IS DISTINCT FROM new.blocked)) OR (old.cmd IS DISTINCT FROM new.cmd)) OR (old.epoch IS DISTINCT FROM new.epoch)) OR (old.events_degraded_since IS DISTINCT FROM new.events_degraded_since))) EXECUTE FUNCTION qvd.host_runtimes_wake();
+CREATE TRIGGER wake AFTER UPDATE OF state, blocked, cmd, epoch, events_degraded_since, storage_degraded_since ON qvd.host_runtimes FOR EACH ROW WHEN (((((((old.state IS DISTINCT FROM new.state) OR (old.blocked IS DISTINCT FROM new.blocked)) OR (old.cmd IS DISTINCT FROM new.cmd)) OR (old.epoch IS DISTINCT FROM new.epoch)) OR (old.events_degraded_since IS DISTINCT FROM new.events_degraded_since)) OR (old.storage_degraded_since IS DISTINCT FROM new.storage_degraded_since))) EXECUTE FUNCTION qvd.host_runtimes_wake();
 
 CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.hosts FOR EACH ROW EXECUTE FUNCTION qvd.hosts_wake();
 
@@ -2988,6 +3151,9 @@ REVOKE ALL ON FUNCTION qvd.dis_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.dis_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.epoch_is_over(node integer, node_epoch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.epoch_is_over(node integer, node_epoch bigint) TO qvd_node;
+
 REVOKE ALL ON FUNCTION qvd.fresh_secret() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) FROM PUBLIC;
@@ -2995,6 +3161,11 @@ GRANT ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.host_create(name text, address inet, description text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_create(name text, address inet, description text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.host_forget(node integer, reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.host_release(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.host_release(wanted text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.host_runtimes_guard() FROM PUBLIC;
 
@@ -3122,14 +3293,23 @@ REVOKE ALL ON FUNCTION qvd.node_check(node integer, node_epoch bigint) FROM PUBL
 REVOKE ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) TO qvd_node;
 
-REVOKE ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text) TO qvd_node;
+REVOKE ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text) TO qvd_node;
 
-REVOKE ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) TO qvd_node;
+REVOKE ALL ON FUNCTION qvd.node_peers(node integer, node_epoch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_peers(node integer, node_epoch bigint) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_storage(node_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_storage(node_name text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_take_over(node integer, node_epoch bigint, silent integer, silent_epoch bigint, seen_lease bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_take_over(node integer, node_epoch bigint, silent integer, silent_epoch bigint, seen_lease bigint) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) TO qvd_node;
@@ -3271,6 +3451,9 @@ GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm
 GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.vms_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vms_restart() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vms_restart() TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.vms_wake() FROM PUBLIC;
 

@@ -25,8 +25,9 @@ begin
     return null;
 end $$;
 
-create or replace trigger wake after update of state, blocked, cmd, epoch, events_degraded_since on host_runtimes
+create or replace trigger wake after update of state, blocked, cmd, epoch, events_degraded_since, storage_degraded_since
+    on host_runtimes
     for each row
-    when ((old.state, old.blocked, old.cmd, old.epoch, old.events_degraded_since)
-        is distinct from (new.state, new.blocked, new.cmd, new.epoch, new.events_degraded_since))
+    when ((old.state, old.blocked, old.cmd, old.epoch, old.events_degraded_since, old.storage_degraded_since)
+        is distinct from (new.state, new.blocked, new.cmd, new.epoch, new.events_degraded_since, new.storage_degraded_since))
     execute function host_runtimes_wake();

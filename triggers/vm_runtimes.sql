@@ -36,6 +36,7 @@ begin
                     else 'Only a VM that is starting, running or being debugged can be stopped.' end;
         end if;
         new.vm_cmd_ts := now();
+        new.restart_due := false;
     end if;
 
     if new.user_state is distinct from old.user_state then
@@ -57,6 +58,9 @@ begin
         and (old.vm_state, old.user_state) is distinct from (new.vm_state, new.user_state)
     then
         new.real_user_id := null;
+    end if;
+    if new.user_cmd is distinct from old.user_cmd then
+        new.user_cmd_ts := case when new.user_cmd is not null then now() end;
     end if;
     if new.user_cmd is not null and new.user_state = 'disconnected' then
         raise exception 'nobody uses VM %', qvd.vm_name(new.vm_id)

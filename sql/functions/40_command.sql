@@ -13,6 +13,7 @@ begin
         select h.id
         from qvd.hosts h join qvd.host_runtimes r on r.host_id = h.id
         where b.plugin = 'default' and h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - b.lapse
+            and r.storage_degraded_since is null
         order by
             (b.ram_weight * coalesce(r.usable_ram, 0) + b.cpu_weight * coalesce(r.usable_cpu, 0))
             / (1 + (select count(*) from qvd.vm_runtimes v where v.host_id = h.id))
@@ -104,6 +105,8 @@ begin
     end if;
     if target.vm_state = 'stopped' and target.vm_cmd = 'start' then
         update vm_runtimes set vm_cmd = null, host_id = null, vm_reason = 'the start was withdrawn' where vm_id = vm;
+    elsif target.restart_due then
+        update vm_runtimes set restart_due = false where vm_id = vm;
     elsif target.vm_state in ('stopped', 'stopping') or target.vm_cmd = 'stop' then
         return vm;
     else

@@ -14,9 +14,10 @@ end $$;
 
 -- The one who starts hkd on a node asks who he is. The same boot of the same machine keeps its epoch, so what it
 -- runs stays its own. Another boot begins a new epoch: everything that ran is dead. While the old life still gives
--- signs, another machine of the same name is refused.
+-- signs, another machine of the same name is refused. So is one that found another storage than it had: a share that is
+-- not mounted looks like an empty one.
 create or replace function node_start(
-    node_name text, node_boot uuid, node_pid integer,
+    node_name text, node_boot uuid, node_pid integer, storage uuid default null, patience float8 default null,
     out node integer, out address inet, out node_epoch bigint, out state host_state, out released integer[]
 )
 language plpgsql security definer set search_path = qvd, pg_temp
@@ -29,6 +30,14 @@ begin
         raise exception 'no host is named %', node_name using errcode = 'QV010',
             hint = format('select host_create(%L, ''<address of this node in the VM network>'');', node_name);
     end if;
+    if storage is not null then
+        update hosts h set storage_id = storage where h.id = node and h.storage_id is null;
+        if storage <> (select h.storage_id from hosts h where h.id = node) then
+            raise exception 'host % had another storage than the one it has found', node_name
+                using errcode = 'QV003', hint = format('Mount it. If it was replaced: '
+                    'update hosts set storage_id = null where name = %L;', node_name);
+        end if;
+    end if;
     select * into runtime from host_runtimes where host_id = node for update;
     released := '{}';
     if runtime.boot_id is distinct from node_boot then
@@ -37,15 +46,13 @@ begin
             raise exception 'a host named % gives signs of life from another machine', node_name
                 using errcode = 'QV002', hint = 'Give this machine a name of its own, or wait until the other is off.';
         end if;
-        with freed as (
-            update vm_runtimes v set vm_state = 'stopped', vm_reason = 'its node was restarted'
-            where v.host_id = node and v.vm_state <> 'stopped' returning v.vm_id)
-        select coalesce(array_agg(vm_id), '{}') into released from freed;
+        released := host_forget(node, 'its node was restarted');
         update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting' where r.host_id = node;
     elsif runtime.state <> 'running' then
         update host_runtimes r set state = 'starting' where r.host_id = node;
     end if;
-    update host_runtimes r set pid = node_pid, ok_ts = now(), lease = r.lease + 1 where r.host_id = node
+    update host_runtimes r
+    set pid = node_pid, ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
     returning r.epoch, r.state into node_epoch, state;
 end $$;
 
@@ -53,25 +60,34 @@ create or replace function node_state(node integer, node_epoch bigint, becomes h
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    perform node_check(node, node_epoch);
     update host_runtimes set state = becomes, ok_ts = now(), lease = lease + 1,
         pid = case when becomes = 'stopped' then null else pid end
-    where host_id = node;
+    where host_id = node and epoch = node_epoch;
+    if not found then
+        perform node_check(node, node_epoch);
+    end if;
 end $$;
 
--- A sign of life with what the balancer wants to know. Not worth waiting for the disk.
+-- A sign of life with what the balancer wants to know: memory, processors, why notifications are not relied upon and why
+-- the storage is not. Not worth waiting for the disk. One statement asks for the epoch and renews, so that a node which is
+-- taken over at this moment does not believe in its lease.
 create or replace function node_lease(
-    node integer, node_epoch bigint, ram real, cpu real, degraded text
+    node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text default null
 ) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    perform node_check(node, node_epoch);
     perform set_config('synchronous_commit', 'off', true);
     update host_runtimes set ok_ts = now(), lease = lease + 1, usable_ram = ram, usable_cpu = cpu,
         events_degraded_reason = degraded,
-        events_degraded_since = case when degraded is null then null else coalesce(events_degraded_since, now()) end
-    where host_id = node;
+        events_degraded_since = case when degraded is null then null else coalesce(events_degraded_since, now()) end,
+        storage_degraded_reason = storage_degraded,
+        storage_degraded_since =
+            case when storage_degraded is null then null else coalesce(storage_degraded_since, now()) end
+    where host_id = node and epoch = node_epoch;
+    if not found then
+        perform node_check(node, node_epoch);
+    end if;
 end $$;
 
 -- Everything that running a VM takes. Secrets are in it: nobody but the functions below may look.

@@ -112,7 +112,8 @@ begin
 end $$;
 
 -- Takes a VM for a client. When another session has it, that one is told to go and null is returned: ask again when
--- the VM has changed. A session of an instance that has ended, or of a node whose lease has lapsed, is replaced.
+-- the VM has changed. A session of an instance that has ended, that was told to end it and does not answer, or of a node
+-- whose lease has lapsed, is replaced: the desktop takes one connection and leaves the other.
 create or replace function l7r_acquire(
     by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb,
     out session bigint, out host_address text, out properties jsonb
@@ -134,7 +135,8 @@ begin
             where i.id = target.l7r_instance and i.ended_at is null
                 and (h.host_id = me.host_id or h.ok_ts
                     > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
-        ) then
+        ) and coalesce(target.user_cmd_ts
+            > now() - config_get('internal.l7r.timeout.abort')::float8 * interval '1 second', true) then
             update vm_runtimes set user_cmd = 'abort', contender = client where vm_id = wanted and user_cmd is null;
             return;
         end if;

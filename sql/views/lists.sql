@@ -7,7 +7,7 @@ create view vm_list as
         r.vm_state as state, r.user_state, r.vm_cmd as command, h.name as host, r.blocked,
         o.name as osf, v.di_tag as tag, d.version as di_in_use, v.ip,
         r.vm_state_ts as since, r.vm_reason as reason,
-        r.vm_expiration_soft as expiration_soft, r.vm_expiration_hard as expiration_hard
+        r.vm_expiration_soft as expiration_soft, r.vm_expiration_hard as expiration_hard, v.keep_running
     from vms v
         join vm_runtimes r on r.vm_id = v.id
         join users u on u.id = v.user_id
@@ -22,6 +22,7 @@ create view host_list as
         (select count(*) from vm_runtimes v where v.host_id = h.id) as vms,
         (select count(*) from vm_runtimes v where v.l7r_host_id = h.id) as sessions,
         now() - r.ok_ts as last_sign_of_life, r.epoch, r.events_degraded_since, r.events_degraded_reason,
+        r.storage_degraded_since, r.storage_degraded_reason,
         (select l.problem from l7r_instances l where l.host_id = h.id and l.ended_at is null order by l.id desc limit 1)
             as router_problem
     from hosts h join host_runtimes r on r.host_id = h.id

@@ -89,6 +89,8 @@ pub fn processes(config: &Config, file: &Path) -> anyhow::Result<Vec<Process>> {
             "keeper".to_owned(),
             "--hosts-dir".to_owned(),
             config.get(&keys::PATH_STORAGE_HOSTS).display().to_string(),
+            "--run".to_owned(),
+            config.get(&keys::PATH_RUN).display().to_string(),
             "--name".to_owned(),
             config.get(&keys::NODENAME),
             "--interval".to_owned(),
@@ -96,7 +98,10 @@ pub fn processes(config: &Config, file: &Path) -> anyhow::Result<Vec<Process>> {
         ],
         replacement: Replacement::Killed,
     };
-    Ok(vec![keeper, daemon("hkd", Replacement::Killed), daemon("l7r", Replacement::HandsOver)])
+    // On storage of its own nobody looks for a sign of life.
+    let keeper = (!config.get(&keys::STORAGE_LOCAL)).then_some(keeper);
+    let daemons = [daemon("hkd", Replacement::Killed), daemon("l7r", Replacement::HandsOver)];
+    Ok(keeper.into_iter().chain(daemons).collect())
 }
 
 fn bin_directory(config: &Config, own: &Path) -> PathBuf {

@@ -25,6 +25,11 @@ impl From<Object> for Lease {
 }
 
 impl Lease {
+    /// When the connection was made.
+    pub fn made(&self) -> std::time::Instant {
+        Object::metrics(&self.connection).created
+    }
+
     pub async fn prepare_cached(&self, query: &str) -> Result<Statement, Error> {
         self.whole(self.connection.prepare_cached(query)).await
     }

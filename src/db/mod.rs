@@ -24,7 +24,7 @@ pub use l7r::{
 };
 pub use listen::{Listen, Listener, Notification};
 pub use migrate::{MigrateError, Migration, Status};
-pub use node::{Claim, Life, NodeVm};
+pub use node::{Claim, Life, NodeVm, Peer, Peers};
 
 use std::time::Duration;
 

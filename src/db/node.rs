@@ -5,7 +5,8 @@ use std::{net::IpAddr, time::Duration};
 use tokio_postgres::Row;
 
 use crate::model::{
-    DiId, Epoch, HostId, HostState, OsfId, TenantId, UserId, VmCommand, VmId, VmPorts, VmSecret, VmSpec, VmState,
+    DiId, Epoch, HostId, HostState, OsfId, StorageId, TenantId, UserId, VmCommand, VmId, VmPorts, VmSecret, VmSpec,
+    VmState,
 };
 
 use super::{Database, DbError};
@@ -47,17 +48,59 @@ pub struct Claim {
     pub vm: NodeVm,
 }
 
+/// Another node as the database shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The node.
+    pub host: HostId,
+    /// Its name, and that of its heartbeat's file.
+    pub name: String,
+    /// Its present life.
+    pub epoch: Epoch,
+    /// Advanced by every renewal.
+    pub lease: i64,
+    /// How long it must be silent before others act.
+    pub patience: Duration,
+}
+
+/// What one look at the database showed.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    /// Stands for the server process and the connection to it; another one after either was replaced.
+    pub source: String,
+    /// The nodes that are watched.
+    pub peers: Vec<Peer>,
+}
+
 const NODE_VM: &str = "vm_id, name, tenant_id, user_id, login, osf_id, memory, user_storage_size, di_id, di_path, \
      di_tag, ip, secret, vm_state::text";
 
 impl Database {
-    /// Begins or continues the life of the node named `name`.
-    pub async fn node_start(&self, name: &str, boot_id: &str, pid: u32) -> Result<Life, DbError> {
+    /// The storage that the node named `name` had before; `None` when it never had one.
+    pub async fn node_storage(&self, name: &str) -> Result<Option<StorageId>, DbError> {
+        let connection = self.connection().await?;
+        let row = connection.query_one("select node_storage($1)::text", &[&name]).await?;
+        row.get::<_, Option<String>>(0)
+            .map(|id| id.parse().map_err(|_| DbError::Shape(format!("{id} is no storage"))))
+            .transpose()
+    }
+
+    /// Begins or continues the life of the node named `name`, on a storage that it shares with others: both its signs of
+    /// life must stand still for `patience` before they take its VMs over. Without a storage nobody does.
+    pub async fn node_start(
+        &self,
+        name: &str,
+        boot_id: &str,
+        pid: u32,
+        shared: Option<(&StorageId, Duration)>,
+    ) -> Result<Life, DbError> {
+        let (storage, patience) =
+            (shared.map(|(id, _)| id.as_str()), shared.map(|(_, patience)| patience.as_secs_f64()));
         let connection = self.connection().await?;
         let row = connection
             .query_one(
-                "select node, address, node_epoch, state::text, released from node_start($1, $2::text::uuid, $3)",
-                &[&name, &boot_id, &(pid as i32)],
+                "select node, address, node_epoch, state::text, released from node_start($1, $2::text::uuid, $3, $4::text::uuid, $5)",
+                &[&name, &boot_id, &(pid as i32), &storage, &patience],
             )
             .await?;
         let released: Vec<i32> = row.get(4);
@@ -78,7 +121,8 @@ impl Database {
         Ok(())
     }
 
-    /// Renews the lease. `ram` is in MB, `cpu` in bogomips; `degraded` says why notifications are not relied upon.
+    /// Renews the lease. `ram` is in MB, `cpu` in bogomips; `degraded` says why notifications are not relied upon,
+    /// `storage` why the storage is not.
     pub async fn node_lease(
         &self,
         host: HostId,
@@ -86,11 +130,69 @@ impl Database {
         ram: f32,
         cpu: f32,
         degraded: Option<&str>,
+        storage: Option<&str>,
     ) -> Result<(), DbError> {
         let connection = self.connection().await?;
-        let statement = connection.prepare_cached("select node_lease($1, $2, $3, $4, $5)").await?;
-        connection.execute(&statement, &[&host.0, &epoch, &ram, &cpu, &degraded]).await?;
+        let statement = connection.prepare_cached("select node_lease($1, $2, $3, $4, $5, $6)").await?;
+        connection.execute(&statement, &[&host.0, &epoch, &ram, &cpu, &degraded, &storage]).await?;
         Ok(())
+    }
+
+    /// The nodes that this one watches.
+    pub async fn node_peers(&self, host: HostId, epoch: Epoch) -> Result<Peers, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached(
+                "select host, name, epoch, lease, patience, pg_postmaster_start_time()::text from node_peers($1, $2)
+                 union all select null, null, null, null, null, pg_postmaster_start_time()::text",
+            )
+            .await?;
+        let rows = connection.query(&statement, &[&host.0, &epoch]).await?;
+        let mut peers = Peers { source: format!("{:?}", connection.made()), peers: Vec::with_capacity(rows.len()) };
+        for row in &rows {
+            match row.get::<_, Option<i32>>(0) {
+                Some(host) => peers.peers.push(Peer {
+                    host: HostId(host),
+                    name: row.get(1),
+                    epoch: row.get(2),
+                    lease: row.get(3),
+                    patience: Duration::try_from_secs_f64(row.get(4))
+                        .map_err(|_| DbError::Shape(format!("the patience of host {host} is negative")))?,
+                }),
+                None => peers.source.push_str(row.get(5)),
+            }
+        }
+        Ok(peers)
+    }
+
+    /// Takes the VMs of a silent node from it if it is still as it was seen. Returns those that were up; `None`: it gave a
+    /// sign meanwhile, or another node was quicker.
+    pub async fn node_take_over(
+        &self,
+        (host, epoch): (HostId, Epoch),
+        silent: &Peer,
+    ) -> Result<Option<Vec<VmId>>, DbError> {
+        let connection = self.connection().await?;
+        let row = connection
+            .query_one(
+                "select node_take_over($1, $2, $3, $4, $5)",
+                &[&host.0, &epoch, &silent.host.0, &silent.epoch, &silent.lease],
+            )
+            .await?;
+        Ok(row.get::<_, Option<Vec<i32>>>(0).map(|vms| vms.into_iter().map(VmId).collect()))
+    }
+
+    /// Starts VMs whose node was lost and that are to run elsewhere. Returns how many.
+    pub async fn vms_restart(&self) -> Result<i32, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select vms_restart()").await?;
+        Ok(connection.query_one(&statement, &[]).await?.get(0))
+    }
+
+    /// Whether what this host wrote in this epoch binds nobody any more.
+    pub async fn epoch_is_over(&self, host: HostId, epoch: Epoch) -> Result<bool, DbError> {
+        let connection = self.connection().await?;
+        Ok(connection.query_one("select epoch_is_over($1, $2)", &[&host.0, &epoch]).await?.get(0))
     }
 
     /// Takes every command that waits for the node. VMs that start will have their agent and their desktop on `ports`.

@@ -301,6 +301,8 @@ impl Site {
              database.host = {socket}\n\
              path.run = {directory}/run\n\
              path.storage.root = {directory}/storage\n\
+             storage.local = 1\n\
+             fence.reboot = 0\n\
              path.l7r.ssl = {directory}/l7r\n\
              l7r.port = {port}\n\
              vm.hypervisor = {hypervisor}\n\

@@ -10,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -18,19 +19,24 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     db::{Connector, Database, DbError, Life, Role},
     events::{Cause, Channel, Intervals, Plane, RelayServer},
-    hypervisor::{Container, Hypervisor, HypervisorError, Nothing},
+    hypervisor::{Container, Epochs, Hypervisor, HypervisorError, Nothing},
     model::{
-        HostState,
+        Epoch, HostId, HostState, Owner,
         config::{Config, keys},
     },
+    storage::StorageError,
 };
 
 use super::{
     fleet::{Fleet, Node},
     lease,
     reconcile::{reconcile, recover},
+    signs::Signs,
     supervisor::Begin,
 };
+
+/// For a VM that must end to be dead before the next daemon looks after it.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the daemon cannot run, or stopped.
 #[derive(Debug, Error)]
@@ -62,6 +68,26 @@ pub enum HkdError {
         /// What this program has.
         known: i32,
     },
+    /// The storage is not the one that this node had, or cannot be used.
+    #[error("this node cannot use its storage{hint}")]
+    Storage {
+        /// What to do, in parentheses.
+        hint: String,
+        /// Why.
+        #[source]
+        source: Box<StorageError>,
+    },
+    /// The node would end its VMs between two signs of life.
+    #[error("{lapse} less {margin} leaves no room for two signs of life")]
+    Impatient {
+        /// Name of the key.
+        lapse: &'static str,
+        /// Name of the key.
+        margin: &'static str,
+    },
+    /// The storage does not even say what it is.
+    #[error("the storage does not answer")]
+    StorageHangs,
     /// The node cannot run VMs of the kind that is configured.
     #[error("this node cannot run VMs")]
     Hypervisor(#[from] HypervisorError),
@@ -74,7 +100,7 @@ pub enum HkdError {
 /// configuration and address are known.
 pub async fn run(
     mut config: Config,
-    make: impl FnOnce(&Config, &Life) -> Result<Arc<dyn Hypervisor>, HypervisorError>,
+    make: impl FnOnce(&Config, &Life, Arc<dyn Epochs>) -> Result<Arc<dyn Hypervisor>, HypervisorError>,
     stop: CancellationToken,
 ) -> Result<(), HkdError> {
     let path_run = config.get(&keys::PATH_RUN);
@@ -94,12 +120,23 @@ pub async fn run(
         Err(error) => error.into(),
     })?;
     let nodename = config.get(&keys::NODENAME);
-    let life = database.node_start(&nodename, &boot_id(), std::process::id()).await?;
     for refused in config.add_rows(database.config_rows().await?) {
-        tracing::warn!(host = %life.host, "{refused}; ignored");
+        tracing::warn!(name = nodename, "{refused}; ignored");
+    }
+    let signs = match config.get(&keys::STORAGE_LOCAL) {
+        true => None,
+        false => Some(Arc::new(Signs::prepare(&config, &database).await?)),
+    };
+    let shared = signs.as_ref().map(|signs| {
+        signs.begin();
+        (&signs.storage, signs.patience)
+    });
+    let life = database.node_start(&nodename, &boot_id(), std::process::id(), shared).await?;
+    if let Some(signs) = &signs {
+        signs.order()?;
     }
     let prepared = async {
-        let hypervisor = make(&config, &life)?;
+        let hypervisor = make(&config, &life, Arc::new(Asked(database.clone())))?;
         hypervisor.prepare_node().await.map(|()| hypervisor)
     };
     let hypervisor = match prepared.await {
@@ -116,7 +153,7 @@ pub async fn run(
         relaxed: config.get(&keys::HKD_POLL_RELAXED),
         urgent: config.get(&keys::HKD_POLL_URGENT),
     };
-    let plane = Plane::start(connector, database.clone(), life.host, intervals, stop.clone());
+    let plane = Plane::start(connector.clone(), database.clone(), life.host, intervals, stop.clone());
     let relay_path = path_run.join("relay.sock");
     let relay = RelayServer::bind(&relay_path).map_err(|source| HkdError::File {
         what: "cannot listen on",
@@ -136,7 +173,8 @@ pub async fn run(
         stop: stop.child_token(),
     });
     adopt(&node, &life).await?;
-    tokio::spawn(lease::keep(node.clone(), plane.hub().clone()));
+    let signs_of_life = lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), connector)?;
+    let signs_of_life = tokio::spawn(signs_of_life.go_on());
     if life.state != HostState::Running {
         node.retrying("say that the node runs", || database.node_state(node.host, node.epoch, HostState::Running))
             .await;
@@ -147,18 +185,29 @@ pub async fn run(
 
     serve(&node, &plane).await;
 
+    // None may come after the farewell.
+    let _ = signs_of_life.await;
     if stop.is_cancelled() {
-        let _ = database.node_state(node.host, node.epoch, HostState::Stopped).await;
+        match (database.node_state(node.host, node.epoch, HostState::Stopped).await, &signs) {
+            (Ok(()), Some(signs)) => signs.sign_off(),
+            (Ok(()), None) => {}
+            (Err(error), _) => tracing::warn!(host = %node.host, %error, "cannot say that the node stops"),
+        }
         let _ = std::fs::remove_file(relay_path);
         tracing::info!(host = %node.host, "hkd ends; VMs go on");
         Ok(())
     } else {
+        end_vms(&node).await;
         Err(HkdError::Revoked)
     }
 }
 
 /// The hypervisor that is configured.
-pub fn hypervisor_for(config: &Config, life: &Life) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
+pub fn hypervisor_for(
+    config: &Config,
+    life: &Life,
+    epochs: Arc<dyn Epochs>,
+) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
     let refuse = |what: String, hint: &str| HypervisorError { what, hint: Some(hint.to_owned()), source: None };
     match config.get(&keys::VM_HYPERVISOR).as_str() {
         "lxc" => {
@@ -168,10 +217,31 @@ pub fn hypervisor_for(config: &Config, life: &Life) -> Result<Arc<dyn Hypervisor
                     "set it in table hosts",
                 ));
             };
-            Ok(Arc::new(Container::new(config, &config.get(&keys::NODENAME), address)?))
+            let container = Container::new(config, &config.get(&keys::NODENAME), address)?;
+            if config.get(&keys::STORAGE_LOCAL) {
+                return Ok(Arc::new(container));
+            }
+            let owner = Owner { host: life.host, epoch: life.epoch, boot_id: boot_id() };
+            Ok(Arc::new(container.in_the_name_of(owner, epochs)))
         }
         "nothing" => Ok(Arc::new(Nothing::new(config))),
         other => Err(refuse(format!("vm.hypervisor = {other} is not known"), "use lxc or nothing")),
+    }
+}
+
+/// The database, as hypervisors see it.
+struct Asked(Database);
+
+impl Epochs for Asked {
+    fn is_over(&self, host: HostId, epoch: Epoch) -> BoxFuture<'_, Result<bool, HypervisorError>> {
+        Box::pin(async move {
+            let answer = self.0.epoch_is_over(host, epoch).await;
+            answer.map_err(|error| HypervisorError {
+                what: format!("nobody knows whether host {host} lives in epoch {epoch}"),
+                hint: Some("the database does not answer".to_owned()),
+                source: Some(io::Error::other(error)),
+            })
+        })
     }
 }
 
@@ -228,6 +298,25 @@ async fn adopt(node: &Arc<Node>, life: &Life) -> Result<(), HkdError> {
         tracing::info!(host = %node.host, count = life.released.len(), "the machine was restarted; its VMs are stopped");
     }
     Ok(())
+}
+
+/// Ends every VM: the database has given all of them to others.
+async fn end_vms(node: &Node) {
+    let found = match node.hypervisor.found().await {
+        Ok(found) => found,
+        Err(error) => return tracing::error!(host = %node.host, %error, "cannot find the VMs that must end"),
+    };
+    let ends = found.into_iter().filter(|found| found.alive).map(async |found| {
+        let exited = node.hypervisor.exited(found.vm);
+        match node.hypervisor.kill(found.vm).await {
+            Ok(()) if tokio::time::timeout(END_LIMIT, exited).await.is_ok() => {
+                tracing::warn!(vm = %found.vm, host = %node.host, "ended, since it is another node's");
+            }
+            Ok(()) => tracing::error!(vm = %found.vm, host = %node.host, "must end and does not"),
+            Err(error) => tracing::error!(vm = %found.vm, host = %node.host, %error, "must end and cannot be killed"),
+        }
+    });
+    futures_util::future::join_all(ends).await;
 }
 
 async fn follow_config(node: Arc<Node>, file: Config, plane: Plane) {

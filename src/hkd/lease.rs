@@ -1,30 +1,176 @@
-//! The node's sign of life in the database, with the figures that the balancer wants.
+//! The node's sign of life in the database, with the figures that the balancer wants, and the look at the signs of others.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use crate::{db::DbError, events::Hub, model::config::keys};
+use crate::{
+    db::{Connector, Database, DbError, Peer},
+    events::Hub,
+    keeper::fence::BootTime,
+    model::config::keys,
+};
 
-use super::fleet::Node;
+use super::{
+    fleet::Node,
+    observer::{Look, Observer},
+    signs::Signs,
+};
 
-/// Renews the lease until the node stops. A failed renewal is repeated at the next beat of the clock.
-pub async fn keep(node: Arc<Node>, hub: Hub) {
-    let cpu = usable_cpu(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default());
-    loop {
+/// How often nodes are looked at that are late.
+const ALERT: Duration = Duration::from_millis(500);
+
+/// Why the storage is not relied upon, as administrators read it.
+const STORAGE_SILENT: &str = "the storage does not take this node's sign of life";
+
+/// Gives signs of life and watches those of others.
+pub struct Life {
+    node: Arc<Node>,
+    hub: Hub,
+    /// `None`: the storage is this node's own, so there is nobody to watch and nobody watches.
+    signs: Option<Arc<Signs>>,
+    observer: Observer,
+    connector: Connector,
+    /// Of one connection and for nothing else: whoever waits for a slow statement shall not be taken for dead, and a
+    /// connection that broke is noticed by its successor.
+    database: Database,
+    cpu: f32,
+    storage_silent: bool,
+}
+
+impl Life {
+    /// To be begun with [`Life::go_on`].
+    pub fn new(node: Arc<Node>, hub: Hub, signs: Option<Arc<Signs>>, connector: Connector) -> Result<Self, DbError> {
+        Ok(Self {
+            node,
+            hub,
+            signs,
+            observer: Observer::default(),
+            database: Database::new(&connector, 1)?,
+            connector,
+            cpu: usable_cpu(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            storage_silent: false,
+        })
+    }
+
+    /// Renews the lease and looks around until the node stops. What fails is repeated at the next beat of the clock.
+    pub async fn go_on(mut self) {
+        let stop = self.node.stop.clone();
+        tokio::select! {
+            () = self.rounds() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    async fn rounds(&mut self) {
+        let mut renew_at = Instant::now();
+        loop {
+            let interval: Duration = self.node.config.load().get(&keys::HKD_LEASE_RENEW);
+            if Instant::now() >= renew_at {
+                renew_at = Instant::now() + interval;
+                let done = self.renew().await;
+                self.note(done, "renew the lease");
+                let done = self.restart_vms().await;
+                self.note(done, "start VMs whose node was lost");
+            }
+            let mut late = false;
+            if let Some(signs) = self.signs.clone() {
+                let done = self.look_around(&signs).await;
+                self.note(done, "look for other nodes");
+                late = self.observer.somebody_is_late(Instant::now(), interval);
+            }
+            let pause = renew_at.saturating_duration_since(Instant::now());
+            tokio::time::sleep(if late { pause.min(ALERT) } else { pause }).await;
+        }
+    }
+
+    /// How long the database or the storage may take before this look counts as none.
+    fn answer_limit(&self) -> Duration {
+        self.signs.as_ref().map_or(Duration::from_secs(10), |signs| signs.patience / 4)
+    }
+
+    async fn renew(&mut self) -> Result<(), DbError> {
         let ram = usable_ram(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default());
-        match node.database.node_lease(node.host, node.epoch, ram, cpu, hub.trouble().as_deref()).await {
+        let (node, trouble) = (&self.node, self.hub.trouble());
+        let storage = self.storage_silent.then_some(STORAGE_SILENT);
+        let began = BootTime::now();
+        in_time(
+            self.answer_limit(),
+            self.database.node_lease(node.host, node.epoch, ram, self.cpu, trouble.as_deref(), storage),
+        )
+        .await?;
+        if let Some(signs) = &self.signs {
+            signs.signed(began);
+        }
+        Ok(())
+    }
+
+    async fn restart_vms(&mut self) -> Result<(), DbError> {
+        let started = in_time(self.answer_limit(), self.database.vms_restart()).await?;
+        if started > 0 {
+            tracing::info!(host = %self.node.host, started, "VMs whose node was lost start again");
+        }
+        Ok(())
+    }
+
+    /// One look at the database and the storage, and what follows.
+    async fn look_around(&mut self, signs: &Signs) -> Result<(), DbError> {
+        let (host, epoch) = (self.node.host, self.node.epoch);
+        let limit = self.answer_limit();
+        let began = Instant::now();
+        let (database, problem) = match in_time(limit, self.database.node_peers(host, epoch)).await {
+            Ok(peers) => (Some(peers), Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let peers: &[Peer] = database.as_ref().map(|database| database.peers.as_slice()).unwrap_or_default();
+        let storage = signs.beats(peers, limit).await;
+        let silent = self.observer.look(Look { began, ended: Instant::now(), database, storage });
+        self.judge_storage(signs.patience);
+        for peer in silent {
+            tracing::warn!(%host, silent = %peer.host, name = peer.name, "no sign of life; taking its VMs over");
+            match in_time(limit, self.database.node_take_over((host, epoch), &peer)).await? {
+                Some(vms) => tracing::warn!(%host, silent = %peer.host, vms = vms.len(), "took over"),
+                None => tracing::info!(%host, silent = %peer.host, "it gave a sign, or another node was quicker"),
+            }
+        }
+        problem
+    }
+
+    /// Whether the storage takes what keeper writes. One that does not is said to the database with the lease.
+    fn judge_storage(&mut self, patience: Duration) {
+        let silent = self.observer.own_silence(Instant::now()).is_some_and(|silence| silence >= patience);
+        match (self.storage_silent, silent) {
+            (false, true) => tracing::error!(host = %self.node.host, "{STORAGE_SILENT}; the node takes no new VMs"),
+            (true, false) => tracing::info!(host = %self.node.host, "the storage takes signs of life again"),
+            _ => {}
+        }
+        self.storage_silent = silent;
+    }
+
+    fn note(&mut self, done: Result<(), DbError>, what: &str) {
+        match done {
             Ok(()) => {}
             Err(DbError::Revoked(message)) => {
-                tracing::error!(host = %node.host, "{message}; stopping");
-                node.stop.cancel();
-                return;
+                tracing::error!(host = %self.node.host, "{message}; stopping");
+                self.node.stop.cancel();
             }
-            Err(error) => tracing::warn!(host = %node.host, %error, "cannot renew the lease"),
+            Err(error) => {
+                tracing::warn!(host = %self.node.host, %error, "cannot {what}");
+                // One that does not answer would hold up the next sign.
+                match Database::new(&self.connector, 1) {
+                    Ok(database) => self.database = database,
+                    Err(error) => tracing::error!(%error, "no connection for signs of life"),
+                }
+            }
         }
-        let pause: Duration = node.config.load().get(&keys::HKD_LEASE_RENEW);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = node.stop.cancelled() => return,
-        }
+    }
+}
+
+async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(done) => done,
+        Err(late) => Err(DbError::Unreachable(Box::new(late))),
     }
 }
 

@@ -1,14 +1,17 @@
 //! The house keeping daemon: owns the VMs that are assigned to its node.
 //!
 //! `daemon` starts it and holds its parts together, `reconcile` turns commands of the database into messages, one
-//! `supervisor` task per VM carries out what its `machine` decides, `lease` gives the node's signs of life. What a VM
+//! `supervisor` task per VM carries out what its `machine` decides, `lease` gives the node's signs of life (`signs`)
+//! and asks the `observer` about those of others. What a VM
 //! is made of is the hypervisor's business; who gets a VM is the L7R's.
 
 mod daemon;
 mod fleet;
 mod lease;
 mod machine;
+mod observer;
 mod reconcile;
+mod signs;
 mod supervisor;
 
 pub use daemon::{HkdError, hypervisor_for, run};

@@ -13,7 +13,7 @@ use thiserror::Error;
 pub use container::Container;
 pub use nothing::{Nothing, Step};
 
-use crate::model::{VmId, VmSpec};
+use crate::model::{Epoch, HostId, VmId, VmSpec};
 
 /// A kind of VM.
 pub trait Hypervisor: Send + Sync {
@@ -45,6 +45,12 @@ pub trait Hypervisor: Send + Sync {
     fn has_agent(&self) -> bool;
 }
 
+/// Knows whether the life of a node is over. Only the database does, which is none of a hypervisor's business.
+pub trait Epochs: Send + Sync {
+    /// Whether what `host` claimed in `epoch` binds nobody any more.
+    fn is_over(&self, host: HostId, epoch: Epoch) -> BoxFuture<'_, Result<bool, HypervisorError>>;
+}
+
 /// A VM that a new daemon found on its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -61,6 +67,8 @@ pub enum Exit {
     Status(i32),
     /// Its first process was killed by this signal.
     Signal(i32),
+    /// Its shim killed it, because the node could give no sign of life for so long that others may start it.
+    Fenced,
     /// Its shim died or was never there, so nobody saw the end.
     Unseen,
 }
@@ -71,6 +79,7 @@ impl fmt::Display for Exit {
             Self::Status(0) => f.write_str("it shut down"),
             Self::Status(status) => write!(f, "it exited with status {status}"),
             Self::Signal(signal) => write!(f, "it was killed by signal {signal}"),
+            Self::Fenced => f.write_str("its node could give no sign of life"),
             Self::Unseen => f.write_str("its supervising process died"),
         }
     }

@@ -1,7 +1,7 @@
 //! The node's sign of life on the shared storage: a counter in a file that the other nodes watch.
 //! Each beat goes through the directory's path anew and is read back the same way, so that a share which is gone is
-//! noticed. A beat that fails is logged once and tried again; what a node does that can give no sign of life, and what
-//! others conclude from its silence, is not known here.
+//! noticed. Before each the storage's identity is compared with the one that hkd ordered. A beat moves the node's deadline
+//! (`fence`); one that fails is logged once and tried again. What others conclude from silence is not known here.
 
 use std::{
     fs, io,
@@ -21,13 +21,19 @@ use nix::{
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::{in_one_line, priority, process_table};
+use super::{
+    Orders,
+    fence::{BootTime, Fence, Signer},
+    in_one_line, priority, process_table,
+};
 
 /// What the keeper is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeartbeatSpec {
     /// Directory on the shared storage where every node has its file.
     pub hosts_dir: PathBuf,
+    /// The node's `path.run`, where hkd leaves its orders.
+    pub run: PathBuf,
     /// Name of this node.
     pub name: String,
     /// Time between two beats.
@@ -42,6 +48,22 @@ pub enum BeatError {
     File {
         /// The heartbeat's file.
         path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The share is not mounted, or another one is.
+    #[error("{} is not the storage that this node shall use", .root.display())]
+    Storage {
+        /// Root of the storage.
+        root: PathBuf,
+        /// Why its identity cannot be read.
+        source: io::Error,
+    },
+    /// Orders or deadline, below `path.run`.
+    #[error("cannot use what hkd left in {}", .run.display())]
+    Run {
+        /// `path.run`.
+        run: PathBuf,
         /// Why.
         source: io::Error,
     },
@@ -96,21 +118,23 @@ pub fn run(spec: &HeartbeatSpec) -> io::Result<()> {
     ends.thread_block()?;
     let signals = SignalFd::with_flags(&ends, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let lifeline = std::env::var_os("QVD_LIFELINE").is_some();
-    if !spec.hosts_dir.is_dir() {
-        info!(node = spec.name, directory = %spec.hosts_dir.display(), "waiting for the storage to be made ready");
-        while !spec.hosts_dir.is_dir() {
-            if wait(&signals, lifeline, Instant::now() + spec.interval)? {
-                return Ok(());
-            }
+    let mut told = false;
+    while !matches!(Orders::read(&spec.run), Ok(Some(_))) {
+        if !std::mem::replace(&mut told, true) {
+            info!(node = spec.name, run = %spec.run.display(), "waiting for the storage to be made ready");
+        }
+        if wait(&signals, lifeline, Instant::now() + spec.interval)? {
+            return Ok(());
         }
     }
+    let fence = Fence::of_node(&spec.run)?;
     let mut heartbeat = Heartbeat::new(&spec.hosts_dir, &spec.name)?;
     info!(node = spec.name, file = %heartbeat.path.display(), interval = ?spec.interval, "giving signs of life");
 
     let mut trouble = None;
     loop {
         let next = Instant::now() + spec.interval;
-        let problem = heartbeat.beat().err().map(|error| in_one_line(&error));
+        let problem = give_sign(spec, &mut heartbeat, &fence).err().map(|error| in_one_line(&error));
         match (&trouble, &problem) {
             (before, Some(problem)) if before.as_ref() != Some(problem) => warn!(node = spec.name, "{problem}"),
             (Some(_), None) => info!(node = spec.name, "signs of life are possible again"),
@@ -122,6 +146,17 @@ pub fn run(spec: &HeartbeatSpec) -> io::Result<()> {
             return Ok(());
         }
     }
+}
+
+/// One sign of life, on the right storage, and what follows for the node's deadline.
+fn give_sign(spec: &HeartbeatSpec, heartbeat: &mut Heartbeat, fence: &Fence) -> Result<(), BeatError> {
+    let failed = |source| BeatError::Run { run: spec.run.clone(), source };
+    let began = BootTime::now().map_err(failed)?;
+    let orders = Orders::read(&spec.run).and_then(|orders| orders.ok_or(io::ErrorKind::NotFound.into()));
+    let orders = orders.map_err(failed)?;
+    orders.check().map_err(|source| BeatError::Storage { root: orders.root.clone(), source })?;
+    heartbeat.beat()?;
+    fence.signed(Signer::Keeper, began, orders.limit()).map_err(failed)
 }
 
 /// Sleeps until `next`; whether a signal, or the end of the parent, ended it.

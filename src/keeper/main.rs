@@ -5,7 +5,7 @@ use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 use qvd::keeper::{Readiness, ShimDir, detach, heartbeat, heartbeat::HeartbeatSpec, shim};
 
 const USAGE: &str = "usage: qvd-keeper shim [--detach] DIRECTORY
-       qvd-keeper keeper --hosts-dir DIRECTORY --name NODE [--interval SECONDS]";
+       qvd-keeper keeper --hosts-dir DIRECTORY --run DIRECTORY --name NODE [--interval SECONDS]";
 
 enum Invocation {
     Shim { dir: PathBuf, detached: bool },
@@ -62,17 +62,18 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Invocation> {
             args.next().is_none().then(|| Invocation::Shim { dir: dir.into(), detached })
         }
         "keeper" => {
-            let (mut hosts_dir, mut name, mut interval) = (None, None, Duration::from_secs(1));
+            let (mut hosts_dir, mut run, mut name, mut interval) = (None, None, None, Duration::from_secs(1));
             while let Some(option) = args.next() {
                 let value = args.next()?;
                 match option.as_str() {
                     "--hosts-dir" => hosts_dir = Some(PathBuf::from(value)),
+                    "--run" => run = Some(PathBuf::from(value)),
                     "--name" => name = Some(value),
                     "--interval" => interval = Duration::try_from_secs_f64(value.parse().ok()?).ok()?,
                     _ => return None,
                 }
             }
-            Some(Invocation::Keeper(HeartbeatSpec { hosts_dir: hosts_dir?, name: name?, interval }))
+            Some(Invocation::Keeper(HeartbeatSpec { hosts_dir: hosts_dir?, run: run?, name: name?, interval }))
         }
         _ => None,
     }

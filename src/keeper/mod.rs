@@ -5,16 +5,21 @@
 
 #[cfg(feature = "node")]
 pub mod client;
+mod deadline;
 mod detach;
+pub mod fence;
 pub mod heartbeat;
+mod orders;
 mod outlet;
 mod priority;
 pub mod process_table;
 pub mod shim;
 mod spawn;
 mod spec;
+mod words;
 
 pub use detach::{Readiness, detach};
+pub use orders::Orders;
 pub use spec::{Ended, Phase, ShimDir, ShimSpec, ShimStatus};
 
 /// An error with its causes, in one line.

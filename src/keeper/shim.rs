@@ -3,13 +3,15 @@
 //! ```text
 //!             command ended                      no child left
 //!  Running ───────────────────► Ending ────────────────────────► end recorded, locks
-//!     │          kill, SIGTERM    ▲                              released, process exits
+//!     │   kill, SIGTERM, fence    ▲                              released, process exits
 //!     └───────────────────────────┘
 //! ```
 //!
 //! The shim is subreaper and its command dies with it (parent death signal), so "no child left" means that no process
 //! of the VM lives, and a shim that is killed takes its VM with it. Its socket speaks lines: `status` answers one line
-//! of JSON, `kill` answers `ok`, `wait` answers with the end once it has come. When to kill is not decided here.
+//! of JSON, `kill` answers `ok`, `wait` answers with the end once it has come. When to kill is not decided here, but for one case: when the node's deadline passes
+//! (`fence`), other nodes may start the VM, so the shim kills it with nobody's help, and restarts the machine if it may and
+//! the VM does not die.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -39,9 +41,10 @@ use nix::{
 use thiserror::Error;
 
 use super::{
-    Ended, Phase, Readiness, ShimDir, ShimSpec, ShimStatus, in_one_line, outlet::Outlet, priority, process_table,
-    spawn::spawn,
+    Ended, Phase, Readiness, ShimDir, ShimSpec, ShimStatus, deadline::Deadline, in_one_line, outlet::Outlet, priority,
+    process_table, spawn::spawn,
 };
+use crate::model::Owner;
 
 /// Why a shim did not start its VM.
 #[derive(Debug, Error)]
@@ -59,6 +62,14 @@ pub enum ShimError {
     Locked {
         /// The lock's file.
         path: PathBuf,
+    },
+    /// The lock is free, but somebody else wrote that the VM is his, and nobody found out whether he lives.
+    #[error("{} names {owner} as the owner of the VM", .path.display())]
+    Owned {
+        /// The lock's file.
+        path: PathBuf,
+        /// What is written there.
+        owner: String,
     },
     /// A file of the shim's cannot be made.
     #[error("cannot make {}", .path.display())]
@@ -103,10 +114,13 @@ pub fn run(dir: &ShimDir, readiness: Readiness) -> Result<Ended, ShimError> {
 
 struct Shim {
     dir: ShimDir,
+    own_lock: File,
     locks: Vec<File>,
+    owned: bool,
     signals: SignalFd,
     listener: UnixListener,
     outlet: Outlet,
+    deadline: Option<Deadline>,
     status: ShimStatus,
     ended: Option<Ended>,
     clients: Vec<Client>,
@@ -116,7 +130,11 @@ impl Shim {
     fn start(dir: &ShimDir) -> Result<Self, ShimError> {
         umask(Mode::from_bits_truncate(0o077));
         let spec = read_spec(&dir.spec())?;
-        let locks = std::iter::once(dir.lock()).chain(spec.locks).map(lock).collect::<Result<_, _>>()?;
+        let own_lock = lock(dir.lock())?;
+        let locks = spec.locks.iter().cloned().map(lock).collect::<Result<Vec<_>, _>>()?;
+        for (file, path) in locks.iter().zip(&spec.locks) {
+            own(file, path, spec.owner.as_ref())?;
+        }
         let make = |path: PathBuf| move |source| ShimError::Make { path, source };
 
         forget(&dir.exit()).map_err(make(dir.exit()))?;
@@ -142,6 +160,8 @@ impl Shim {
             }
         }
 
+        // Asked before the VM begins to live: a deadline that passes from here on is meant for it.
+        let deadline = spec.fence.map(|fence| Deadline::new(&fence).map_err(make(fence.file.clone()))).transpose()?;
         let boot_id = process_table::boot_id()?;
         // Ours is for our files; the VM's programs would inherit it.
         umask(Mode::from_bits_truncate(0o022));
@@ -151,7 +171,21 @@ impl Shim {
         // The child is not reaped yet, so its entry is there even if it ended already.
         let start_time = process_table::start_time(pid)?;
         let status = ShimStatus { shim: getpid().as_raw(), pid, start_time, boot_id, phase: Phase::Running };
-        Ok(Self { dir: dir.clone(), locks, signals, listener, outlet, status, ended: None, clients: Vec::new() })
+        let dir = dir.clone();
+        let owned = spec.owner.is_some();
+        Ok(Self {
+            dir,
+            own_lock,
+            locks,
+            owned,
+            signals,
+            listener,
+            outlet,
+            deadline,
+            status,
+            ended: None,
+            clients: Vec::new(),
+        })
     }
 
     fn supervise(mut self) -> io::Result<Ended> {
@@ -169,9 +203,33 @@ impl Shim {
                 }
             }
             self.serve(&spoken);
+            self.obey_fence()?;
             if self.reap() {
                 return Ok(self.finish());
             }
+            self.despair()?;
+        }
+    }
+
+    /// Kills the VM when the node's deadline has passed.
+    fn obey_fence(&mut self) -> io::Result<()> {
+        let Some(deadline) = &mut self.deadline else { return Ok(()) };
+        if deadline.has_passed()? && self.status.phase == Phase::Running {
+            self.outlet
+                .note("the node could give no sign of life for too long; others may start this VM, so it ends here");
+            self.kill_vm();
+        }
+        Ok(())
+    }
+
+    /// Restarts the machine when what must be dead does not die and that is allowed.
+    fn despair(&mut self) -> io::Result<()> {
+        match &mut self.deadline {
+            Some(deadline) if deadline.is_desperate()? => {
+                self.outlet.note("what must be dead does not die; restarting the machine");
+                deadline.restart_machine()
+            }
+            _ => Ok(()),
         }
     }
 
@@ -179,7 +237,9 @@ impl Shim {
     fn wait_for_events(&self) -> io::Result<(bool, bool, bool, Vec<bool>)> {
         let fixed: [BorrowedFd<'_>; 3] = [self.signals.as_fd(), self.outlet.as_fd(), self.listener.as_fd()];
         let clients = self.clients.iter().map(|client| client.stream.as_fd());
-        let mut fds: Vec<_> = fixed.into_iter().chain(clients).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let deadline = self.deadline.as_ref().map(|deadline| deadline.as_fd());
+        let mut fds: Vec<_> =
+            fixed.into_iter().chain(clients).chain(deadline).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         // Nobody tells a subreaper of an adoption, so while the VM ends we look.
         let timeout = match self.status.phase {
             Phase::Running => PollTimeout::NONE,
@@ -190,7 +250,7 @@ impl Shim {
             Err(error) => return Err(error.into()),
         }
         let happened: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
-        Ok((happened[0], happened[1], happened[2], happened[3..].to_vec()))
+        Ok((happened[0], happened[1], happened[2], happened[3..3 + self.clients.len()].to_vec()))
     }
 
     fn take_signals(&mut self) {
@@ -262,14 +322,24 @@ impl Shim {
     }
 
     fn finish(mut self) -> Ended {
-        let ended = self.ended.unwrap_or(Ended::Signal(Signal::SIGKILL as i32));
+        let fenced = self.deadline.as_ref().is_some_and(Deadline::struck).then_some(Ended::Fenced);
+        let ended = fenced.or(self.ended).unwrap_or(Ended::Signal(Signal::SIGKILL as i32));
         self.outlet.drain();
         if let Err(error) = self.dir.record(ended) {
             self.outlet.note(&format!("cannot record the end: {error}"));
         }
+        // A storage that hangs, which is why the VM was killed, would keep the news back; hkd does it later.
+        if self.owned && ended != Ended::Fenced {
+            for lock in &self.locks {
+                if let Err(error) = lock.set_len(0) {
+                    self.outlet.note(&format!("cannot give the VM up: {error}"));
+                }
+            }
+        }
         // In this order: whoever hears of the end may start the VM again at once.
         let _ = forget(&self.dir.socket());
         self.locks.clear();
+        drop(self.own_lock);
         for client in self.clients.iter_mut().filter(|client| client.waits) {
             client.send(&json(&ended));
         }
@@ -326,6 +396,19 @@ fn lock(path: PathBuf) -> Result<File, ShimError> {
         Ok((Err(TryLockError::WouldBlock), _)) => Err(ShimError::Locked { path }),
         Ok((Err(TryLockError::Error(source)), _)) | Err(source) => Err(ShimError::Make { path, source }),
     }
+}
+
+/// Writes whose the VM is into a lock's file, unless somebody else is named there.
+fn own(file: &File, path: &Path, owner: Option<&Owner>) -> Result<(), ShimError> {
+    use std::os::unix::fs::FileExt;
+    let Some(owner) = owner else { return Ok(()) };
+    let make = |source| ShimError::Make { path: path.to_owned(), source };
+    let former = std::fs::read_to_string(path).map_err(make)?;
+    let record = owner.record();
+    if !former.is_empty() && former != record {
+        return Err(ShimError::Owned { path: path.to_owned(), owner: former.trim().to_owned() });
+    }
+    file.write_all_at(record.as_bytes(), 0).and_then(|()| file.sync_data()).map_err(make)
 }
 
 fn enter_cgroup(cgroup: &Path) -> io::Result<()> {

@@ -7,7 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::process_table;
+use super::{fence::FenceSpec, process_table};
+use crate::model::Owner;
 
 /// What a shim runs; the content of `shim.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,9 +20,15 @@ pub struct ShimSpec {
     /// Files whose locks are held while any process of the VM lives. Made when missing.
     #[serde(default)]
     pub locks: Vec<PathBuf>,
+    /// Written into those files while the VM lives; `None`: nobody else uses the storage.
+    #[serde(default)]
+    pub owner: Option<Owner>,
     /// Control groups of the shim itself, made and entered before the command starts. Failure is only noted.
     #[serde(default)]
     pub cgroups: Vec<PathBuf>,
+    /// By when the VM must be dead; `None`: nobody takes it over.
+    #[serde(default)]
+    pub fence: Option<FenceSpec>,
 }
 
 /// How the command of a shim ended.
@@ -32,6 +39,8 @@ pub enum Ended {
     Status(i32),
     /// This signal killed it.
     Signal(i32),
+    /// The shim killed it, because the node could give no sign of life for too long.
+    Fenced,
 }
 
 /// How far a VM is, as its shim sees it.

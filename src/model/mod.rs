@@ -5,13 +5,17 @@
 pub mod config;
 mod ids;
 pub mod networks;
+mod owner;
 mod secret;
 mod state;
+mod storage_id;
 mod vm;
 mod xstate;
 
 pub use ids::{DiId, HostId, InstanceId, OsfId, SessionId, TenantId, UserId, VmId};
+pub use owner::{NotAnOwner, Owner};
 pub use secret::{SecretError, VmSecret};
 pub use state::{HostState, UnknownWord, UserState, VmCommand, VmState};
+pub use storage_id::{NotAStorageId, StorageId};
 pub use vm::{Epoch, VmPorts, VmSpec};
 pub use xstate::XState;

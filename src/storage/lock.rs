@@ -2,16 +2,18 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io,
-    path::Path,
+    io::{self, Read, Seek},
+    path::{Path, PathBuf},
 };
 
 use super::StorageError;
+use crate::model::Owner;
 
 /// A lock file, held until dropped. The file stays.
 #[derive(Debug)]
 pub struct StorageLock {
     file: File,
+    path: PathBuf,
 }
 
 impl StorageLock {
@@ -20,7 +22,7 @@ impl StorageLock {
         let lock = || {
             let file = open(path)?;
             file.lock()?;
-            Ok(Self { file })
+            Ok(Self { file, path: path.to_owned() })
         };
         lock().map_err(StorageError::file("lock", path))
     }
@@ -29,10 +31,29 @@ impl StorageLock {
     pub fn take(path: &Path) -> Result<Self, StorageError> {
         let file = open(path).map_err(StorageError::file("lock", path))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { file }),
+            Ok(()) => Ok(Self { file, path: path.to_owned() }),
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(error)) => Err(StorageError::file("lock", path)(error)),
         }
+    }
+
+    /// Who used last what the lock guards, if he never said that he is done.
+    pub fn owner(&self) -> Result<Option<Owner>, StorageError> {
+        let read = || {
+            let (mut file, mut record) = (&self.file, String::new());
+            file.rewind()?;
+            file.read_to_string(&mut record)?;
+            Owner::read(&record).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        };
+        read().map_err(StorageError::file("read the owner in", &self.path))
+    }
+
+    /// Forgets the owner.
+    pub fn disown(&self) -> Result<(), StorageError> {
+        self.file
+            .set_len(0)
+            .and_then(|()| self.file.sync_data())
+            .map_err(StorageError::file("forget the owner in", &self.path))
     }
 }
 
@@ -46,7 +67,7 @@ impl Drop for StorageLock {
 
 fn open(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Nothing is mounted here, and which VM may use what is not decided here.
 
 mod home;
+mod identity;
 mod image;
 mod lock;
 mod overlay;
@@ -18,12 +19,16 @@ pub use image::ImageName;
 pub use lock::StorageLock;
 pub use overlay::Overlay;
 
-use crate::model::config::{Config, keys};
+use crate::model::{
+    StorageId,
+    config::{Config, keys},
+};
 use crate::process::ProcessError;
 
 /// The directories of the storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storage {
+    root: PathBuf,
     images: PathBuf,
     basefs: PathBuf,
     overlayfs: PathBuf,
@@ -70,6 +75,17 @@ pub enum StorageError {
         /// The lock's file.
         path: PathBuf,
     },
+    /// Not the storage that the node had; most often a share that is not mounted.
+    #[error("{} does not carry the identity {recorded} of the storage that this node had{}", .path.display(),
+        .found.as_ref().map(|found| format!(", but {found}")).unwrap_or_default())]
+    Identity {
+        /// Root of the storage.
+        path: PathBuf,
+        /// What the database remembers.
+        recorded: StorageId,
+        /// What is there.
+        found: Option<StorageId>,
+    },
     /// The home is no directory, or its storage is read-only.
     #[error("the home {} cannot be written", .path.display())]
     Home {
@@ -100,6 +116,9 @@ impl StorageError {
             Self::Unpack { .. } => Some("copy the image again; it must be a tar archive, plain or gz, bz2, xz, zst"),
             Self::ImageLacks { .. } => Some("install it in the image (Debian: packages nxagent and xinit)"),
             Self::InUse { .. } => Some("stop it there first"),
+            Self::Identity { .. } => {
+                Some("mount it; if it was replaced, set storage_id of this node in table hosts to null")
+            }
             Self::Home { .. } => Some("make it a directory on storage mounted read-write"),
             Self::File { .. } => None,
         }
@@ -114,6 +133,7 @@ impl Storage {
     /// The storage that the configuration names.
     pub fn new(config: &Config) -> Self {
         Self {
+            root: config.get(&keys::PATH_STORAGE_ROOT),
             images: config.get(&keys::PATH_STORAGE_IMAGES),
             basefs: config.get(&keys::PATH_STORAGE_BASEFS),
             overlayfs: config.get(&keys::PATH_STORAGE_OVERLAYFS),
@@ -129,6 +149,16 @@ impl Storage {
         }
         self.remove_discarded();
         Ok(())
+    }
+
+    /// Its root, which carries its identity.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the directory of the signs of life.
+    pub fn make_hosts(&self) -> Result<(), StorageError> {
+        std::fs::create_dir_all(&self.hosts).map_err(StorageError::file("make the directory", &self.hosts))
     }
 
     /// Where the nodes that share the storage give their signs of life.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -22,21 +22,29 @@ use super::{
 
 /// The program under test.
 pub const QVD: &str = env!("CARGO_BIN_EXE_qvd");
+const KEEPER: &str = env!("CARGO_BIN_EXE_qvd-keeper");
 
-/// A node, named `n1` in the database.
+/// A node, named `n1` in the database if nothing else is said.
 pub struct Host<'a> {
     db: &'a Db,
+    name: &'a str,
     directory: TempDir,
 }
 
 impl<'a> Host<'a> {
     /// Writes the configuration: what a node needs, fast simulated VMs, and `settings` over it.
     pub fn new(db: &'a Db, settings: &[(&str, &str)]) -> Self {
-        let host = Self { db, directory: open_directory() };
+        Self::named(db, "n1", settings)
+    }
+
+    /// The same for a node of another name.
+    pub fn named(db: &'a Db, name: &'a str, settings: &[(&str, &str)]) -> Self {
+        let host = Self { db, name, directory: open_directory() };
         let path = host.directory.path().display();
         let mut text = format!(
-            "nodename = n1\ndatabase.host = {}\ndatabase.name = {}\npath.run = {path}/run\n\
-             path.storage.root = {path}/storage\nvm.hypervisor = nothing\n\
+            "nodename = {name}\ndatabase.host = {}\ndatabase.name = {}\npath.run = {path}/run\n\
+             path.storage.root = {path}/storage\nstorage.local = 1\nfence.reboot = 0\n\
+             vm.hypervisor = nothing\n\
              internal.hkd.nothing.timeout.on_state.starting = 0.02\n\
              internal.hkd.nothing.timeout.on_state.stopping = 0.02\n\
              internal.hkd.lease.renew = 0.2\n",
@@ -46,6 +54,25 @@ impl<'a> Host<'a> {
         settings.iter().for_each(|(key, value)| text.push_str(&format!("{key} = {value}\n")));
         fs::write(host.config(), text).unwrap();
         host
+    }
+
+    /// Sockets and state of the node.
+    pub fn run(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
+    /// Starts the keeper of a node whose storage has this root.
+    pub fn start_keeper(&self, storage: &Path) -> Keeper {
+        let child = Command::new(KEEPER)
+            .args(["keeper", "--name", self.name, "--interval", "0.2", "--run"])
+            .arg(self.run())
+            .arg("--hosts-dir")
+            .arg(storage.join("hosts"))
+            .env("QVD_LIFELINE", "stdin")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        Keeper(child.unwrap())
     }
 
     pub fn config(&self) -> PathBuf {
@@ -74,7 +101,7 @@ impl<'a> Host<'a> {
     /// Starts hkd and waits until it takes VMs and its event plane is trusted.
     pub async fn started(&self) -> Hkd {
         let hkd = self.start();
-        self.db.wait_for("select state from host_list", "running").await;
+        self.db.wait_for(&format!("select state from host_list where host = '{}'", self.name), "running").await;
         // Before it listened for the first time it trusts nothing, but does not complain.
         let listens = async || self.status().filter(|status| status["trouble"].is_null() && status["gaps"] != 0);
         until("notifications are trusted", listens).await;
@@ -136,6 +163,11 @@ impl Hkd {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }
 
+    /// Stops it in its tracks, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        freeze(&self.child, frozen);
+    }
+
     /// Kills it as the kernel would when memory is short.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -152,4 +184,30 @@ impl Drop for Hkd {
             eprintln!("hkd said:\n{}", self.said());
         }
     }
+}
+
+/// A running keeper. It is killed when it is dropped.
+pub struct Keeper(Child);
+
+impl Keeper {
+    pub fn freeze(&self, frozen: bool) {
+        freeze(&self.0, frozen);
+    }
+
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn freeze(child: &Child, frozen: bool) {
+    let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+    kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
 }

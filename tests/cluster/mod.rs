@@ -4,6 +4,7 @@ mod administration;
 mod claims;
 mod command_line;
 mod database;
+mod failover;
 mod guard;
 mod host;
 mod node;

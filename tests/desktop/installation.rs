@@ -66,8 +66,13 @@ impl Installation {
         installation
     }
 
-    /// One of its own.
+    /// One of its own, with a deadline for its desktops that is not reached while the machine is busy.
     pub async fn open() -> Self {
+        Self::open_with_patience(120).await
+    }
+
+    /// One of its own whose desktops others could start after so many seconds without a sign of life.
+    pub async fn open_with_patience(patience: u32) -> Self {
         let image = desktop_image(CACHE.as_ref(), |_| {}).await.unwrap();
         let number = unique_number();
         let node = format!("d{}", base36(number));
@@ -80,7 +85,9 @@ impl Installation {
             hypervisor: "lxc",
             durability: Durability::Volatile,
             port: None,
-            settings: Vec::new(),
+            settings: [("storage.local", "0"), ("internal.hkd.lease.lapse", &patience.to_string())]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .to_vec(),
         };
         let site = Site::open(options).await.unwrap();
         let installation = Self { site, node, directory };

@@ -1,10 +1,15 @@
 //! Processes of the node are killed, or replaced by others, while a desktop is in use.
 
-use std::os::unix::process::ExitStatusExt;
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nix::sys::signal::Signal;
 
-use super::{desk::Desk, eventually, guest::Guest, holds, installation::Installation, viewer::Viewer};
+use super::{desk::Desk, eventually, guest::Guest, holds, installation::Installation, measured, viewer::Viewer};
 
 #[tokio::test]
 async fn no_desktop_stops_when_hkd_and_keeper_are_killed() {
@@ -111,6 +116,31 @@ async fn a_newer_program_takes_over_while_the_picture_goes_on() {
     viewer.sees_motion("client's start until the picture through the new router").await;
     viewer.leave().await;
     nora.stop().await;
+}
+
+#[tokio::test]
+async fn a_desktop_whose_node_gives_no_sign_of_life_ends_by_itself_and_is_nobodys_then() {
+    let at = Arc::new(Installation::open_with_patience(8).await);
+    let olga = Desk::new(&at, "olga").await;
+    let guest = olga.start().await;
+    let owner = || fs::read_to_string(at.storage(&format!("homefs/lock.{}", olga.vm))).unwrap();
+    assert!(owner().contains("\"epoch\":1"), "{}", owner());
+    let (processes, silent) = (guest.processes(), Instant::now());
+    let daemons = ["hkd", "keeper"].map(|name| at.process(name).unwrap());
+    daemons.iter().for_each(|daemon| daemon.signal(Signal::SIGSTOP));
+    eventually("nothing of it lives", async || holds(!processes.iter().any(|process| process.lives()))).await;
+    measured("last sign of life until the desktop is dead", silent);
+    assert!(silent.elapsed() < Duration::from_secs(8), "others could have started it");
+
+    daemons.iter().for_each(|daemon| daemon.signal(Signal::SIGCONT));
+    olga.wait("stopped").await;
+    let reason = olga.column("reason").await.unwrap();
+    assert_eq!(reason, "it ended by itself: its node could give no sign of life");
+    assert_eq!(at.value("select epoch || ' ' || state from host_list").await, "1 running", "nobody took it over");
+    assert_eq!(owner(), "");
+    olga.start().await;
+    olga.stop().await;
+    assert_eq!(owner(), "");
 }
 
 /// The node is down, its desktop is not; the next node takes it over.

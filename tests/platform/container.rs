@@ -39,6 +39,8 @@ impl Node {
         for (key, value) in [
             ("path.run", below("run")),
             ("path.storage.root", below("storage")),
+            // There is no hkd that would give it a deadline.
+            ("storage.local", "1".to_owned()),
             ("path.qvd.bin", below("bin")),
             ("vm.network.bridge", format!("hplbr{number}")),
             ("internal.vm.network.device.prefix", format!("hpl{number}v")),

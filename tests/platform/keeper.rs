@@ -6,15 +6,40 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use qvd::{
+    keeper::{
+        Orders,
+        fence::{BootTime, Fence, Verdict},
+    },
+    model::StorageId,
+};
+
 use super::{printed, read, shim::KEEPER, signal, wait_until};
 
 struct Keeper(Child);
 
+/// What hkd leaves for keeper: signs of life belong on the storage with this root.
+fn order(root: &Path, run: &Path) {
+    let storage: StorageId = "8d2f6a34-5f0b-4c1e-9a7d-1f2e3d4c5b6a".parse().unwrap();
+    std::fs::write(root.join(StorageId::FILE), storage.as_str()).unwrap();
+    Orders { root: root.to_owned(), storage, limit_ms: 60_000 }.write(run).unwrap();
+}
+
 impl Keeper {
+    /// With its orders in the directory of the heartbeats, too, unless that is not there.
     fn start(hosts: &Path) -> Self {
+        if hosts.is_dir() {
+            order(hosts, hosts);
+        }
+        Self::start_without_orders(hosts, hosts)
+    }
+
+    fn start_without_orders(hosts: &Path, run: &Path) -> Self {
         let child = Command::new(KEEPER)
             .args(["keeper", "--hosts-dir"])
             .arg(hosts)
+            .arg("--run")
+            .arg(run)
             .args(["--name", "node1", "--interval", "0.02"])
             .stderr(Stdio::piped())
             .spawn();
@@ -54,10 +79,12 @@ fn the_counter_advances_and_goes_on_after_a_restart() {
 fn a_full_disk_and_a_missing_directory_do_not_end_it() {
     let dir = tempfile::tempdir().unwrap();
     let hosts = dir.path().join("hosts");
-    let mut keeper = Keeper::start(&hosts);
+    let run = tempfile::tempdir().unwrap();
+    let mut keeper = Keeper::start_without_orders(&hosts, run.path());
     let log = BufReader::new(keeper.0.stderr.take().unwrap());
     assert!(log.lines().any(|line| line.unwrap().contains("waiting for the storage")), "it says what it needs");
     std::fs::create_dir(&hosts).unwrap();
+    order(dir.path(), run.path());
     wait_until("it beats in the directory that came late", || counter(&hosts) >= 1);
 
     let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(&hosts).status().unwrap();
@@ -71,4 +98,38 @@ fn a_full_disk_and_a_missing_directory_do_not_end_it() {
     let ended = keeper.end();
     assert!(printed(&format!("umount -l {}", hosts.display())).is_empty());
     assert!(ended);
+}
+
+#[test]
+fn it_beats_on_no_storage_but_the_right_one_and_the_deadline_stands_meanwhile() {
+    let (root, run) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let hosts = root.path().join("hosts");
+    std::fs::create_dir(&hosts).unwrap();
+    order(root.path(), run.path());
+    let keeper = Keeper::start_without_orders(&hosts, run.path());
+    wait_until("it beats", || counter(&hosts) >= 3);
+    let fence = Fence::watch(&Fence::path(run.path()).unwrap()).unwrap();
+    let born = fence.lapses();
+    let deadline = || match fence.verdict(born, BootTime::now().unwrap()) {
+        Verdict::LiveUntil(Some(deadline)) => deadline,
+        other => panic!("{other:?}"),
+    };
+    let first = deadline();
+    wait_until("the deadline moves with the beats", || deadline() > first);
+
+    let id = std::fs::read(root.path().join(StorageId::FILE)).unwrap();
+    std::fs::remove_file(root.path().join(StorageId::FILE)).unwrap();
+    let mut seen = (0, deadline());
+    // Ten looks in a row that show the same: it beats every 20 ms, and each look takes longer than that.
+    let mut same = 0;
+    wait_until("it beats no more", || {
+        printed("sleep 0.05");
+        let now = (counter(&hosts), deadline());
+        same = if now == seen { same + 1 } else { 0 };
+        seen = now;
+        same == 10
+    });
+    std::fs::write(root.path().join(StorageId::FILE), id).unwrap();
+    wait_until("it beats again", || counter(&hosts) > seen.0 && deadline() > seen.1);
+    assert!(keeper.end());
 }

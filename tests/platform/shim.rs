@@ -6,9 +6,14 @@ use std::{
     os::unix::{net::UnixStream, process::CommandExt},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
-use qvd::keeper::{Ended, ShimDir, ShimSpec, ShimStatus, client};
+use qvd::keeper::{
+    Ended, ShimDir, ShimSpec, ShimStatus, client,
+    fence::{BootTime, Fence, FenceSpec, Signer},
+};
+use qvd::model::{HostId, Owner};
 
 use super::{lives, read, signal, wait_until};
 
@@ -32,6 +37,8 @@ impl Vm {
             output: self.dir.path().join("output.log"),
             locks: vec![self.dir.path().join("home.lock")],
             cgroups: Vec::new(),
+            owner: None,
+            fence: None,
         }
     }
 
@@ -170,4 +177,100 @@ async fn a_client_that_says_nonsense_or_nothing_harms_nobody() {
     let _ = chatty.write_all(&[b'x'; 4096]).await;
     assert!(client::status(&vm.shim).await.unwrap().is_some());
     drop(silent);
+}
+
+/// A node's fence, and a VM that obeys it.
+struct Fenced {
+    vm: Vm,
+    fence: Fence,
+}
+
+impl Fenced {
+    fn new() -> Self {
+        let vm = Vm::new();
+        let fence = Fence::of_node(vm.dir.path()).unwrap();
+        Self { vm, fence }
+    }
+
+    fn sign(&self, milliseconds: u64) {
+        self.fence.signed(Signer::Keeper, BootTime::now().unwrap(), Duration::from_millis(milliseconds)).unwrap();
+    }
+
+    async fn start(&self, script: &str) -> ShimStatus {
+        let file = Fence::path(self.vm.dir.path()).unwrap();
+        let fence = Some(FenceSpec { file, sysrq: None, dead_within_ms: 1000 });
+        let spec = ShimSpec { fence, ..self.vm.spec(script) };
+        client::start(Path::new(KEEPER), &self.vm.shim, &spec).await.unwrap();
+        client::status(&self.vm.shim).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_vm_lives_as_long_as_its_node_gives_signs_and_dies_by_itself_when_it_gives_none() {
+    let node = Fenced::new();
+    node.sign(1500);
+    let status = node.start("setsid sleep 1011 & echo $!; exec sleep 1012").await;
+    let began = BootTime::now().unwrap();
+    wait_until("three deadlines would have passed", || {
+        node.sign(1500);
+        BootTime::now().unwrap() > began + Duration::from_millis(4500)
+    });
+    assert!(lives(status.pid));
+    let child = node.vm.printed_pids(1)[0];
+    let last = BootTime::now().unwrap();
+    assert_eq!(client::wait(&node.vm.shim).await, Some(Ended::Fenced));
+    let late = BootTime::now().unwrap().since_boot() - last.since_boot();
+    assert!(late < Duration::from_millis(2500), "{late:?}");
+    assert!(!lives(status.pid) && !lives(child) && !node.vm.locked());
+}
+
+#[tokio::test]
+async fn a_vm_whose_machine_slept_through_the_deadline_dies_though_signs_come_again() {
+    let node = Fenced::new();
+    node.sign(1000);
+    let status = node.start("exec sleep 1013").await;
+    signal(status.shim, "STOP");
+    let deadline = BootTime::now().unwrap() + Duration::from_millis(1000);
+    wait_until("the deadline has passed", || BootTime::now().unwrap() > deadline);
+    assert!(lives(status.pid), "nobody was awake");
+    node.sign(600_000);
+    signal(status.shim, "CONT");
+    assert_eq!(client::wait(&node.vm.shim).await, Some(Ended::Fenced));
+    assert!(node.start("exec sleep 1014").await.is_current(), "one that is started since lives");
+}
+
+#[tokio::test]
+async fn a_vm_goes_on_when_its_node_stops_in_order() {
+    let node = Fenced::new();
+    node.sign(300);
+    let status = node.start("exec sleep 1015").await;
+    node.fence.sign_off().unwrap();
+    let later = BootTime::now().unwrap() + Duration::from_millis(1500);
+    wait_until("several deadlines would have passed", || BootTime::now().unwrap() > later);
+    assert!(lives(status.pid));
+    assert!(client::kill(&node.vm.shim).await.unwrap());
+    assert_eq!(client::wait(&node.vm.shim).await, Some(Ended::Signal(9)));
+}
+
+#[tokio::test]
+async fn a_vm_says_whose_it_is_until_it_has_ended() {
+    let owner = |host| Owner { host: HostId(host), epoch: 3, boot_id: "boot".to_owned() };
+    let vm = Vm::new();
+    let spec = |host| ShimSpec { owner: Some(owner(host)), ..vm.spec("exec sleep 1016") };
+    let record = || Owner::read(&read(vm.dir.path().join("home.lock"))).unwrap();
+    client::start(Path::new(KEEPER), &vm.shim, &spec(7)).await.unwrap();
+    assert_eq!(record(), Some(owner(7)));
+    assert!(client::kill(&vm.shim).await.unwrap());
+    client::wait(&vm.shim).await;
+    assert_eq!(record(), None);
+
+    client::start(Path::new(KEEPER), &vm.shim, &spec(7)).await.unwrap();
+    let status = client::status(&vm.shim).await.unwrap().unwrap();
+    signal(status.shim, "KILL");
+    assert_eq!(client::wait(&vm.shim).await, None);
+    wait_until("its lock is free", || !vm.locked());
+    assert_eq!(record(), Some(owner(7)), "a shim that is killed cannot say that it is done");
+    let refused = client::start(Path::new(KEEPER), &vm.shim, &spec(8)).await.unwrap_err();
+    assert!(format!("{refused:?}").contains("as the owner of the VM"), "{refused:?}");
+    client::start(Path::new(KEEPER), &vm.shim, &spec(7)).await.unwrap();
 }

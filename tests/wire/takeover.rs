@@ -1,8 +1,22 @@
 //! Several clients want one desktop, or somebody wants a client to go.
 
-use std::time::Instant;
+use std::{
+    fs,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
-use super::stage::{Desktop, Tunnel, calm, rough};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use qvd::demo::site::free_port;
+use tokio::{io::AsyncWriteExt, net::TcpStream, process::Command, time::interval};
+
+use super::{
+    client::Client,
+    stage::{Desktop, PATIENCE, Tunnel, calm, rough, rough_alone},
+};
 
 /// What the client of a session is told about its end.
 async fn told_why(desktop: &Desktop, tunnel: &Tunnel) -> String {
@@ -143,4 +157,71 @@ async fn a_desktop_that_another_router_does_not_let_go_cannot_be_had() {
         .await;
     // Now it is known to be gone.
     assert_eq!(client.ask(desktop.connect_request("")).await.status, 101);
+}
+
+/// A process that does nothing until this is dropped.
+struct Frozen(Pid);
+
+impl Frozen {
+    fn new(pid: &str) -> Self {
+        let pid = Pid::from_raw(pid.parse().unwrap());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        Self(pid)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
+}
+
+#[tokio::test]
+async fn a_user_whose_router_does_not_answer_gets_the_session_through_another_at_once() {
+    let (stage, _alone) = rough_alone().await;
+    let mut desktop = stage.running().await;
+    let mut first = desktop.connected().await;
+    let port = free_port().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    // With a run directory of its own it does not take the port of the first over.
+    let run = directory.path().display();
+    let config = fs::read_to_string(stage.site.config_file()).unwrap();
+    fs::write(
+        directory.path().join("node.conf"),
+        format!("{config}path.run = {run}\nl7r.port = {port}\ninternal.l7r.timeout.takeover = 20\n"),
+    )
+    .unwrap();
+    let mut second = Command::new(env!("CARGO_BIN_EXE_qvd"))
+        .args(["l7r", "--config"])
+        .arg(directory.path().join("node.conf"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (began, mut looks) = (Instant::now(), interval(Duration::from_millis(20)));
+    while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        assert!(began.elapsed() < PATIENCE, "the second router does not listen");
+        looks.tick().await;
+    }
+
+    let router = "select pid from l7r_instances i join vm_runtimes r on r.l7r_instance = i.id where r.vm_id =";
+    let frozen = Frozen::new(&stage.sql(&format!("{router} {}", desktop.id)).await);
+    let began = Instant::now();
+    let mut client = Client::connect(port).await;
+    client.send(desktop.connect_request("")).await;
+    let (_, answer) = client.conclusion().await;
+    assert_eq!(answer.status, 101, "{}", answer.text());
+    assert!(began.elapsed() < Duration::from_secs(8), "it took {:?}", began.elapsed());
+    let _nx = desktop.vm.nx().await;
+
+    drop(frozen);
+    first.nx.shutdown().await.unwrap();
+    assert!(first.client.ended().await);
+    assert_eq!(desktop.user_state().await, "connected", "the late end of the first changes nothing");
+    assert_eq!(desktop.end_reason().await, "");
+    kill(Pid::from_raw(second.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+    assert!(second.wait().await.unwrap().success());
+    desktop.freed().await;
 }

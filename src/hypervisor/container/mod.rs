@@ -5,6 +5,7 @@
 //! first process to it.
 
 mod cgroup;
+mod claims;
 mod guest;
 mod lxc;
 mod mounts;
@@ -14,6 +15,7 @@ use std::{
     net::Ipv4Addr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,25 +23,30 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use super::{Exit, Found, Hypervisor, HypervisorError};
+use super::{Epochs, Exit, Found, Hypervisor, HypervisorError};
 use crate::{
     keeper::{
         Ended, ShimDir, ShimSpec,
         client::{self, ShimClientError},
+        fence::{Fence, FenceSpec},
         process_table,
     },
     model::{
-        VmId, VmSpec,
+        Owner, VmId, VmSpec,
         config::{Config, keys},
     },
     network::{Network, NetworkError},
     storage::{ImageName, Storage, StorageError, StorageLock},
 };
 use cgroup::{Cgroups, Memory};
+use claims::Claims;
 use lxc::ContainerConfig;
 
 /// How long LXC may take until the first process of a container runs. It needs some 15 ms.
 const SETUP_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the storage may take to note that a VM is nobody's.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(3);
 
 /// How often it is looked whether the first process runs; nobody tells.
 const SETUP_PAUSE: Duration = Duration::from_millis(1);
@@ -57,6 +64,9 @@ pub struct Container {
     agent_options: String,
     cgroups: Cgroups,
     memory: Memory,
+    /// `None`: the storage is this node's own, and nobody takes its VMs over.
+    fence: Option<FenceSpec>,
+    claims: Option<Claims>,
 }
 
 impl Container {
@@ -83,7 +93,14 @@ impl Container {
             agent_options: guest::agent_options(config),
             memory: cgroups.memory(),
             cgroups,
+            fence: fence(config)?,
+            claims: None,
         })
+    }
+
+    /// The same in the name of `owner`: what it uses of the storage says so to other nodes, and what theirs say is minded.
+    pub fn in_the_name_of(self, owner: Owner, epochs: Arc<dyn Epochs>) -> Self {
+        Self { claims: Some(Claims { owner, epochs }), ..self }
     }
 
     /// Takes back what `prepare_node` did to the node, as far as no VM still uses it.
@@ -122,6 +139,11 @@ impl Container {
         let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
         // Held here while home and layer are made ready, then by the shim. Who comes between finds the shim's lock.
         let held = locks.iter().map(|path| StorageLock::take(path)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(claims) = &self.claims {
+            for lock in &held {
+                claims.settle(vm, lock).await?;
+            }
+        }
         let (upper, home) = self.furnish(spec, &lower).await?;
         let config = ContainerConfig {
             name: self.name(vm),
@@ -159,7 +181,9 @@ impl Container {
             argv: argv.to_vec(),
             output: dir.join("output.log"),
             locks,
+            owner: self.claims.as_ref().map(|claims| claims.owner.clone()),
             cgroups: self.cgroups.for_shim(&config.name),
+            fence: self.fence.clone(),
         };
         drop(held);
         client::start(keeper, &self.shim(vm), &shim).await.map_err(|error| not_started(vm, error))?;
@@ -234,6 +258,7 @@ impl Container {
     async fn free(&self, vm: VmId) -> Result<(), HypervisorError> {
         let (name, dir) = (self.name(vm), self.dir(vm));
         self.end(vm).await?;
+        self.give_up(vm).await;
         self.network.unplug(vm, self.address(vm)).await?;
         let in_groups = |source| failed(format!("cannot remove the control groups of VM {vm}"), None, Some(source));
         self.cgroups.remove(&name).await.map_err(in_groups)?;
@@ -244,6 +269,23 @@ impl Container {
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(in_dir(error)),
             _ => Ok(()),
+        }
+    }
+
+    /// Lets other nodes have a VM whose shim died, or had no time, before it could say that they may. A storage that does
+    /// not answer holds nothing up: the record is ours, so the VM starts here again, and elsewhere when our epoch is over.
+    async fn give_up(&self, vm: VmId) {
+        let shim = self.shim(vm);
+        let said = shim.ended().is_some_and(|ended| ended != Ended::Fenced);
+        let Some(claims) = self.claims.clone().filter(|_| shim.spec().exists() && !said) else { return };
+        let locks = [self.storage.home_lock(vm), self.storage.overlay_lock(vm)];
+        let forget = tokio::task::spawn_blocking(move || claims.forget(&locks));
+        match tokio::time::timeout(GIVE_UP_LIMIT, forget).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => warn!(vm = %vm, %error, "other nodes may take this VM for ours"),
+            Ok(Err(_)) | Err(_) => {
+                warn!(vm = %vm, "the storage does not answer; other nodes may take this VM for ours")
+            }
         }
     }
 
@@ -345,6 +387,7 @@ impl Hypervisor for Container {
             match client::wait(&shim).await {
                 Some(Ended::Status(status)) => Exit::Status(status),
                 Some(Ended::Signal(signal)) => Exit::Signal(signal),
+                Some(Ended::Fenced) => Exit::Fenced,
                 None => {
                     // A shim that died took its VM with it; the kernel may need a moment, so it is made sure.
                     while let Err(error) = cgroups.kill(&name).await {
@@ -394,6 +437,21 @@ impl ContainerConfig {
             None => Ok(()),
         }
     }
+}
+
+/// By when VMs must be dead. They get half of the margin to die; the rest is for a machine that must be restarted.
+fn fence(config: &Config) -> Result<Option<FenceSpec>, HypervisorError> {
+    if config.get(&keys::STORAGE_LOCAL) {
+        return Ok(None);
+    }
+    let file = Fence::path(&config.get(&keys::PATH_RUN))
+        .map_err(|source| failed("cannot tell this boot of the machine from others", None, Some(source)))?;
+    let half = config.get(&keys::FENCE_MARGIN) / 2;
+    Ok(Some(FenceSpec {
+        file,
+        sysrq: config.get(&keys::FENCE_REBOOT).then(|| PathBuf::from("/proc/sysrq-trigger")),
+        dead_within_ms: u64::try_from(half.as_millis()).unwrap_or(u64::MAX),
+    }))
 }
 
 /// Where LXC locks a container.

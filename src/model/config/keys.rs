@@ -201,6 +201,9 @@ keys! {
     L7R_TIMEOUT_VM_START: Duration = "internal.l7r.timeout.vm_start", "270";
     /// How long a client waits for its VM to stop.
     L7R_TIMEOUT_VM_STOP: Duration = "internal.l7r.timeout.vm_stop", "270";
+    /// How long a router that was told to end a session may take. One that takes longer is dead or cut off, and the user
+    /// gets the desktop through another.
+    L7R_TIMEOUT_ABORT: Duration = "internal.l7r.timeout.abort", "3";
     /// How long a client waits for another client to be sent away.
     L7R_TIMEOUT_TAKEOVER: Duration = "internal.l7r.timeout.takeover", "30";
     /// How long a client waits for the X session once it is starting.
@@ -234,8 +237,16 @@ keys! {
 
     /// Renewal of the node's lease (classic: ticker, 120 s).
     HKD_LEASE_RENEW: Duration = "internal.hkd.lease.renew", "2";
-    /// A lease not renewed for this long has lapsed.
+    /// A lease not renewed for this long has lapsed. A node that gives no sign of life on the storage either for as long
+    /// is given up: others take its VMs over. A node takes up a change when hkd starts.
     HKD_LEASE_LAPSE: Duration = "internal.hkd.lease.lapse", "10";
+    /// What part of it is kept for VMs to die in: a node that can give no sign of life ends its VMs this long before
+    /// others take them over.
+    FENCE_MARGIN: Duration = "fence.margin", "2";
+    /// Whether a node restarts its machine at once when it must end a VM and the VM does not die.
+    FENCE_REBOOT: bool = "fence.reboot", "1";
+    /// Whether the storage belongs to this node alone. Then nobody takes its VMs over and nothing ends them.
+    STORAGE_LOCAL: bool = "storage.local", "0";
     /// Interval at which a healthy node looks for work that nothing announced.
     HKD_POLL_RELAXED: Duration = "internal.hkd.poll.relaxed", "30";
     /// The same while notifications cannot be relied upon.
