@@ -22,6 +22,7 @@ use tokio::{net::TcpListener, process::Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    crowd,
     desktop::{self, LOGIN, PASSWORD, VM},
     report::{Report, Samples},
     site::BenchSite,
@@ -32,7 +33,9 @@ pub async fn run(repetitions: usize) -> anyhow::Result<Report> {
     bench.site.start_node().await?;
     let outcome = measure(&bench, repetitions).await;
     bench.close().await?;
-    outcome
+    let mut report = outcome?;
+    crowd::measure(repetitions.div_ceil(4), &mut report).await?;
+    Ok(report)
 }
 
 #[derive(Default)]

@@ -4,6 +4,7 @@
 
 mod claims;
 mod connect;
+mod crowd;
 mod desktop;
 mod ends;
 mod fake;

@@ -98,7 +98,7 @@ async fn use_server(
     let parameters = connect::parameters(settings, environment);
     let parting = session.parting();
     let again = async || {
-        console.say("the server is being replaced; connecting again");
+        console.say("the server was replaced; connecting again");
         rejoin(&server, &credentials, dialer, settings, console, (desktop.id, &parameters)).await
     };
     let mut link = match session.connect(desktop.id, &parameters, &mut progress).await {

@@ -119,6 +119,28 @@ async fn a_newer_program_takes_over_while_the_picture_goes_on() {
 }
 
 #[tokio::test]
+async fn over_quic_a_user_keeps_the_session_whether_the_router_is_replaced_or_killed() {
+    let (at, _turn) = Installation::to_be_broken().await;
+    let paul = Desk::animated(&at, "paul").await;
+    let guest = paul.start().await;
+    let viewer = Viewer::connect_over_quic(&paul).await;
+    viewer.sees_motion("client").await;
+    let (session, router) = (guest.session().await, at.process("l7r").unwrap());
+
+    at.process("node").unwrap().signal(Signal::SIGHUP);
+    let successor = at.successor("l7r", router).await;
+    viewer.comes_again(1).await;
+    viewer.sees_motion("picture through the new router").await;
+
+    successor.kill().await;
+    viewer.comes_again(2).await;
+    viewer.sees_motion("picture through the router after that").await;
+    assert_eq!(guest.session().await, session);
+    viewer.leave().await;
+    paul.stop().await;
+}
+
+#[tokio::test]
 async fn a_desktop_whose_node_gives_no_sign_of_life_ends_by_itself_and_is_nobodys_then() {
     let at = Arc::new(Installation::open_with_patience(8).await);
     let olga = Desk::new(&at, "olga").await;

@@ -17,7 +17,7 @@ use qvd::demo::{
 use super::{
     PATIENCE,
     desk::{Desk, PASSWORD},
-    measured,
+    eventually, holds, measured,
 };
 
 /// Where the animated window is whatever else is on the screen.
@@ -33,13 +33,22 @@ pub struct Viewer {
 }
 
 impl Viewer {
-    /// Connects to a desktop on a small screen.
+    /// Connects to a desktop on a small screen, as classic clients do.
     pub async fn connect(desk: &Desk) -> Self {
         Self::on(Display::start(480, 360).await.unwrap(), desk)
     }
 
+    /// The same over QUIC.
+    pub async fn connect_over_quic(desk: &Desk) -> Self {
+        Self::over(Display::start(480, 360).await.unwrap(), desk, "quic")
+    }
+
     /// Connects to a desktop on a screen that is there.
     pub fn on(screen: Display, desk: &Desk) -> Self {
+        Self::over(screen, desk, "tls")
+    }
+
+    fn over(screen: Display, desk: &Desk, transport: &str) -> Self {
         let files = tempfile::Builder::new().prefix("qvd-user-").tempdir().unwrap();
         let said = File::create(files.path().join("said")).unwrap();
         let picture = screen.screenshot().unwrap();
@@ -48,6 +57,7 @@ impl Viewer {
         command.args(["client", "--host", "localhost", "--port", &desk.at.port().to_string()]);
         command.args(["--user", &desk.user, "--vm", "desktop", "--ssl-errors", "continue"]);
         command.args(["--geometry", &geometry, "--fullscreen", "--link", "lan"]);
+        command.args(["--transport", transport]);
         command.env("DISPLAY", screen.name()).env("QVDPASSWORD", PASSWORD).env("HOME", files.path());
         command.stdin(Stdio::null()).stdout(said.try_clone().unwrap()).stderr(said);
         let began = Cell::new(Some(Instant::now()));
@@ -97,6 +107,12 @@ impl Viewer {
     /// Whether the client still runs.
     pub fn is_connected(&self) -> bool {
         self.client.pid().is_some()
+    }
+
+    /// Waits until the client has connected again so many times.
+    pub async fn comes_again(&self, times: usize) {
+        let again = async || holds(self.said().matches("connecting again").count() == times);
+        eventually("the client connects again", again).await;
     }
 
     /// Waits until the client has ended by itself.

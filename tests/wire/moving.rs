@@ -211,7 +211,7 @@ async fn clients_of_quic_are_told_to_connect_again_and_lose_nothing_that_was_sai
     drop(seen);
     let mut seen = comes(&mut ours, &visitor).await;
     seen.write_all(b"two,").await.unwrap();
-    assert!(visitor.said().contains("the server is being replaced; connecting again"), "{}", visitor.said());
+    assert!(visitor.said().contains("the server was replaced; connecting again"), "{}", visitor.said());
     assert_ne!(router_of(&ours).await, format!("{old} quic"));
     let first = format!("select end_reason from user_sessions where vm_id = {} order by id limit 1", ours.id);
     assert_eq!(stage.sql(&first).await, "the router was replaced, and the client told to connect again");

@@ -133,10 +133,14 @@ async fn an_nxproxy_that_fails_has_its_own_exit_status() {
     desktop.freed().await;
 }
 
-async fn in_session(stage: &'static Stage, nxproxy: &str) -> (Child, Desktop, tokio::net::TcpStream, Machine) {
+async fn in_session(
+    stage: &'static Stage,
+    nxproxy: &str,
+    transport: &str,
+) -> (Child, Desktop, tokio::net::TcpStream, Machine) {
     let mut desktop = stage.running().await;
     let machine = Machine::new(stage, nxproxy);
-    let client = machine.client(&desktop.login, Some(PASSWORD), &[]);
+    let client = machine.client(&desktop.login, Some(PASSWORD), &["--transport", transport]);
     let mut nx = desktop.vm.nx().await;
     nx.read_exact(&mut [0; 14]).await.unwrap();
     nx.write_all(b"hello").await.unwrap();
@@ -146,7 +150,7 @@ async fn in_session(stage: &'static Stage, nxproxy: &str) -> (Child, Desktop, to
 #[tokio::test]
 async fn a_session_that_somebody_takes_over_ends_with_a_word() {
     let stage = calm().await;
-    let (client, mut desktop, _nx, _machine) = in_session(stage, "broken").await;
+    let (client, mut desktop, _nx, _machine) = in_session(stage, "broken", "auto").await;
     let tunnel = desktop.connected().await;
     let (status, _, said) = ended(client).await;
     assert_eq!(status, 0, "{said}");
@@ -155,9 +159,9 @@ async fn a_session_that_somebody_takes_over_ends_with_a_word() {
 }
 
 #[tokio::test]
-async fn a_session_whose_router_dies_is_lost() {
+async fn a_session_over_tls_whose_router_dies_is_lost() {
     let (stage, _alone) = rough_alone().await;
-    let (client, _desktop, _nx, _machine) = in_session(stage, "broken").await;
+    let (client, _desktop, _nx, _machine) = in_session(stage, "broken", "tls").await;
     super::outage::kill_router(stage).await;
     let (status, _, said) = ended(client).await;
     assert_eq!(status, 7, "{said}");

@@ -1,0 +1,87 @@
+//! Many users who connect at the same moment to desktops that run: the router, its database and nothing else, since the
+//! VMs are played here. Passwords are checked before, one after another.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use qvd::model::VmId;
+use tokio::{sync::Barrier, task::JoinSet};
+
+use crate::{
+    fake,
+    list::{Desk, address},
+    report::{Report, Samples},
+};
+
+const NETWORK: u8 = 9;
+/// How many come at once; one alone, to compare.
+const CROWDS: [usize; 2] = [1, 50];
+
+/// Adds what it finds to the report of `connect`.
+pub async fn measure(repetitions: usize, report: &mut Report) -> anyhow::Result<()> {
+    let [_, users] = CROWDS;
+    let mut vms = JoinSet::new();
+    for vm in 1..=users {
+        fake::play(address(NETWORK, vm), &mut vms).await?;
+    }
+    let desk = Arc::new(Desk::open("bcc", NETWORK, users).await?);
+    let outcome = rounds(&desk, repetitions, report).await;
+    // Those that are still on their way belong to a round that failed.
+    if let Some(desk) = Arc::into_inner(desk) {
+        desk.bench.close().await?;
+    }
+    outcome
+}
+
+async fn rounds(desk: &Arc<Desk>, repetitions: usize, report: &mut Report) -> anyhow::Result<()> {
+    desk.bench.site.sql("select vm_start(id) from vms").await?;
+    let running = "select count(*) = 50 from vm_runtimes where vm_state = 'running'";
+    desk.bench.site.wait_for("not all VMs run", running, "t").await?;
+    let vms: Vec<VmId> = desk.door.session().await?.list().await?.into_iter().map(|vm| VmId(vm.id.0)).collect();
+    for at_once in CROWDS {
+        let mut connects = Samples::default();
+        // A single user comes more often, so that the medians mean as much.
+        for round in 0..=repetitions * if at_once == 1 { 4 } else { 1 } {
+            for took in together(desk, &vms[..at_once]).await? {
+                if round > 0 {
+                    connects.add(took);
+                }
+            }
+            let left = "select count(*) = 0 from vm_runtimes where user_state <> 'disconnected'";
+            desk.bench.site.wait_for("sessions did not end", left, "t").await?;
+        }
+        report.figure(format!("played_{at_once}_p50_ms"), connects.ms(0.5));
+        report.figure(format!("played_{at_once}_p99_ms"), connects.ms(0.99));
+        report.spread.insert(format!("played_{at_once}_ms"), connects.spread());
+    }
+    Ok(())
+}
+
+/// From TCP connect to 101, without the password, of users who wait for each other before each of the two steps.
+async fn together(desk: &Arc<Desk>, vms: &[VmId]) -> anyhow::Result<Vec<Duration>> {
+    let ready = Arc::new(Barrier::new(vms.len()));
+    let mut users = JoinSet::new();
+    for vm in vms.iter().copied() {
+        let (desk, ready) = (desk.clone(), ready.clone());
+        users.spawn(async move {
+            ready.wait().await;
+            let began = Instant::now();
+            let mut session = desk.door.session().await?;
+            let opened = began.elapsed();
+            session.list().await?;
+            ready.wait().await;
+            let asked = Instant::now();
+            let link = session.connect(vm, &[], &mut |_| {}).await?;
+            let took = opened + asked.elapsed();
+            drop(link);
+            anyhow::Ok(took)
+        });
+    }
+    let mut all = Vec::with_capacity(vms.len());
+    while let Some(user) = users.join_next().await {
+        all.push(user??);
+    }
+    Ok(all)
+}
