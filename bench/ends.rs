@@ -110,6 +110,13 @@ impl Far {
     }
 }
 
+impl Drop for Far {
+    /// The thread that accepts goes on, and what it keeps would stay open.
+    fn drop(&mut self) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
 fn obey(mut stream: TcpStream, done: &mpsc::Sender<Instant>, held: &Mutex<Vec<TcpStream>>) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let mut order = [0; ORDER];
