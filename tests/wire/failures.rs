@@ -3,7 +3,7 @@
 
 use super::{
     client::Client,
-    stage::{Desktop, rough},
+    stage::{Desktop, rough, rough_alone},
     vm::Reply,
 };
 
@@ -137,6 +137,17 @@ async fn a_desktop_without_a_disk_image_is_refused_and_the_administrator_sees_wh
     let reason = stage.sql(&format!("select reason from vm_list where id = {}", desktop.id)).await;
     assert!(reason.contains("has no disk image"), "{reason}");
     assert_eq!(stage.sql(&format!("select state from vm_list where id = {}", desktop.id)).await, "stopped");
+}
+
+#[tokio::test]
+async fn a_desktop_that_no_host_can_take_is_refused_until_one_can() {
+    let (stage, _alone) = rough_alone().await;
+    let mut desktop = stage.desktop().await;
+    stage.sql("update hosts set backend = false").await;
+    let (client, _, why) = refused(&desktop).await;
+    assert_eq!(why, "no host available");
+    stage.sql("update hosts set backend = true").await;
+    then_had(&mut desktop, client).await;
 }
 
 #[tokio::test]

@@ -340,6 +340,16 @@ async fn where_the_udp_port_is_taken_users_are_served_over_tcp() {
     timeout(PATIENCE, listening).await.expect("the router does not listen");
     let answer = Client::connect(port).await.ask("GET /qvd/ping HTTP/1.1\r\n\r\n").await;
     assert_eq!((answer.status, answer.text().as_str()), (503, "Server is stopped"));
+    // Without its host a router has nothing to say to anybody.
+    stage.sql("delete from hosts where name = 'udpless'").await;
+    for request in ["/qvd/ping", "/qvd/list_of_vm"] {
+        let answer = Client::connect(port).await.ask(format!("GET {request} HTTP/1.1\r\n\r\n")).await;
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (503, "Host is not registered in the database"),
+            "{request}"
+        );
+    }
     kill(Pid::from_raw(router.id().unwrap() as i32), Signal::SIGTERM).unwrap();
     assert!(timeout(PATIENCE, router.wait()).await.expect("the router does not end").unwrap().success());
     let said = fs::read_to_string(log).unwrap();

@@ -229,6 +229,41 @@ async fn a_desktop_that_does_not_stop_in_time_is_408_and_one_that_cannot_is_503(
     assert_eq!(client.ask(&request).await.text(), "Machine stopped\r\n");
 }
 
+#[tokio::test]
+async fn a_desktop_that_is_debugged_can_be_stopped_and_others_wait_with_the_first() {
+    let (stage, _turn) = rough().await;
+    let desktop = stage.desktop().await;
+    let id = desktop.id;
+    let becomes = |state: &str| format!("update vm_runtimes set vm_state = '{state}' where vm_id = {id};");
+    // On a host whose daemon never comes.
+    stage
+        .sql(&format!(
+            "select host_create('ghost{id}', '10.97.{}.{}');
+             update vm_runtimes set host_id = (select id from hosts where name = 'ghost{id}'), vm_state = 'starting'
+             where vm_id = {id}; {} {}",
+            id / 256 % 256,
+            id % 256,
+            becomes("running"),
+            becomes("debugging"),
+        ))
+        .await;
+    let request = desktop.get(&format!("/qvd/stop_vm?id={id}"));
+    let mut first = stage.client().await;
+    first.send(&request).await;
+    first.told("Stopping virtual machine").await;
+    stage.until(&format!("select vm_cmd from vm_runtimes where vm_id = {id}"), "stop").await;
+    stage.sql(&format!("update vm_runtimes set vm_cmd = null, vm_state = 'stopping' where vm_id = {id}")).await;
+    let mut second = stage.client().await;
+    second.send(&request).await;
+    second.told("Waiting for VM to reach state 'stopped'").await;
+    stage.sql(&format!("{} delete from hosts where name = 'ghost{id}'", becomes("stopped"))).await;
+    for client in [&mut first, &mut second] {
+        let (texts, answer) = client.conclusion().await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "Machine stopped\r\n"));
+        assert!(!texts.iter().any(|text| text == "Stopping virtual machine"), "{texts:?}");
+    }
+}
+
 fn json(answer: &Answer) -> serde_json::Value {
     assert_eq!((answer.status, answer.header("Content-Type")), (200, Some("application/json")), "{}", answer.text());
     serde_json::from_slice(&answer.body).unwrap()
