@@ -1,5 +1,5 @@
 //! Password hashes: argon2id (ours), bcrypt (what SQL can make) and the salted SHA-256 of classic QVD.
-//! Checking is slow on purpose; callers run it on blocking threads, few at a time.
+//! Checking is slow on purpose; callers run it on the threads of `hashing`.
 
 use std::cell::RefCell;
 

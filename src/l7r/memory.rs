@@ -1,5 +1,5 @@
-//! What checking a password takes, 19 MiB for a moment, goes back to the system at once: one call of the C library that
-//! no crate of ours wraps. Left alone, its allocator learns from the first such block to keep the next ones in a heap,
+//! What checking passwords takes, 19 MiB a thread, goes back to the system as soon as it is freed: one call of the C
+//! library that no crate of ours wraps. Left alone, its allocator learns from the first such block to keep the next ones in a heap,
 //! where smaller blocks soon lie between them, and every login takes 19 MiB more.
 #![allow(unsafe_code)]
 
