@@ -77,12 +77,13 @@ impl Lab {
 
     fn listen(&self, vm: VmId, port: u16) -> Listener {
         let namespace = self.namespace(vm);
-        let child = Command::new("ip")
+        let mut child = Command::new("ip")
             .args(["netns", "exec", &namespace, "socat", "-u"])
             .args([&format!("TCP-LISTEN:{port},fork,reuseaddr"), "OPEN:/dev/null"])
             .spawn()
             .unwrap();
         while !printed(&format!("ip netns exec {namespace} ss -Hltn")).contains(&format!(":{port} ")) {
+            assert_eq!(child.try_wait().unwrap(), None, "socat does not listen");
             std::thread::yield_now();
         }
         Listener(child)
