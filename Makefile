@@ -10,9 +10,10 @@ STATIC := target/static/$(HOST)/release
 AGENTS := qvd-vma qvd-keeper
 # The tests wait more than they compute.
 TEST_THREADS ?= 4
-# What strangers can send, a fuzzer each, and seconds for each of them.
+# What strangers can send, a fuzzer each, and seconds for each of them, by hand and among the tests.
 FUZZERS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 TIME ?= 60
+TEST_TIME ?= 5
 # Containers, mounts and namespaces are root's business.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env)
 ifneq ($(SUDO),)
@@ -57,6 +58,7 @@ test: packages agents ## all that continuous integration does
 	$(call step,lints,cargo clippy --all-targets --all-features -- --deny warnings)
 	$(call step,dependencies,$(MAKE) --no-print-directory deny)
 	$(call step,compile,cargo test --no-run)
+	$(call step,fuzz,fuzz/run $(TEST_TIME) $(FUZZERS))
 	@printf '\n== tests\n'
 	@cargo test -- --test-threads=$(TEST_THREADS)
 
@@ -64,15 +66,8 @@ bench: packages agents ## one benchmark: SCENARIO=notify ARGS=--json
 	$(call step,release,cargo build --release --bin qvd --bin qvd-bench)
 	@exec $(SUDO) target/release/qvd-bench $(SCENARIO) $(ARGS)
 
-# What is found stays below target/fuzz, and counts from then on. A few good ones are worth keeping in fuzz/corpus.
 fuzz: packages ## every fuzzer for a minute each: TIME=seconds, FUZZERS=names
-	$(call step,fuzzers,RUSTC_WORKSPACE_WRAPPER=$(CURDIR)/fuzz/instrument cargo build --package qvd-fuzz --bins --target-dir target)
-	@for fuzzer in $(FUZZERS); do \
-	    printf '\n== %s\n' $$fuzzer; \
-	    mkdir -p target/fuzz/$$fuzzer; \
-	    target/debug/$$fuzzer -max_total_time=$(TIME) -timeout=5 -rss_limit_mb=1024 -verbosity=0 \
-	        -artifact_prefix=target/fuzz/$$fuzzer- target/fuzz/$$fuzzer fuzz/corpus/$$fuzzer; \
-	done
+	$(call step,fuzz,fuzz/run $(TIME) $(FUZZERS))
 
 fmt: ## format the code
 	cargo fmt

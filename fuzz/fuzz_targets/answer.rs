@@ -1,4 +1,4 @@
-//! See `qvd::fuzz::answer`.
+//! See `qvd_fuzz::fuzz::answer`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd::fuzz::answer(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd_fuzz::fuzz::answer(bytes));

@@ -1,4 +1,4 @@
-//! See `qvd::fuzz::authorization`.
+//! See `qvd_fuzz::fuzz::authorization`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd::fuzz::authorization(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd_fuzz::fuzz::authorization(bytes));

@@ -1,4 +1,4 @@
-//! See `qvd::fuzz::head`.
+//! See `qvd_fuzz::fuzz::head`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd::fuzz::head(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd_fuzz::fuzz::head(bytes));

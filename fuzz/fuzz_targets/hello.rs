@@ -1,4 +1,4 @@
-//! See `qvd::fuzz::hello`.
+//! See `qvd_fuzz::fuzz::hello`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd::fuzz::hello(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd_fuzz::fuzz::hello(bytes));

@@ -1,4 +1,4 @@
-//! See `qvd::fuzz::proxy`.
+//! See `qvd_fuzz::fuzz::proxy`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd::fuzz::proxy(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd_fuzz::fuzz::proxy(bytes));

@@ -1,4 +1,4 @@
-//! See `qvd::fuzz::query`.
+//! See `qvd_fuzz::fuzz::query`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd::fuzz::query(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| qvd_fuzz::fuzz::query(bytes));
