@@ -148,57 +148,96 @@ pub async fn run(
         }
     };
 
-    let intervals = Intervals {
-        beat: config.get(&keys::HKD_BEAT),
-        relaxed: config.get(&keys::HKD_POLL_RELAXED),
-        urgent: config.get(&keys::HKD_POLL_URGENT),
-    };
-    let plane = Plane::start(connector.clone(), database.clone(), life.host, intervals, stop.clone());
     let relay_path = path_run.join("relay.sock");
     let relay = RelayServer::bind(&relay_path).map_err(|source| HkdError::File {
         what: "cannot listen on",
         path: relay_path.clone(),
         source,
     })?;
-    tokio::spawn(relay.serve(plane.hub().clone(), stop.clone()));
+    let lines = Lines { signs: Database::new(&connector, 1)?, database, connector };
+    let mut member = Member::new(life, config, lines, hypervisor);
+    (member.signs, member.relay) = (signs, Some(relay));
+    member.live(stop).await?;
+    let _ = std::fs::remove_file(relay_path);
+    Ok(())
+}
 
-    let node = Arc::new(Node {
-        host: life.host,
-        epoch: life.epoch,
-        database: database.clone(),
-        hypervisor,
-        heavy: Arc::new(Semaphore::new(config.get(&keys::HKD_MAX_HEAVY).max(1) as usize)),
-        config: ArcSwap::from_pointee(config.clone()),
-        fleet: Fleet::default(),
-        stop: stop.child_token(),
-    });
-    adopt(&node, &life).await?;
-    let signs_of_life = lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), connector)?;
-    let signs_of_life = tokio::spawn(signs_of_life.go_on());
-    if life.state != HostState::Running {
-        node.retrying("say that the node runs", || database.node_state(node.host, node.epoch, HostState::Running))
-            .await;
+/// How a node reaches the database. Simulated nodes share the pools.
+#[derive(Clone)]
+pub struct Lines {
+    /// For commands and states.
+    pub database: Database,
+    /// For signs of life and nothing else: whoever waits for a slow statement shall not be taken for dead.
+    pub signs: Database,
+    /// Makes the listening connection, and a new one for signs of life after a failure.
+    pub connector: Connector,
+}
+
+/// A node that is on record and can begin to live.
+pub struct Member {
+    life: Life,
+    config: Config,
+    lines: Lines,
+    hypervisor: Arc<dyn Hypervisor>,
+    signs: Option<Arc<Signs>>,
+    relay: Option<RelayServer>,
+}
+
+impl Member {
+    /// A node on storage of its own, without a router.
+    pub fn new(life: Life, config: Config, lines: Lines, hypervisor: Arc<dyn Hypervisor>) -> Self {
+        Self { life, config, lines, hypervisor, signs: None, relay: None }
     }
-    tokio::spawn(follow_config(node.clone(), config, plane.clone()));
-    tracing::info!(host = %node.host, name = nodename, epoch = node.epoch, "hkd runs");
-    let _ = sd_notify();
 
-    serve(&node, &plane).await;
+    /// Takes up what is on record and serves until `stop`, or until the node is given up, which is an error. VMs go on.
+    pub async fn live(self, stop: CancellationToken) -> Result<(), HkdError> {
+        let Self { life, config, lines, hypervisor, signs, relay } = self;
+        let database = lines.database.clone();
+        let intervals = Intervals {
+            beat: config.get(&keys::HKD_BEAT),
+            relaxed: config.get(&keys::HKD_POLL_RELAXED),
+            urgent: config.get(&keys::HKD_POLL_URGENT),
+        };
+        let plane = Plane::start(lines.connector.clone(), database.clone(), life.host, intervals, stop.clone());
+        if let Some(relay) = relay {
+            tokio::spawn(relay.serve(plane.hub().clone(), stop.clone()));
+        }
+        let node = Arc::new(Node {
+            host: life.host,
+            epoch: life.epoch,
+            database: database.clone(),
+            hypervisor,
+            heavy: Arc::new(Semaphore::new(config.get(&keys::HKD_MAX_HEAVY).max(1) as usize)),
+            config: ArcSwap::from_pointee(config.clone()),
+            fleet: Fleet::default(),
+            stop: stop.child_token(),
+        });
+        adopt(&node, &life).await?;
+        let signs_of_life = lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), lines);
+        let signs_of_life = tokio::spawn(signs_of_life.go_on());
+        if life.state != HostState::Running {
+            node.retrying("say that the node runs", || database.node_state(node.host, node.epoch, HostState::Running))
+                .await;
+        }
+        tracing::info!(host = %node.host, name = config.get(&keys::NODENAME), epoch = node.epoch, "hkd runs");
+        tokio::spawn(follow_config(node.clone(), config, plane.clone()));
+        let _ = sd_notify();
 
-    // None may come after the farewell.
-    let _ = signs_of_life.await;
-    if stop.is_cancelled() {
+        serve(&node, &plane).await;
+
+        // None may come after the farewell.
+        let _ = signs_of_life.await;
+        if !stop.is_cancelled() {
+            end_vms(&node).await;
+            return Err(HkdError::Revoked);
+        }
         match (database.node_state(node.host, node.epoch, HostState::Stopped).await, &signs) {
             (Ok(()), Some(signs)) => signs.sign_off(),
             (Ok(()), None) => {}
             (Err(error), _) => tracing::warn!(host = %node.host, %error, "cannot say that the node stops"),
         }
-        let _ = std::fs::remove_file(relay_path);
         tracing::info!(host = %node.host, "hkd ends; VMs go on");
         Ok(())
-    } else {
-        end_vms(&node).await;
-        Err(HkdError::Revoked)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
 };
 
 use super::{
+    daemon::Lines,
     fleet::Node,
     observer::{Look, Observer},
     signs::Signs,
@@ -32,8 +33,7 @@ pub struct Life {
     signs: Option<Arc<Signs>>,
     observer: Observer,
     connector: Connector,
-    /// Of one connection and for nothing else: whoever waits for a slow statement shall not be taken for dead, and a
-    /// connection that broke is noticed by its successor.
+    /// A connection that broke is noticed by its successor.
     database: Database,
     cpu: f32,
     storage_silent: bool,
@@ -41,17 +41,17 @@ pub struct Life {
 
 impl Life {
     /// To be begun with [`Life::go_on`].
-    pub fn new(node: Arc<Node>, hub: Hub, signs: Option<Arc<Signs>>, connector: Connector) -> Result<Self, DbError> {
-        Ok(Self {
+    pub fn new(node: Arc<Node>, hub: Hub, signs: Option<Arc<Signs>>, lines: Lines) -> Self {
+        Self {
             node,
             hub,
             signs,
             observer: Observer::default(),
-            database: Database::new(&connector, 1)?,
-            connector,
+            database: lines.signs,
+            connector: lines.connector,
             cpu: usable_cpu(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             storage_silent: false,
-        })
+        }
     }
 
     /// Renews the lease and looks around until the node stops. What fails is repeated at the next beat of the clock.

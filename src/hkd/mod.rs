@@ -14,4 +14,4 @@ mod reconcile;
 mod signs;
 mod supervisor;
 
-pub use daemon::{HkdError, hypervisor_for, run};
+pub use daemon::{HkdError, Lines, Member, hypervisor_for, run};
