@@ -660,7 +660,8 @@ declare
 begin
     connected := false;
     update vm_runtimes set user_state = 'connected'
-    where session_id = wanted and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
+    where vm_id = session_vm(wanted) and session_id = wanted
+        and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
     returning host_id into on_host;
     if not found then
         return;
@@ -719,7 +720,7 @@ CREATE FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) 
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    update vm_runtimes set user_state = 'disconnected' where session_id = wanted;
+    update vm_runtimes set user_state = 'disconnected' where vm_id = session_vm(wanted) and session_id = wanted;
     update user_sessions set ended_at = now(), end_reason = reason, bytes_up = up, bytes_down = down
     where id = wanted and ended_at is null;
 end $$;
@@ -1022,10 +1023,10 @@ CREATE FUNCTION qvd.l7r_vm_start(wanted bigint) RETURNS text
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    perform vm_start(r.vm_id) from vm_runtimes r where r.session_id = wanted;
+    perform vm_start(r.vm_id) from vm_runtimes r where r.vm_id = session_vm(wanted) and r.session_id = wanted;
     return null;
 exception when sqlstate 'QV030' or sqlstate 'QV031' then
-    update vm_runtimes set vm_reason = sqlerrm where session_id = wanted;
+    update vm_runtimes set vm_reason = sqlerrm where vm_id = session_vm(wanted) and session_id = wanted;
     return sqlstate;
 end $$;
 
@@ -1444,6 +1445,15 @@ end $$;
 CREATE FUNCTION qvd.seconds(value text) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$ select coalesce(substring(value from '^[0-9]+(?:[.][0-9]+)?$')::float8, 0) $_$;
+
+CREATE FUNCTION qvd.session_vm(wanted bigint) RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (select vm_id from user_sessions where id = wanted);
+end $$;
 
 CREATE FUNCTION qvd.ssl_configs_wake() RETURNS trigger
     LANGUAGE plpgsql
@@ -3352,6 +3362,8 @@ REVOKE ALL ON FUNCTION qvd.properties_list_guard() FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.qvd_object_properties_list_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.seconds(value text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.session_vm(wanted bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
 

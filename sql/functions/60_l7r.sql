@@ -202,6 +202,15 @@ begin
     where u.id = wanted;
 end $$;
 
+-- The VM that a session was for, so that its row is found by key however many there are. Whether the session still has it
+-- is another question.
+create or replace function session_vm(wanted bigint) returns integer
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    return (select vm_id from user_sessions where id = wanted);
+end $$;
+
 -- Asks for the VM of a session to be started, as an administrator would. A refusal is kept with the VM, where
 -- administrators look, and its SQLSTATE is returned: its text is not for users.
 drop function if exists l7r_vm_start(bigint);
@@ -209,10 +218,10 @@ create function l7r_vm_start(wanted bigint) returns text
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    perform vm_start(r.vm_id) from vm_runtimes r where r.session_id = wanted;
+    perform vm_start(r.vm_id) from vm_runtimes r where r.vm_id = session_vm(wanted) and r.session_id = wanted;
     return null;
 exception when sqlstate 'QV030' or sqlstate 'QV031' then
-    update vm_runtimes set vm_reason = sqlerrm where session_id = wanted;
+    update vm_runtimes set vm_reason = sqlerrm where vm_id = session_vm(wanted) and session_id = wanted;
     return sqlstate;
 end $$;
 
@@ -238,7 +247,8 @@ declare
 begin
     connected := false;
     update vm_runtimes set user_state = 'connected'
-    where session_id = wanted and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
+    where vm_id = session_vm(wanted) and session_id = wanted
+        and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
     returning host_id into on_host;
     if not found then
         return;
@@ -276,7 +286,7 @@ create or replace function l7r_end(wanted bigint, reason text, up bigint, down b
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    update vm_runtimes set user_state = 'disconnected' where session_id = wanted;
+    update vm_runtimes set user_state = 'disconnected' where vm_id = session_vm(wanted) and session_id = wanted;
     update user_sessions set ended_at = now(), end_reason = reason, bytes_up = up, bytes_down = down
     where id = wanted and ended_at is null;
 end $$;

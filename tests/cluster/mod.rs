@@ -14,4 +14,5 @@ mod pool;
 mod privileges;
 mod refusals;
 mod schema;
+mod sessions;
 mod specs;
