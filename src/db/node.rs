@@ -239,6 +239,13 @@ impl Database {
         Ok(connection.query_one(&statement, &[&age.as_secs_f64()]).await?.get(0))
     }
 
+    /// Deletes some of what has been kept long enough (`retention.*`). Returns how many rows went; 0: nothing is left, or
+    /// another node is at it.
+    pub async fn retention_apply(&self) -> Result<i64, DbError> {
+        let connection = self.connection().await?;
+        Ok(connection.query_one("select retention_apply()", &[]).await?.get(0))
+    }
+
     /// Notifies the node itself, to learn whether its own listener hears.
     pub async fn echo(&self, host: HostId) -> Result<(), DbError> {
         let connection = self.connection().await?;

@@ -31,6 +31,7 @@ use super::{
     fleet::{Fleet, Node},
     lease,
     reconcile::{reconcile, recover},
+    retention,
     signs::Signs,
     supervisor::Begin,
 };
@@ -221,6 +222,7 @@ impl Member {
         }
         tracing::info!(host = %node.host, name = config.get(&keys::NODENAME), epoch = node.epoch, "hkd runs");
         tokio::spawn(follow_config(node.clone(), config, plane.clone()));
+        tokio::spawn(retention::go_on(node.clone()));
         let _ = sd_notify();
 
         serve(&node, &plane).await;

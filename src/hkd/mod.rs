@@ -11,6 +11,7 @@ mod lease;
 mod machine;
 mod observer;
 mod reconcile;
+mod retention;
 mod signs;
 mod supervisor;
 

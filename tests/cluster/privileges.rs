@@ -56,7 +56,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
         &["announce beat_try epoch_is_over is_secret node_claim node_lease node_peers node_start node_state node_storage
-           node_take_over node_vm_state node_vms vms_restart wake wake_payload"],
+           node_take_over node_vm_state node_vms retention_apply vms_restart wake wake_payload"],
     ),
     (
         "qvd_l7r",

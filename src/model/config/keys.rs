@@ -253,6 +253,12 @@ keys! {
     HKD_POLL_URGENT: Duration = "internal.hkd.poll.urgent", "1";
     /// Age at which the cluster's beat is renewed.
     HKD_BEAT: Duration = "internal.hkd.beat", "5";
+    /// How long entries of table log are kept; 0 for ever.
+    RETENTION_LOG: Duration = "retention.log", "31536000";
+    /// How long sessions are remembered that have ended; 0 for ever.
+    RETENTION_SESSIONS: Duration = "retention.sessions", "31536000";
+    /// How often a node deletes what was kept that long.
+    RETENTION_INTERVAL: Duration = "internal.hkd.retention.interval", "3600";
     /// VMs of one node that may be starting or stopping at the same time.
     HKD_MAX_HEAVY: u32 = "internal.hkd.max_heavy", "10";
     /// Interval between pings of a healthy agent.

@@ -1,0 +1,55 @@
+//! What is kept for a while and then forgotten.
+
+use super::{database::Db, host::Host};
+
+#[tokio::test]
+async fn a_node_deletes_what_has_been_kept_long_enough_and_nothing_else() {
+    let db = Db::with_vms(1).await;
+    db.sql("select config_set('retention.log', '86400'), config_set('retention.sessions', '86400')").await;
+    db.sql(
+        "insert into log (time, action, qvd_object) select now() - interval '2 days', 'old', 'vm' from generate_series(1, 2500);
+         insert into l7r_instances (host_id, boot_id, pid, pid_start, ended_at)
+             select id, gen_random_uuid(), 1, 1, at from hosts, (values (now() - interval '2 days'), (null)) t (at);
+         insert into user_sessions (vm_id, vm_name, user_id, login, tenant_id, l7r_host_id, l7r_instance,
+             client_address, started_at, ended_at, end_reason)
+             select v.id, v.name, v.user_id, 'alice', 1, h.id, 1, '10.1.1.1', now() - interval '3 days', at,
+                 case when at is not null then 'done' end
+             from vms v, hosts h,
+                 (values (now() - interval '2 days'), (now() - interval '1 hour'), (null)) t (at);
+         insert into user_tokens (token, user_id, expiration)
+             select repeat(name, 50), id, at from users,
+                 (values ('a', now() - interval '1 hour'), ('b', now() + interval '1 hour')) t (name, at)",
+    )
+    .await;
+    let young = db.sql("select max(id) from log where action <> 'old'").await.unwrap();
+
+    let host = Host::new(&db, &[("internal.hkd.retention.interval", "0.1")]);
+    let _hkd = host.started().await;
+    db.wait_for("select count(*) from log where action = 'old'", "0").await;
+    db.wait_for("select count(*) from user_sessions", "2").await;
+    db.wait_for("select string_agg(left(token, 1), '') from user_tokens", "b").await;
+    db.wait_for("select count(*) from l7r_instances", "1").await;
+    let left = db.sql("select bool_and(coalesce(ended_at > now() - interval '1 day', true)) from user_sessions").await;
+    assert_eq!(left.as_deref(), Some("t"));
+    assert_eq!(db.sql(&format!("select count(*) from log where id = {young}")).await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn zero_keeps_for_ever() {
+    let db = Db::with_vms(1).await;
+    db.sql("select config_set('retention.log', '0'), config_set('retention.sessions', '0')").await;
+    db.sql("insert into log (time, action, qvd_object) values ('-infinity', 'old', 'vm')").await;
+    assert_eq!(db.session("qvd_node").await.sql("select retention_apply()").await.as_deref(), Some("0"));
+    assert_eq!(db.sql("select count(*) from log where action = 'old'").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn one_node_at_a_time_deletes() {
+    let db = Db::with_vms(1).await;
+    db.sql("insert into log (time, action, qvd_object) values ('-infinity', 'old', 'vm')").await;
+    let (first, second) = (db.session("qvd_node").await, db.session("qvd_node").await);
+    first.sql("begin; select retention_apply()").await;
+    assert_eq!(second.sql("select retention_apply()").await.as_deref(), Some("0"), "it does not wait either");
+    first.sql("rollback").await;
+    assert_eq!(second.sql("select retention_apply()").await.as_deref(), Some("1"));
+}
