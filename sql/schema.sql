@@ -1106,6 +1106,43 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION qvd.node_join(wanted text, wanted_address inet, storage uuid, node_verifier text, l7r_verifier text, OUT host integer, OUT node_role text, OUT l7r_role text) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+declare
+    known hosts;
+    login record;
+begin
+    select * into known from hosts h where h.name = wanted;
+    if known.id is null then
+        host := host_create(wanted, wanted_address);
+    elsif known.address <> wanted_address then
+        raise exception 'host % has the address %', wanted, host(known.address)
+            using errcode = 'QV013', hint = 'Take another name, or that address.';
+    elsif exists (select from host_runtimes r where r.host_id = known.id and r.state not in ('stopped', 'lost')) then
+        raise exception 'host % is in use', wanted
+            using errcode = 'QV022', hint = 'Take another name, or stop that node first.';
+    else
+        host := known.id;
+    end if;
+    update hosts set storage_id = storage where id = host;
+    node_role := node_login('node', host);
+    l7r_role := node_login('l7r', host);
+    for login in select * from (values (node_role, 'qvd_node', node_verifier), (l7r_role, 'qvd_l7r', l7r_verifier))
+        as l (name, member_of, verifier)
+    loop
+        if login.verifier not like 'SCRAM-SHA-256$%' then
+            raise exception 'the password of % is no SCRAM verifier', login.name using errcode = 'QV014';
+        end if;
+        if not exists (select from pg_roles where rolname = login.name) then
+            execute format('create role %I in role %I', login.name, login.member_of);
+        end if;
+        execute format('alter role %I login password %L', login.name, login.verifier);
+    end loop;
+    perform audit('join', 'host', host, wanted, 0, jsonb_build_object('storage', storage));
+end $_$;
+
 CREATE FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -1124,6 +1161,31 @@ begin
         perform node_check(node, node_epoch);
     end if;
 end $$;
+
+CREATE FUNCTION qvd.node_leave(wanted text) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    host integer;
+    role text;
+begin
+    delete from hosts h where h.name = wanted returning h.id into host;
+    if host is null then
+        raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
+    end if;
+    foreach role in array array[node_login('node', host), node_login('l7r', host)] loop
+        if exists (select from pg_roles where rolname = role) then
+            execute format('drop role %I', role);
+        end if;
+    end loop;
+    perform audit('leave', 'host', host, wanted, 0);
+    return host;
+end $$;
+
+CREATE FUNCTION qvd.node_login(daemon text, host integer) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$ select left(current_database(), 40) || '_' || daemon || '_' || host $$;
 
 CREATE FUNCTION qvd.node_peers(node integer, node_epoch bigint) RETURNS TABLE(host integer, name text, epoch bigint, lease bigint, patience double precision)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1440,6 +1502,42 @@ begin
         raise exception 'what holds secrets is not made another property' using errcode = 'QV014';
     end if;
     return new;
+end $$;
+
+CREATE FUNCTION qvd.retention_apply(batch integer DEFAULT 1000) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    keep_log interval := seconds(config_get('retention.log')) * interval '1 second';
+    keep_sessions interval := seconds(config_get('retention.sessions')) * interval '1 second';
+    total bigint := 0;
+    gone bigint;
+begin
+    if not pg_try_advisory_xact_lock(hashtext('qvd.retention')) then
+        return 0;
+    end if;
+    perform set_config('synchronous_commit', 'off', true);
+    if keep_log > '0' then
+        delete from log where id in (select l.id from log l where l.time < now() - keep_log order by l.time limit batch);
+        get diagnostics gone = row_count;
+        total := total + gone;
+    end if;
+    if keep_sessions > '0' then
+        delete from user_sessions where id in (
+            select s.id from user_sessions s where s.ended_at < now() - keep_sessions order by s.ended_at limit batch);
+        get diagnostics gone = row_count;
+        total := total + gone;
+        -- Few, since each is looked for among all VMs.
+        delete from l7r_instances where id in (
+            select i.id from l7r_instances i where i.ended_at < now() - keep_sessions
+                and not exists (select from vm_runtimes r where r.l7r_instance = i.id) limit 10);
+        get diagnostics gone = row_count;
+        total := total + gone;
+    end if;
+    select count(tokens_expire(t.user_id)) into gone from (
+        select distinct k.user_id from user_tokens k where k.expiration < now() limit batch) t;
+    return total + gone;
 end $$;
 
 CREATE FUNCTION qvd.seconds(value text) RETURNS double precision
@@ -2876,6 +2974,8 @@ CREATE INDEX log_time_idx ON qvd.log USING btree ("time");
 
 CREATE INDEX user_auth_parameters_user_id_idx ON qvd.user_auth_parameters USING btree (user_id);
 
+CREATE INDEX user_sessions_ended ON qvd.user_sessions USING btree (ended_at) WHERE (ended_at IS NOT NULL);
+
 CREATE INDEX user_sessions_l7r_instance_idx ON qvd.user_sessions USING btree (l7r_instance) WHERE (ended_at IS NULL);
 
 CREATE INDEX user_sessions_vm_id_started_at_idx ON qvd.user_sessions USING btree (vm_id, started_at DESC);
@@ -3053,9 +3153,6 @@ ALTER TABLE ONLY qvd.vm_runtimes
 
 ALTER TABLE ONLY qvd.vm_runtimes
     ADD CONSTRAINT vm_runtimes_real_user_id_fkey FOREIGN KEY (real_user_id) REFERENCES qvd.users(id) ON DELETE SET NULL;
-
-ALTER TABLE ONLY qvd.vm_runtimes
-    ADD CONSTRAINT vm_runtimes_session_id_fkey FOREIGN KEY (session_id) REFERENCES qvd.user_sessions(id);
 
 ALTER TABLE ONLY qvd.vm_runtimes
     ADD CONSTRAINT vm_runtimes_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id);
@@ -3303,8 +3400,14 @@ REVOKE ALL ON FUNCTION qvd.node_check(node integer, node_epoch bigint) FROM PUBL
 REVOKE ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.node_join(wanted text, wanted_address inet, storage uuid, node_verifier text, l7r_verifier text, OUT host integer, OUT node_role text, OUT l7r_role text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_leave(wanted text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.node_login(daemon text, host integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.node_peers(node integer, node_epoch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_peers(node integer, node_epoch bigint) TO qvd_node;
@@ -3360,6 +3463,9 @@ REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.properties_list_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.qvd_object_properties_list_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.retention_apply(batch integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.retention_apply(batch integer) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.seconds(value text) FROM PUBLIC;
 

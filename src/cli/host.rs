@@ -1,5 +1,7 @@
 //! `qvd admin host`: what is done with a whole node. The node is not asked; the database is told.
 
+use std::io::IsTerminal;
+
 use clap::Subcommand;
 use serde_json::json;
 
@@ -28,17 +30,53 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Free the VMs of a node that is switched off, so that they may start elsewhere
+    Release {
+        /// Name of the node
+        host: String,
+        #[command(flatten)]
+        database: DatabaseArg,
+        /// Do not ask whether it is really off
+        #[arg(long)]
+        force: bool,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub async fn run(command: Command) -> anyhow::Result<()> {
-    let Command::Drain { host, database, wait, undo, json } = command;
+    match command {
+        Command::Drain { host, database, wait, undo, json } => drain(&host, &database, wait, undo, json).await,
+        Command::Release { host, database, force, json } => release(&host, &database, force, json).await,
+    }
+}
+
+async fn drain(host: &str, database: &DatabaseArg, wait: bool, undo: bool, json: bool) -> anyhow::Result<()> {
     let connector = database.connector(Role::Admin)?;
-    connector.host_block(&host, !undo).await?;
-    let left = if wait { emptied(&connector, &host).await? } else { connector.host_use(&host).await? };
+    connector.host_block(host, !undo).await?;
+    let left = if wait { emptied(&connector, host).await? } else { connector.host_use(host).await? };
     if json {
         println!("{}", json!({ "host": host, "draining": !undo, "sessions": left.sessions, "vms": left.vms }));
     } else {
-        println!("{}", sentence(&host, undo, left));
+        println!("{}", sentence(host, undo, left));
+    }
+    Ok(())
+}
+
+/// The database refuses while the node renews its lease, but a node without a database may still run desktops.
+async fn release(host: &str, database: &DatabaseArg, force: bool, json: bool) -> anyhow::Result<()> {
+    if !force {
+        anyhow::ensure!(std::io::stdin().is_terminal(), "say --force if {host} is off and none of its VMs lives");
+        eprint!("Is {host} switched off, so that none of its VMs lives? Otherwise they may run twice. [y/N] ");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        anyhow::ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "{host} is left as it is");
+    }
+    let vms = database.connector(Role::Admin)?.host_release(host).await?;
+    match json {
+        true => println!("{}", json!({ "host": host, "released": vms })),
+        false => println!("{} VMs of {host} are free.", vms.len()),
     }
     Ok(())
 }

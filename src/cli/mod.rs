@@ -7,6 +7,7 @@ mod daemons;
 mod db;
 mod demo;
 mod host;
+mod node;
 mod settings;
 mod user;
 
@@ -31,8 +32,8 @@ enum Command {
     Demo(demo::Demo),
     /// Connect to a desktop
     Client(Box<client::ClientArgs>),
-    /// Run a node: keeper, hkd and l7r, each restarted when it dies
-    Node(daemons::Daemon),
+    /// Run a node: keeper, hkd and l7r, each restarted when it dies; or make this machine one
+    Node(node::Node),
     /// Run the house keeping daemon alone
     Hkd(daemons::Daemon),
     /// Run the router alone
@@ -77,7 +78,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Client(arguments) => return Ok(client::run(*arguments).await),
         Command::Demo(arguments) => demo::run(arguments).await?,
-        Command::Node(arguments) => daemons::node(arguments).await?,
+        Command::Node(arguments) => node::run(arguments).await?,
         Command::Hkd(arguments) => daemons::hkd(arguments).await?,
         Command::L7r(arguments) => daemons::l7r(arguments).await?,
         Command::Status(arguments) => daemons::status(arguments).await?,

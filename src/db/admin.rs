@@ -185,6 +185,11 @@ impl Connector {
         Ok(())
     }
 
+    /// Frees the VMs of a node that is off. Returns those that were up.
+    pub async fn host_release(&self, host: &str) -> Result<Vec<i32>, DbError> {
+        Ok(self.client().await?.query_one("select qvd.host_release($1)", &[&host]).await?.get(0))
+    }
+
     /// Who uses a node.
     pub async fn host_use(&self, host: &str) -> Result<HostUse, DbError> {
         let client = self.client().await?;

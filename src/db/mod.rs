@@ -8,6 +8,7 @@ mod admin;
 mod auth;
 mod connect;
 mod error;
+mod join;
 mod l7r;
 mod lease;
 mod listen;
@@ -18,6 +19,7 @@ pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
 pub use error::DbError;
+pub use join::{Joined, Login};
 pub use l7r::{
     AbortCause, Account, Acquired, Certificates, HostStatus, Instance, ListedVm, SessionLimits, SessionVm, StartAsked,
     Started, TunnelCount, VmCheck,

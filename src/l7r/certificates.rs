@@ -32,12 +32,7 @@ impl Own {
     /// When a file that must be there cannot be used.
     pub fn read(config: &Config) -> Result<Self, TlsError> {
         let set = |key: &Key<_>| config.origin(key.name).is_some();
-        let identity = if set(&keys::PATH_L7R_SSL_CERT) || set(&keys::PATH_L7R_SSL_KEY) {
-            Identity::load(&config.get(&keys::PATH_L7R_SSL_CERT), &config.get(&keys::PATH_L7R_SSL_KEY))?
-        } else {
-            let names = vec![config.get(&keys::NODENAME), "localhost".to_owned(), "127.0.0.1".to_owned()];
-            Identity::load_or_generate(&config.get(&keys::PATH_L7R_SSL), &names)?
-        };
+        let identity = Identity::of_node(config)?;
         let optional = |what, key: &Key<_>| {
             let path = config.get(key);
             if !set(key) && !Path::new(&path).exists() {

@@ -23,7 +23,10 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::offer::Offer;
-use crate::tunnel::Kernel;
+use crate::{
+    model::config::{Config, Key, keys},
+    tunnel::Kernel,
+};
 
 /// A certificate that cannot be made or used.
 #[derive(Debug, Error)]
@@ -116,6 +119,19 @@ impl Identity {
             (&read("the certificate", certificates)?, &certificates.display().to_string()),
             (&read("the private key", key)?, &key.display().to_string()),
         )
+    }
+
+    /// What a node shows when nothing is stored for all: the files that its configuration names, else a certificate that
+    /// is made once.
+    ///
+    /// # Errors
+    /// When a file cannot be read, used or written.
+    pub fn of_node(config: &Config) -> Result<Self, TlsError> {
+        let set = |key: &Key<PathBuf>| config.origin(key.name).is_some();
+        if set(&keys::PATH_L7R_SSL_CERT) || set(&keys::PATH_L7R_SSL_KEY) {
+            return Self::load(&config.get(&keys::PATH_L7R_SSL_CERT), &config.get(&keys::PATH_L7R_SSL_KEY));
+        }
+        Self::load_or_generate(&config.get(&keys::PATH_L7R_SSL), &[config.get(&keys::NODENAME)])
     }
 
     /// The identity kept in `directory` (`cert.pem`, `key.pem`). When there is none, one is made for `names` and for

@@ -7,6 +7,8 @@
 //! Each child holds the reading end of a pipe as its standard input. When this process dies, however it dies, the
 //! pipe closes and the children end in good order (`lifeline`).
 
+pub mod join;
+
 use std::{
     path::PathBuf,
     process::Stdio,

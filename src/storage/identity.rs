@@ -7,12 +7,16 @@ use super::{Storage, StorageError};
 use crate::model::StorageId;
 
 impl Storage {
+    /// The identity that the root carries; `None` where there is none, which a share that is not mounted looks like.
+    pub fn identity(&self) -> Result<Option<StorageId>, StorageError> {
+        read_identity(&self.root).map_err(StorageError::file("read the identity of", &self.root))
+    }
+
     /// The identity of the storage. `recorded` is the one that this node had before; without it, a storage that has none
     /// is given one, and one that has keeps its own.
     pub fn identify(&self, recorded: Option<&StorageId>) -> Result<StorageId, StorageError> {
         let root = &self.root;
-        let read = || read_identity(root).map_err(StorageError::file("read the identity of", root));
-        match (recorded, read()?) {
+        match (recorded, self.identity()?) {
             (Some(recorded), Some(found)) if *recorded == found => Ok(found),
             (Some(recorded), found) => {
                 Err(StorageError::Identity { path: root.clone(), recorded: recorded.clone(), found })
@@ -24,7 +28,7 @@ impl Storage {
                     .and_then(|fresh| give(&fresh, root))
                     .map_err(StorageError::file("write the identity of", root))?;
                 // Another node may have been quicker.
-                match read()? {
+                match self.identity()? {
                     Some(id) => Ok(id),
                     None => Err(StorageError::file("find the identity in", root)(io::ErrorKind::NotFound.into())),
                 }
@@ -33,7 +37,6 @@ impl Storage {
     }
 }
 
-/// `None` when the root carries none, which a share that is not mounted looks like.
 fn read_identity(root: &Path) -> io::Result<Option<StorageId>> {
     match fs::read_to_string(root.join(StorageId::FILE)) {
         Ok(text) => text.trim().parse().map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),

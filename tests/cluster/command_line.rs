@@ -172,3 +172,25 @@ async fn qvd_admin_host_drain_waits_until_the_last_user_has_gone() {
     assert_eq!(code(&unknown), Some(1));
     assert!(text(&unknown.stderr).contains("there is no host n9"), "{unknown:?}");
 }
+
+#[tokio::test]
+async fn qvd_admin_host_release_frees_the_vms_of_a_node_that_is_off_and_no_other() {
+    let db = Db::with_vms(1).await;
+    let host = Host::new(&db, &[]);
+    let mut hkd = host.started().await;
+    db.sql("select vm_start('alice/d1')").await;
+    db.wait_vm("d1", "running").await;
+    let asked = host.qvd(&["admin", "host", "release", "n1"]);
+    assert_eq!(code(&asked), Some(1), "there is nobody to ask");
+    assert!(text(&asked.stderr).contains("say --force if n1 is off"), "{asked:?}");
+    let alive = host.qvd(&["admin", "host", "release", "n1", "--force"]);
+    assert_eq!(code(&alive), Some(1));
+    assert!(text(&alive.stderr).contains("host n1 gives signs of life"), "{alive:?}");
+
+    hkd.kill();
+    db.sql("update host_runtimes set ok_ts = now() - interval '1 minute'").await;
+    let released = host.qvd(&["admin", "host", "release", "n1", "--force", "--json"]);
+    let vm: i32 = db.sql("select id from vms").await.unwrap().parse().unwrap();
+    assert_eq!(json(&released), serde_json::json!({ "host": "n1", "released": [vm] }));
+    db.wait_vm("d1", "stopped").await;
+}
