@@ -129,7 +129,7 @@ pub enum JoinError {
     /// The logins that were made do not let the node in.
     #[error(
         "the node is on record and {} is written, but the database does not let {role} in; allow it in pg_hba.conf of the \
-         database, for instance: hostssl {database} {role} {address}/32 scram-sha-256",
+         database, for instance: {line}",
         .file.display()
     )]
     NotAdmitted {
@@ -137,13 +137,11 @@ pub enum JoinError {
         file: PathBuf,
         /// Who was refused.
         role: String,
-        /// Of which database.
-        database: String,
-        /// From where it would come.
-        address: Ipv4Addr,
+        /// What would let it in.
+        line: String,
         /// Why.
         #[source]
-        source: DbError,
+        source: Box<DbError>,
     },
 }
 
@@ -199,9 +197,13 @@ pub async fn join(connector: &Connector, plan: &Plan) -> Result<Report, JoinErro
         admitted(&config, role).await.map_err(|source| JoinError::NotAdmitted {
             file: plan.file.clone(),
             role: login.role.clone(),
-            database: config.get(&keys::DATABASE_NAME),
-            address: plan.address,
-            source,
+            line: format!(
+                "hostssl {} {} {}/32 scram-sha-256",
+                config.get(&keys::DATABASE_NAME),
+                login.role,
+                plan.address
+            ),
+            source: Box::new(source),
         })?;
     }
     Ok(Report { host, storage, fingerprint, certificate_of_all, roles: [node.role, l7r.role] })
