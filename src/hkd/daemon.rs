@@ -13,7 +13,6 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,6 +32,7 @@ use super::{
     reconcile::{reconcile, recover},
     retention,
     signs::Signs,
+    slots::Slots,
     supervisor::Begin,
 };
 
@@ -208,7 +208,7 @@ impl Member {
             epoch: life.epoch,
             database: database.clone(),
             hypervisor,
-            heavy: Arc::new(Semaphore::new(config.get(&keys::HKD_MAX_HEAVY).max(1) as usize)),
+            slots: Slots::new(config.get(&keys::HKD_MAX_HEAVY) as usize),
             config: ArcSwap::from_pointee(config.clone()),
             fleet: Fleet::default(),
             stop: stop.child_token(),
@@ -372,6 +372,7 @@ async fn follow_config(node: Arc<Node>, file: Config, plane: Plane) {
             for refused in config.add_rows(rows) {
                 tracing::warn!(host = %node.host, "{refused}; ignored");
             }
+            node.slots.set_limit(config.get(&keys::HKD_MAX_HEAVY) as usize);
             node.config.store(Arc::new(config));
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -17,7 +17,10 @@ use crate::{
     model::{Epoch, HostId, VmId, config::Config},
 };
 
-use super::supervisor::{self, Begin, Order};
+use super::{
+    slots::Slots,
+    supervisor::{self, Begin, Order},
+};
 
 /// The node as its supervisors see it.
 pub struct Node {
@@ -27,8 +30,8 @@ pub struct Node {
     pub hypervisor: Arc<dyn Hypervisor>,
     /// Replaced when the configuration changes.
     pub config: ArcSwap<Config>,
-    /// Slots for VMs in a heavy phase.
-    pub heavy: Arc<Semaphore>,
+    /// For VMs in a heavy phase.
+    pub slots: Slots,
     pub fleet: Fleet,
     /// Somebody else has taken the node over, or it is to stop.
     pub stop: CancellationToken,

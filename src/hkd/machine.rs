@@ -1,30 +1,17 @@
-//! The life of one VM on its node, as a pure state machine.
+//! The life of one VM on its node, as a pure state machine. `ARCHITECTURE.md` has its diagram, which a test compares
+//! with what happens here.
 //!
-//! ```text
-//!  Waiting ──slot──► Preparing ──► Launching ──► Booting ──agent──► Running ◄──agent──┐
-//!     │ stop            │ failed      │ failed     │ │ exit          │  │  └─dead─► Debugging
-//!     │                 │             │            │ │ late, stop    │  │ exit         │
-//!     │                 │             │            │ └────┐  stop,   │  │              │ stop
-//!     │                 │             │            │      │  dead    ▼  │              │
-//!     │                 │             │            │      │   ShuttingDown ◄───────────┘
-//!     │                 │             │            │      ▼          │ late, no agent   │
-//!     │                 │             │            │   Killing ◄─────┘   │              │
-//!     │                 ▼             ▼            ▼      │ exit         │ exit         │
-//!     │              Cleaning ◄──────────────────────────────────────────┘◄─────────────┘
-//!     │                 │ │ failed, or Killing late
-//!     ▼                 │ └─────► Zombie ──pause──► Killing
-//!    Gone ◄─── done ────┘
-//! ```
-//!
-//! Every state but `Running`, `Debugging` and `Gone` has a deadline or waits for something that reports in any case.
+//! Every phase but `Running`, `Debugging` and `Gone` has a deadline and a next step, whatever others fail to report.
 //! Resources are freed before anything is reported. Time comes in as an argument; effects go out as data.
 
 use std::time::{Duration, Instant};
 
 use crate::{hypervisor::Exit, model::VmState};
 
+use super::slots::Purpose;
+
 /// Where the VM is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// Wants to be started; waits for one of the node's slots.
     Waiting,
@@ -38,6 +25,8 @@ pub enum Phase {
     Running,
     /// The agent is dead and the VM is kept for inspection.
     Debugging,
+    /// Is to stop; waits for one of the node's slots, but not for ever.
+    WaitingToStop,
     /// It was asked to power off.
     ShuttingDown,
     /// Its processes were killed and are being waited for.
@@ -53,7 +42,7 @@ pub enum Phase {
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// It may begin with heavy work.
+    /// It may do heavy work.
     Slot,
     /// The image is ready, or why not.
     Prepared(Result<(), String>),
@@ -69,6 +58,8 @@ pub enum Event {
     Cleaned(Result<(), String>),
     /// It shall stop.
     Stop,
+    /// It shall stop at once, without being asked.
+    Kill,
     /// Time has passed.
     Tick,
 }
@@ -77,9 +68,11 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Ask for a slot; answer with `Slot`.
-    AskSlot,
-    /// Give the slot back.
+    AskSlot(Purpose),
+    /// Give the slot back, or ask no more.
     FreeSlot,
+    /// Give up the preparing, launching or cleaning that is under way; what it still reports counts no more.
+    Abandon,
     /// Make the image ready.
     Prepare,
     /// Start it.
@@ -110,8 +103,16 @@ pub fn published_from(state: VmState) -> Vec<VmState> {
 /// Limits and rhythms.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// For a slot to become free for a start.
+    pub slot: Duration,
+    /// For the image to become ready.
+    pub prepare: Duration,
+    /// For the shim to hold it.
+    pub launch: Duration,
     /// For the agent to answer for the first time.
     pub boot: Duration,
+    /// Failed pings after which a starting agent may be dead.
+    pub boot_count: u32,
     /// Between pings of an agent that answers.
     pub ping_ok: Duration,
     /// Between pings of one that did not.
@@ -124,6 +125,8 @@ pub struct Limits {
     pub shutdown: Duration,
     /// For dying after having been killed.
     pub kill: Duration,
+    /// For freeing what it left.
+    pub clean: Duration,
     /// Between attempts to clean up.
     pub zombie: Duration,
     /// Keep a VM whose agent died.
@@ -138,6 +141,8 @@ const BOOT_PING_MAX: Duration = Duration::from_millis(250);
 /// it again only after a second. The limit grows with the pauses, for an agent that is slow to answer.
 const BOOT_PING_LIMIT: Duration = Duration::from_millis(20);
 
+const STOPPED_EARLY: &str = "it was stopped while it was starting";
+
 /// One VM.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -149,13 +154,17 @@ pub struct Machine {
     ping_pause: Duration,
     last_answer: Instant,
     failures: u32,
+    /// A booting agent had its time, but was not asked often enough to be called dead.
+    overtime: bool,
     reason: Option<String>,
 }
 
 impl Machine {
     /// A VM that is to be started.
-    pub fn start(has_agent: bool, now: Instant) -> (Self, Vec<Effect>) {
-        (Self::at(Phase::Waiting, has_agent, now), vec![Effect::AskSlot])
+    pub fn start(has_agent: bool, limits: &Limits, now: Instant) -> (Self, Vec<Effect>) {
+        let mut machine = Self::at(Phase::Waiting, has_agent, now);
+        machine.deadline = Some(now + limits.slot);
+        (machine, vec![Effect::AskSlot(Purpose::Start)])
     }
 
     /// A VM that a new daemon finds. `published` is what the database says of it, `alive` what the node says.
@@ -167,7 +176,7 @@ impl Machine {
         now: Instant,
     ) -> (Self, Vec<Effect>) {
         if published == VmState::Starting && !alive {
-            return Self::start(has_agent, now);
+            return Self::start(has_agent, limits, now);
         }
         let phase = match (alive, published) {
             (false, _) => Phase::Cleaning,
@@ -184,26 +193,27 @@ impl Machine {
                 if published == VmState::Running {
                     machine.reason = Some("it ended while no daemon of its node was watching".to_owned());
                 }
-                vec![Effect::Clean]
+                machine.clean(limits, now)
             }
             Phase::Booting => {
                 machine.deadline = Some(now + limits.boot);
                 machine.ping_at = Some(now);
                 vec![Effect::WatchExit]
             }
-            Phase::Running => {
+            Phase::Running | Phase::Debugging => {
                 machine.ping_at = has_agent.then_some(now);
                 vec![Effect::WatchExit]
             }
             Phase::ShuttingDown => {
-                machine.deadline = Some(now + limits.shutdown);
-                vec![Effect::WatchExit, if has_agent { Effect::PowerOff } else { Effect::Kill }]
+                let mut effects = vec![Effect::WatchExit];
+                effects.extend(machine.shut_down(limits, now));
+                effects
             }
-            Phase::Killing => {
-                machine.deadline = Some(now + limits.kill);
-                vec![Effect::WatchExit, Effect::Kill]
+            _ => {
+                let mut effects = vec![Effect::WatchExit];
+                effects.extend(machine.kill(limits, now));
+                effects
             }
-            _ => vec![Effect::WatchExit],
         };
         (machine, effects)
     }
@@ -218,6 +228,7 @@ impl Machine {
             ping_pause: BOOT_PING,
             last_answer: now,
             failures: 0,
+            overtime: false,
             reason: None,
         }
     }
@@ -238,48 +249,48 @@ impl Machine {
         match (self.phase, event) {
             (Waiting, Event::Slot) => {
                 self.slot = true;
-                self.phase = Preparing;
+                self.enter(Preparing, now + limits.prepare);
                 vec![Effect::Prepare]
             }
-            // Somebody gave it a slot although it no longer wants one.
-            (Gone, Event::Slot) => vec![Effect::FreeSlot],
-            (Waiting, Event::Stop) => self.clean(),
+            (WaitingToStop, Event::Slot) => {
+                self.slot = true;
+                self.shut_down(limits, now)
+            }
+            (Waiting, Event::Stop | Event::Kill) => self.clean_without_slot(limits, now),
 
-            (Preparing, Event::Prepared(Ok(()))) if self.reason.is_none() => {
-                self.phase = Launching;
+            (Preparing, Event::Prepared(Ok(()))) => {
+                self.enter(Launching, now + limits.launch);
                 vec![Effect::Launch]
             }
-            (Preparing, Event::Prepared(outcome)) => {
-                self.fail(outcome.err());
-                self.clean()
+            (Preparing, Event::Prepared(Err(why))) => {
+                self.fail(why);
+                self.clean(limits, now)
             }
-            (Preparing | Launching, Event::Stop) => {
-                self.fail(Some("it was stopped while it was starting".to_owned()));
+            (Preparing, Event::Stop | Event::Kill) => {
+                self.fail(STOPPED_EARLY);
+                self.abandon_and_clean(limits, now)
+            }
+            // What has been launched by half is not left by half.
+            (Launching, Event::Stop) => {
+                self.fail(STOPPED_EARLY);
                 vec![]
             }
-            (Launching, Event::Launched(Ok(()))) => {
-                if self.reason.is_some() {
-                    let mut effects = vec![Effect::WatchExit];
-                    effects.extend(self.kill(limits, now));
-                    return effects;
-                }
-                self.phase = Booting;
-                self.last_answer = now;
-                if !self.has_agent {
-                    let mut effects = vec![Effect::WatchExit];
-                    effects.extend(self.run(now, limits));
-                    return effects;
-                }
-                self.deadline = Some(now + limits.boot);
-                vec![Effect::WatchExit, Effect::Ping(Some(BOOT_PING_LIMIT))]
+            (Launching, Event::Kill) => {
+                self.fail(STOPPED_EARLY);
+                self.abandon_and_kill(limits, now)
             }
+            (Launching, Event::Launched(Ok(()))) => self.launched(limits, now),
             (Launching, Event::Launched(Err(why))) => {
-                self.fail(Some(why));
-                self.clean()
+                self.fail(why);
+                self.clean(limits, now)
             }
 
             (Booting | Debugging, Event::Pinged(Ok(()))) => self.run(now, limits),
             (Booting, Event::Pinged(Err(_))) => {
+                self.failures += 1;
+                if self.overtime && self.failures >= limits.boot_count {
+                    return self.never_answered(limits, now);
+                }
                 self.ping_at = Some(now + self.ping_pause);
                 self.ping_pause = (self.ping_pause * 2).min(BOOT_PING_MAX);
                 vec![]
@@ -296,23 +307,33 @@ impl Machine {
                 vec![]
             }
 
-            (Booting | Running | Debugging, Event::Stop) => self.shut_down(limits, now),
+            // It holds a slot already.
+            (Booting, Event::Stop) if self.slot => self.shut_down(limits, now),
+            (Booting | Running | Debugging, Event::Stop) => {
+                self.enter(WaitingToStop, now + limits.shutdown);
+                vec![Effect::AskSlot(Purpose::Stop)]
+            }
             (ShuttingDown, Event::PoweredOff(Err(_))) => self.kill(limits, now),
+            (WaitingToStop, Event::Kill) => {
+                let mut effects = vec![Effect::FreeSlot];
+                effects.extend(self.kill(limits, now));
+                effects
+            }
+            (Booting | Running | Debugging | ShuttingDown | Killing, Event::Kill) => self.kill(limits, now),
+            (Zombie, Event::Kill) => self.kill_again(limits, now),
 
             (Booting | Running | Debugging, Event::Exited(exit)) => {
                 let when = if self.phase == Booting { "while it was starting" } else { "by itself" };
-                self.fail(Some(format!("it ended {when}: {exit}")));
-                self.clean()
+                self.fail(format!("it ended {when}: {exit}"));
+                self.clean(limits, now)
             }
-            (ShuttingDown | Killing, Event::Exited(_)) => self.clean(),
+            (WaitingToStop, Event::Exited(_)) => self.clean_without_slot(limits, now),
+            (ShuttingDown | Killing, Event::Exited(_)) => self.clean(limits, now),
 
             (Cleaning, Event::Cleaned(Ok(()))) => {
                 self.phase = Gone;
                 self.deadline = None;
-                let mut effects = vec![];
-                if std::mem::take(&mut self.slot) {
-                    effects.push(Effect::FreeSlot);
-                }
+                let mut effects = self.free_slot();
                 effects.push(Effect::Publish(VmState::Stopped, self.reason.take()));
                 effects
             }
@@ -330,22 +351,71 @@ impl Machine {
             let hasty = (self.phase == Phase::Booting).then(|| BOOT_PING_LIMIT.max(self.ping_pause * 5));
             effects.push(Effect::Ping(hasty));
         }
-        if self.deadline.is_none_or(|deadline| deadline > now) {
-            return effects;
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.deadline = None;
+            effects.extend(self.late(limits, now));
         }
-        self.deadline = None;
-        effects.extend(match self.phase {
-            Phase::Booting => {
-                self.fail(Some(format!("its agent did not answer within {} s", limits.boot.as_secs())));
+        effects
+    }
+
+    /// What follows when the time for a phase is over.
+    fn late(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
+        let within = |limit: Duration| format!("within {} s", limit.as_secs());
+        match self.phase {
+            Phase::Waiting => {
+                self.fail(format!("none of its node's slots became free {}", within(limits.slot)));
+                self.clean_without_slot(limits, now)
+            }
+            Phase::Preparing => {
+                self.fail(format!("its disk image was not ready {}", within(limits.prepare)));
+                self.abandon_and_clean(limits, now)
+            }
+            Phase::Launching => {
+                self.fail(format!("it could not be launched {}", within(limits.launch)));
                 let mut effects = vec![Effect::Publish(VmState::Stopping, None)];
-                effects.extend(self.kill(limits, now));
+                effects.extend(self.abandon_and_kill(limits, now));
+                effects
+            }
+            Phase::Booting if self.overtime || self.failures >= limits.boot_count => self.never_answered(limits, now),
+            Phase::Booting => {
+                self.overtime = true;
+                self.deadline = Some(now + limits.boot);
+                vec![]
+            }
+            Phase::WaitingToStop => {
+                let mut effects = vec![Effect::FreeSlot];
+                effects.extend(self.shut_down(limits, now));
                 effects
             }
             Phase::ShuttingDown => self.kill(limits, now),
             Phase::Killing => self.zombie("its processes do not die", limits, now),
-            Phase::Zombie => self.kill(limits, now),
-            _ => vec![],
-        });
+            Phase::Cleaning => {
+                let mut effects = vec![Effect::Abandon];
+                effects.extend(self.zombie(&format!("that was not done {}", within(limits.clean)), limits, now));
+                effects
+            }
+            Phase::Zombie => self.kill_again(limits, now),
+            Phase::Running | Phase::Debugging | Phase::Gone => vec![],
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, deadline: Instant) {
+        self.phase = phase;
+        self.deadline = Some(deadline);
+        self.ping_at = None;
+    }
+
+    fn launched(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
+        let mut effects = vec![Effect::WatchExit];
+        self.last_answer = now;
+        if self.reason.is_some() {
+            effects.extend(self.kill(limits, now));
+        } else if self.has_agent {
+            self.enter(Phase::Booting, now + limits.boot);
+            effects.push(Effect::Ping(Some(BOOT_PING_LIMIT)));
+        } else {
+            effects.extend(self.run(now, limits));
+        }
         effects
     }
 
@@ -355,10 +425,16 @@ impl Machine {
         self.last_answer = now;
         self.failures = 0;
         self.ping_at = self.has_agent.then_some(now + limits.ping_ok);
-        let mut effects = vec![Effect::Publish(VmState::Running, None)];
-        if std::mem::take(&mut self.slot) {
-            effects.push(Effect::FreeSlot);
-        }
+        let mut effects = self.free_slot();
+        effects.push(Effect::Publish(VmState::Running, None));
+        effects
+    }
+
+    fn never_answered(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
+        let silence = now.saturating_duration_since(self.last_answer).as_secs();
+        self.fail(format!("its agent did not answer within {silence} s"));
+        let mut effects = vec![Effect::Publish(VmState::Stopping, None)];
+        effects.extend(self.kill(limits, now));
         effects
     }
 
@@ -375,85 +451,129 @@ impl Machine {
             self.ping_at = Some(now + limits.ping_error);
             return vec![Effect::Publish(VmState::Debugging, Some(reason))];
         }
-        self.fail(Some(reason));
-        let mut effects = vec![Effect::Publish(VmState::Stopping, self.reason.clone())];
+        let mut effects = vec![Effect::Publish(VmState::Stopping, Some(reason.clone()))];
+        self.fail(reason);
         effects.extend(self.kill(limits, now));
         effects
     }
 
     fn shut_down(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
-        self.ping_at = None;
         if !self.has_agent {
             return self.kill(limits, now);
         }
-        self.phase = Phase::ShuttingDown;
-        self.deadline = Some(now + limits.shutdown);
+        self.enter(Phase::ShuttingDown, now + limits.shutdown);
         vec![Effect::PowerOff]
     }
 
     fn kill(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
-        self.ping_at = None;
-        let was_zombie = self.phase == Phase::Zombie;
-        self.phase = Phase::Killing;
-        self.deadline = Some(now + limits.kill);
-        if was_zombie { vec![Effect::WatchExit, Effect::Kill] } else { vec![Effect::Kill] }
+        self.enter(Phase::Killing, now + limits.kill);
+        vec![Effect::Kill]
     }
 
-    fn clean(&mut self) -> Vec<Effect> {
-        self.phase = Phase::Cleaning;
-        self.ping_at = None;
-        self.deadline = None;
+    /// Whoever watched for its exit may have gone before it became a zombie.
+    fn kill_again(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
+        let mut effects = vec![Effect::WatchExit];
+        effects.extend(self.kill(limits, now));
+        effects
+    }
+
+    fn abandon_and_kill(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
+        let mut effects = vec![Effect::Abandon, Effect::WatchExit];
+        effects.extend(self.kill(limits, now));
+        effects
+    }
+
+    fn clean(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
+        self.enter(Phase::Cleaning, now + limits.clean);
         vec![Effect::Clean]
     }
 
-    fn zombie(&mut self, why: &str, limits: &Limits, now: Instant) -> Vec<Effect> {
-        self.phase = Phase::Zombie;
-        self.deadline = Some(now + limits.zombie);
-        // Only a VM that is on its way down becomes a zombie; where it is already, the first of the two does nothing.
-        let reason = format!("it cannot be cleaned up: {why}");
-        vec![Effect::Publish(VmState::Stopping, None), Effect::Publish(VmState::Zombie, Some(reason))]
+    fn abandon_and_clean(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
+        let mut effects = vec![Effect::Abandon];
+        effects.extend(self.clean(limits, now));
+        effects
     }
 
-    fn fail(&mut self, why: Option<String>) {
-        if self.reason.is_none() {
-            self.reason = why;
-        }
+    /// From a queue for a slot.
+    fn clean_without_slot(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
+        let mut effects = vec![Effect::FreeSlot];
+        effects.extend(self.clean(limits, now));
+        effects
+    }
+
+    fn free_slot(&mut self) -> Vec<Effect> {
+        if std::mem::take(&mut self.slot) { vec![Effect::FreeSlot] } else { vec![] }
+    }
+
+    fn zombie(&mut self, why: &str, limits: &Limits, now: Instant) -> Vec<Effect> {
+        self.enter(Phase::Zombie, now + limits.zombie);
+        // One that does not die must not keep others from starting.
+        let mut effects = self.free_slot();
+        // Only a VM that is on its way down becomes a zombie; where it is already, the first of the two does nothing.
+        effects.push(Effect::Publish(VmState::Stopping, None));
+        effects.push(Effect::Publish(VmState::Zombie, Some(format!("it cannot be cleaned up: {why}"))));
+        effects
+    }
+
+    /// The first reason is the one that counts.
+    fn fail(&mut self, why: impl Into<String>) {
+        self.reason.get_or_insert_with(|| why.into());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, HashSet, VecDeque};
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::model::VmCommand;
 
     const LIMITS: Limits = Limits {
+        slot: Duration::from_secs(900),
+        prepare: Duration::from_secs(600),
+        launch: Duration::from_secs(120),
         boot: Duration::from_secs(180),
+        boot_count: 40,
         ping_ok: Duration::from_secs(120),
         ping_error: Duration::from_secs(10),
         dead_after: Duration::from_secs(320),
         dead_count: 10,
         shutdown: Duration::from_secs(180),
         kill: Duration::from_secs(120),
+        clean: Duration::from_secs(120),
         zombie: Duration::from_secs(60),
         debug: false,
     };
 
-    fn running(now: Instant) -> Machine {
-        let (mut machine, _) = Machine::start(true, now);
-        for event in [Event::Slot, Event::Prepared(Ok(())), Event::Launched(Ok(())), Event::Pinged(Ok(()))] {
-            machine.step(event, &LIMITS, now);
+    fn after(events: &[Event], now: Instant) -> Machine {
+        let (mut machine, _) = Machine::start(true, &LIMITS, now);
+        for event in events {
+            machine.step(event.clone(), &LIMITS, now);
         }
+        machine
+    }
+
+    fn running(now: Instant) -> Machine {
+        let machine =
+            after(&[Event::Slot, Event::Prepared(Ok(())), Event::Launched(Ok(())), Event::Pinged(Ok(()))], now);
         assert_eq!(machine.phase(), Phase::Running);
+        machine
+    }
+
+    fn stopping(now: Instant) -> Machine {
+        let mut machine = running(now);
+        assert_eq!(machine.step(Event::Stop, &LIMITS, now), [Effect::AskSlot(Purpose::Stop)]);
+        assert_eq!(machine.step(Event::Slot, &LIMITS, now), [Effect::PowerOff]);
         machine
     }
 
     #[test]
     fn a_start_goes_through_its_phases_and_frees_its_slot_when_it_runs() {
         let now = Instant::now();
-        let (mut machine, effects) = Machine::start(true, now);
-        assert_eq!(effects, [Effect::AskSlot]);
+        let (mut machine, effects) = Machine::start(true, &LIMITS, now);
+        assert_eq!(effects, [Effect::AskSlot(Purpose::Start)]);
         assert_eq!(machine.step(Event::Slot, &LIMITS, now), [Effect::Prepare]);
         assert_eq!(machine.step(Event::Prepared(Ok(())), &LIMITS, now), [Effect::Launch]);
         assert_eq!(
@@ -461,26 +581,32 @@ mod tests {
             [Effect::WatchExit, Effect::Ping(Some(BOOT_PING_LIMIT))]
         );
         let effects = machine.step(Event::Pinged(Ok(())), &LIMITS, now);
-        assert_eq!(effects, [Effect::Publish(VmState::Running, None), Effect::FreeSlot]);
+        assert_eq!(effects, [Effect::FreeSlot, Effect::Publish(VmState::Running, None)]);
     }
 
     #[test]
     fn a_stop_powers_off_and_reports_only_when_everything_is_freed() {
         let now = Instant::now();
-        let mut machine = running(now);
-        assert_eq!(machine.step(Event::Stop, &LIMITS, now), [Effect::PowerOff]);
+        let mut machine = stopping(now);
         assert_eq!(machine.step(Event::PoweredOff(Ok(())), &LIMITS, now), []);
         assert_eq!(machine.step(Event::Exited(Exit::Status(0)), &LIMITS, now), [Effect::Clean]);
         let effects = machine.step(Event::Cleaned(Ok(())), &LIMITS, now);
-        assert_eq!(effects, [Effect::Publish(VmState::Stopped, None)]);
+        assert_eq!(effects, [Effect::FreeSlot, Effect::Publish(VmState::Stopped, None)]);
+    }
+
+    #[test]
+    fn a_stop_that_gets_no_slot_goes_on_without_one() {
+        let now = Instant::now();
+        let mut machine = running(now);
+        machine.step(Event::Stop, &LIMITS, now);
+        let effects = machine.step(Event::Tick, &LIMITS, now + LIMITS.shutdown);
+        assert_eq!(effects, [Effect::FreeSlot, Effect::PowerOff]);
     }
 
     #[test]
     fn an_agent_that_does_not_take_the_order_is_killed() {
         let now = Instant::now();
-        let mut machine = running(now);
-        machine.step(Event::Stop, &LIMITS, now);
-        assert_eq!(machine.step(Event::PoweredOff(Err("gone".into())), &LIMITS, now), [Effect::Kill]);
+        assert_eq!(stopping(now).step(Event::PoweredOff(Err("gone".into())), &LIMITS, now), [Effect::Kill]);
     }
 
     #[test]
@@ -496,6 +622,31 @@ mod tests {
     }
 
     #[test]
+    fn a_long_silence_with_few_failures_is_a_daemon_that_did_not_ask() {
+        let now = Instant::now();
+        let mut machine = running(now);
+        let asleep = now + LIMITS.dead_after * 10;
+        assert_eq!(machine.step(Event::Pinged(Err("no".into())), &LIMITS, asleep), []);
+        let mut machine = after(&[Event::Slot, Event::Prepared(Ok(())), Event::Launched(Ok(()))], now);
+        let asleep = now + LIMITS.boot * 10;
+        assert!(!machine.step(Event::Tick, &LIMITS, asleep).contains(&Effect::Kill));
+        for n in 1..LIMITS.boot_count {
+            assert_eq!(machine.step(Event::Pinged(Err("no".into())), &LIMITS, asleep), [], "{n}");
+        }
+        let effects = machine.step(Event::Pinged(Err("no".into())), &LIMITS, asleep);
+        assert_eq!(effects, [Effect::Publish(VmState::Stopping, None), Effect::Kill]);
+    }
+
+    #[test]
+    fn a_booting_vm_whose_pings_never_report_is_given_up_too() {
+        let now = Instant::now();
+        let mut machine = after(&[Event::Slot, Event::Prepared(Ok(())), Event::Launched(Ok(()))], now);
+        machine.step(Event::Tick, &LIMITS, now + LIMITS.boot);
+        let effects = machine.step(Event::Tick, &LIMITS, now + LIMITS.boot * 2);
+        assert_eq!(effects, [Effect::Publish(VmState::Stopping, None), Effect::Kill]);
+    }
+
+    #[test]
     fn a_crash_is_cleaned_and_its_reason_published() {
         let now = Instant::now();
         let mut machine = running(now);
@@ -506,85 +657,203 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_cleaned_is_a_zombie_and_is_tried_again() {
+    fn what_cannot_be_cleaned_is_a_zombie_without_a_slot_and_is_tried_again() {
         let now = Instant::now();
-        let mut machine = running(now);
+        let mut machine = stopping(now);
         machine.step(Event::Exited(Exit::Unseen), &LIMITS, now);
         let effects = machine.step(Event::Cleaned(Err("busy".into())), &LIMITS, now);
-        assert!(matches!(&effects[..], [_, Effect::Publish(VmState::Zombie, Some(_))]));
+        assert!(matches!(&effects[..], [Effect::FreeSlot, _, Effect::Publish(VmState::Zombie, Some(_))]));
         let later = now + LIMITS.zombie;
         assert_eq!(machine.step(Event::Tick, &LIMITS, later), [Effect::WatchExit, Effect::Kill]);
     }
 
     #[test]
-    fn a_stop_before_the_launch_is_carried_out_once_the_step_under_way_has_ended() {
+    fn a_stop_before_the_launch_is_carried_out_at_once_and_during_it_when_it_has_ended() {
         let now = Instant::now();
-        let (mut machine, _) = Machine::start(true, now);
-        machine.step(Event::Slot, &LIMITS, now);
-        assert_eq!(machine.step(Event::Stop, &LIMITS, now), []);
-        assert_eq!(machine.step(Event::Prepared(Ok(())), &LIMITS, now), [Effect::Clean]);
+        let mut machine = after(&[Event::Slot], now);
+        assert_eq!(machine.step(Event::Stop, &LIMITS, now), [Effect::Abandon, Effect::Clean]);
         let effects = machine.step(Event::Cleaned(Ok(())), &LIMITS, now);
-        assert!(effects.contains(&Effect::FreeSlot));
-        assert!(effects.iter().any(|e| matches!(e, Effect::Publish(VmState::Stopped, Some(_)))));
+        assert!(matches!(&effects[..], [Effect::FreeSlot, Effect::Publish(VmState::Stopped, Some(_))]));
+        let mut machine = after(&[Event::Slot, Event::Prepared(Ok(()))], now);
+        assert_eq!(machine.step(Event::Stop, &LIMITS, now), []);
+        assert_eq!(machine.step(Event::Launched(Ok(())), &LIMITS, now), [Effect::WatchExit, Effect::Kill]);
+    }
+
+    #[test]
+    fn a_step_that_never_reports_is_given_up_in_time() {
+        let now = Instant::now();
+        let mut preparing = after(&[Event::Slot], now);
+        let effects = preparing.step(Event::Tick, &LIMITS, now + LIMITS.prepare);
+        assert_eq!(effects, [Effect::Abandon, Effect::Clean]);
+        let mut launching = after(&[Event::Slot, Event::Prepared(Ok(()))], now);
+        let effects = launching.step(Event::Tick, &LIMITS, now + LIMITS.launch);
+        let stopping = Effect::Publish(VmState::Stopping, None);
+        assert_eq!(effects, [stopping, Effect::Abandon, Effect::WatchExit, Effect::Kill]);
+        let later = now + LIMITS.prepare + LIMITS.clean;
+        let effects = preparing.step(Event::Tick, &LIMITS, later);
+        assert!(matches!(&effects[..], [Effect::Abandon, Effect::FreeSlot, _, Effect::Publish(VmState::Zombie, _)]));
+    }
+
+    /// What may happen, once well and once badly.
+    fn every_event() -> Vec<Event> {
+        let no = || Err("no".to_owned());
+        vec![
+            Event::Slot,
+            Event::Prepared(Ok(())),
+            Event::Prepared(no()),
+            Event::Launched(Ok(())),
+            Event::Launched(no()),
+            Event::Pinged(Ok(())),
+            Event::Pinged(no()),
+            Event::PoweredOff(Ok(())),
+            Event::PoweredOff(no()),
+            Event::Exited(Exit::Unseen),
+            Event::Cleaned(Ok(())),
+            Event::Cleaned(no()),
+            Event::Stop,
+            Event::Kill,
+            Event::Tick,
+        ]
+    }
+
+    /// The word of the diagram.
+    fn word(event: &Event) -> &'static str {
+        match event {
+            Event::Slot => "slot",
+            Event::Prepared(Ok(())) => "ready",
+            Event::Launched(Ok(())) => "launched",
+            Event::Pinged(Ok(())) => "answer",
+            Event::Pinged(Err(_)) => "silence",
+            Event::PoweredOff(Err(_)) => "refused",
+            Event::Exited(_) => "exit",
+            Event::Cleaned(Ok(())) => "freed",
+            Event::Prepared(Err(_)) | Event::Launched(Err(_)) | Event::Cleaned(Err(_)) => "failed",
+            Event::Stop => "stop",
+            Event::Kill => "kill",
+            Event::Tick => "late",
+            Event::PoweredOff(Ok(())) => "off",
+        }
+    }
+
+    /// Every arrow that the machine can go, found by trying every event, at once and late, in every state.
+    fn explored() -> BTreeSet<(String, &'static str, String)> {
+        let mut arrows = BTreeSet::new();
+        for (has_agent, debug) in [(true, false), (true, true), (false, false)] {
+            let limits = Limits { debug, boot_count: 1, dead_count: 1, ..LIMITS };
+            let now = Instant::now();
+            let (mut known, mut to_try) = (HashSet::new(), VecDeque::new());
+            to_try.push_back((Machine::start(has_agent, &limits, now).0, now));
+            for (published, alive) in VmState::ALL.iter().flat_map(|state| [(*state, true), (*state, false)]) {
+                to_try.push_back((Machine::adopt(published, alive, has_agent, &limits, now).0, now));
+            }
+            while let Some((machine, now)) = to_try.pop_front() {
+                let Machine { phase, slot, overtime, .. } = machine;
+                if !known.insert((phase, slot, overtime, machine.reason.is_some(), machine.failures.min(1))) {
+                    continue;
+                }
+                for event in every_event() {
+                    for now in [now, now + Duration::from_secs(3600)] {
+                        let mut next = machine.clone();
+                        next.step(event.clone(), &limits, now);
+                        if next.phase() != phase {
+                            arrows.insert((format!("{phase:?}"), word(&event), format!("{:?}", next.phase())));
+                        }
+                        to_try.push_back((next, now));
+                    }
+                }
+            }
+        }
+        arrows
+    }
+
+    #[test]
+    fn the_diagram_in_the_documents_shows_what_the_machine_does() {
+        let drawn: BTreeSet<_> = crate::model::diagram::arrows("The life of a VM on its node")
+            .into_iter()
+            .flat_map(|arrow| arrow.words.into_iter().map(move |word| (arrow.from.clone(), word, arrow.to.clone())))
+            .collect();
+        let done: BTreeSet<_> =
+            explored().into_iter().map(|(from, word, to)| (from, word.to_owned(), to)).collect();
+        let missing: Vec<_> = done.difference(&drawn).collect();
+        let invented: Vec<_> = drawn.difference(&done).collect();
+        assert!(missing.is_empty() && invented.is_empty(), "not drawn: {missing:?}\ndrawn, but not so: {invented:?}");
     }
 
     fn events() -> impl Strategy<Value = Event> {
-        let outcome = || prop_oneof![Just(Ok(())), Just(Err("no".to_owned()))];
-        prop_oneof![
-            Just(Event::Slot),
-            Just(Event::Stop),
-            Just(Event::Tick),
-            outcome().prop_map(Event::Prepared),
-            outcome().prop_map(Event::Launched),
-            outcome().prop_map(Event::Pinged),
-            outcome().prop_map(Event::PoweredOff),
-            outcome().prop_map(Event::Cleaned),
-            Just(Event::Exited(Exit::Unseen)),
-        ]
+        proptest::sample::select(every_event())
+    }
+
+    /// What is around a machine: the queue for slots, and who listens to the database.
+    struct World {
+        published: VmState,
+        asking: bool,
+        holding: bool,
+    }
+
+    impl World {
+        fn carry_out(&mut self, effects: &[Effect]) {
+            for effect in effects {
+                match effect {
+                    Effect::AskSlot(_) => {
+                        assert!(!self.asking && !self.holding, "one slot is enough");
+                        self.asking = true;
+                    }
+                    Effect::FreeSlot => {
+                        assert!(self.asking || self.holding, "what it has not it cannot free");
+                        (self.asking, self.holding) = (false, false);
+                    }
+                    Effect::Publish(state, _) if published_from(*state).contains(&self.published) => {
+                        self.published = *state;
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     proptest! {
         #[test]
-        fn whatever_happens_states_follow_the_table_and_slots_are_freed_once(
-            events in proptest::collection::vec((events(), 0u64..400), 0..60), debug: bool,
+        fn whatever_happens_states_follow_the_table_slots_are_kept_count_of_and_nothing_waits_for_ever(
+            events in proptest::collection::vec((events(), 0u64..400), 0..60), debug: bool, has_agent: bool,
         ) {
             let limits = Limits { debug, ..LIMITS };
             let mut now = Instant::now();
-            let (mut machine, _) = Machine::start(true, now);
-            let mut published = VmState::Starting;
-            let mut slots = 0;
+            let (mut machine, effects) = Machine::start(has_agent, &limits, now);
+            let mut world = World { published: VmState::Starting, asking: false, holding: false };
+            world.carry_out(&effects);
             for (event, seconds) in events {
                 now += Duration::from_secs(seconds);
-                let was = machine.phase();
-                if matches!(event, Event::Slot) && matches!(was, Phase::Waiting | Phase::Gone) {
-                    slots += 1;
+                if matches!(event, Event::Slot) && !std::mem::take(&mut world.asking) {
+                    continue;
                 }
-                if matches!(event, Event::Stop) && published.accepts(VmCommand::Stop) {
-                    published = VmState::Stopping; // as the claim of the command does
+                world.holding |= matches!(event, Event::Slot);
+                if matches!(event, Event::Stop | Event::Kill) && world.published.accepts(VmCommand::Stop) {
+                    world.published = VmState::Stopping; // as the claim of the command does
                 }
-                for effect in machine.step(event, &limits, now) {
-                    match effect {
-                        Effect::Publish(state, _) if published_from(state).contains(&published) => published = state,
-                        Effect::FreeSlot => slots -= 1,
-                        _ => {}
-                    }
+                world.carry_out(&machine.step(event, &limits, now));
+                prop_assert_eq!(machine.slot, world.holding);
+                match machine.phase() {
+                    Phase::Waiting | Phase::WaitingToStop => prop_assert!(world.asking),
+                    Phase::Preparing | Phase::Launching => prop_assert!(world.holding),
+                    Phase::Zombie => prop_assert_eq!(world.published, VmState::Zombie),
+                    Phase::Running => prop_assert_eq!(world.published, VmState::Running),
+                    Phase::Gone => prop_assert_eq!(world.published, VmState::Stopped),
+                    _ => {}
                 }
-                prop_assert!(slots >= 0);
-                if machine.phase() == Phase::Gone {
-                    prop_assert_eq!(slots, 0);
-                    prop_assert_eq!(published, VmState::Stopped);
+                let at_rest = matches!(machine.phase(), Phase::Running | Phase::Debugging | Phase::Gone);
+                if at_rest || machine.phase() == Phase::Zombie {
+                    prop_assert!(!world.asking && !world.holding);
                 }
-                if machine.phase() == Phase::Zombie {
-                    prop_assert_eq!(published, VmState::Zombie);
-                }
-                if machine.phase() == Phase::Running {
-                    prop_assert_eq!(published, VmState::Running);
-                }
-                // Nothing waits for ever for somebody who may never report.
-                if matches!(machine.phase(), Phase::Booting | Phase::ShuttingDown | Phase::Killing | Phase::Zombie) {
-                    prop_assert!(machine.wake_at().is_some());
-                }
+                prop_assert!(at_rest || machine.deadline.is_some(), "{:?} waits for ever", machine.phase());
             }
+            // Left alone, with nobody who reports anything, it comes to rest or is tried again for ever.
+            for _ in 0..6 {
+                let Some(at) = machine.wake_at() else { break };
+                now = now.max(at);
+                world.carry_out(&machine.step(Event::Tick, &limits, now));
+            }
+            prop_assert!(matches!(machine.phase(), Phase::Running | Phase::Debugging | Phase::Gone | Phase::Zombie
+                | Phase::Killing), "{:?}", machine.phase());
         }
     }
 }

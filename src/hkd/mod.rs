@@ -1,7 +1,7 @@
 //! The house keeping daemon: owns the VMs that are assigned to its node.
 //!
 //! `daemon` starts it and holds its parts together, `reconcile` turns commands of the database into messages, one
-//! `supervisor` task per VM carries out what its `machine` decides, `lease` gives the node's signs of life (`signs`)
+//! `supervisor` task per VM carries out what its `machine` decides within the node's `slots`, `lease` gives the node's signs of life (`signs`)
 //! and asks the `observer` about those of others. What a VM
 //! is made of is the hypervisor's business; who gets a VM is the L7R's.
 
@@ -13,6 +13,7 @@ mod observer;
 mod reconcile;
 mod retention;
 mod signs;
+mod slots;
 mod supervisor;
 
 pub use daemon::{HkdError, Lines, Member, hypervisor_for, run};

@@ -8,10 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    task::AbortHandle,
+};
 use tracing::Instrument;
 
 use crate::{
+    hypervisor::HypervisorError,
     model::{VmId, VmSpec, VmState, config::keys},
     vma::client::AgentClient,
 };
@@ -19,6 +23,7 @@ use crate::{
 use super::{
     fleet::Node,
     machine::{Effect, Event, Limits, Machine, Phase, published_from},
+    slots::Slot,
 };
 
 /// What others may ask of a supervisor.
@@ -43,9 +48,14 @@ struct Task {
     vm: VmId,
     spec: Option<VmSpec>,
     machine: Machine,
-    slot: Option<OwnedSemaphorePermit>,
+    slot: Option<Slot>,
+    /// In the queue for a slot.
+    asked: Option<oneshot::Receiver<Slot>>,
+    /// Preparing, launching or cleaning, whichever is under way.
+    step: Option<AbortHandle>,
+    /// Held by the step under way, so that the next one begins when it has ended, however it ends.
+    one_step: Arc<Mutex<()>>,
     events: mpsc::UnboundedSender<Event>,
-    slots: mpsc::UnboundedSender<OwnedSemaphorePermit>,
     publish: mpsc::UnboundedSender<(VmState, Option<String>)>,
 }
 
@@ -67,7 +77,7 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
     let now = Instant::now();
     let has_agent = node.hypervisor.has_agent();
     let (spec, (machine, mut effects)) = match begin {
-        Begin::Start(spec) => (Some(*spec), Machine::start(has_agent, now)),
+        Begin::Start(spec) => (Some(*spec), Machine::start(has_agent, &limits(node), now)),
         Begin::Adopt { spec, published, alive } => {
             let spec = spec.map(|spec| *spec);
             // What cannot be told what it is made of cannot be started again.
@@ -77,10 +87,20 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
         }
     };
     let (events, mut reports) = mpsc::unbounded_channel();
-    let (slots, mut granted) = mpsc::unbounded_channel();
     let (publish, to_publish) = mpsc::unbounded_channel();
     let publisher = tokio::spawn(publish_in_order(node.clone(), vm, to_publish));
-    let mut task = Task { node: node.clone(), vm, spec, machine, slot: None, events, slots, publish };
+    let mut task = Task {
+        node: node.clone(),
+        vm,
+        spec,
+        machine,
+        slot: None,
+        asked: None,
+        step: None,
+        one_step: Arc::default(),
+        events,
+        publish,
+    };
     let mut restart = None;
     loop {
         for effect in effects.drain(..) {
@@ -92,8 +112,14 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
         let wake_at = task.machine.wake_at().map(tokio::time::Instant::from_std);
         let event = tokio::select! {
             Some(event) = reports.recv() => event,
-            Some(slot) = granted.recv() => {
+            Ok(slot) = async {
+                match &mut task.asked {
+                    Some(asked) => asked.await,
+                    None => std::future::pending().await,
+                }
+            } => {
                 task.slot = Some(slot);
+                task.asked = None;
                 Event::Slot
             }
             Some(order) = orders.recv() => match order {
@@ -130,32 +156,24 @@ impl Task {
     fn carry_out(&mut self, effect: Effect) {
         let (node, vm, events) = (self.node.clone(), self.vm, self.events.clone());
         match effect {
-            Effect::AskSlot => {
-                let slots = self.slots.clone();
-                tokio::spawn(async move {
-                    if let Ok(slot) = node.heavy.clone().acquire_owned().await {
-                        let _ = slots.send(slot);
-                    }
-                });
+            Effect::AskSlot(purpose) => self.asked = Some(node.slots.ask(purpose)),
+            Effect::FreeSlot => (self.asked, self.slot) = (None, None),
+            Effect::Abandon => {
+                if let Some(step) = self.step.take() {
+                    step.abort();
+                }
             }
-            Effect::FreeSlot => self.slot = None,
             Effect::Prepare => {
                 let Some(spec) = self.spec.clone() else {
                     return self.report(Event::Prepared(Err("it has no disk image".to_owned())));
                 };
-                tokio::spawn(async move {
-                    let outcome = node.hypervisor.prepare(&spec).await.map_err(|error| describe(&error));
-                    let _ = events.send(Event::Prepared(outcome));
-                });
+                self.begin(Event::Prepared, async move { node.hypervisor.prepare(&spec).await });
             }
             Effect::Launch => {
                 let Some(spec) = self.spec.clone() else {
                     return self.report(Event::Launched(Err("it has no disk image".to_owned())));
                 };
-                tokio::spawn(async move {
-                    let outcome = node.hypervisor.start(&spec).await.map_err(|error| describe(&error));
-                    let _ = events.send(Event::Launched(outcome));
-                });
+                self.begin(Event::Launched, async move { node.hypervisor.start(&spec).await });
             }
             Effect::WatchExit => {
                 let exited = node.hypervisor.exited(vm);
@@ -187,12 +205,7 @@ impl Task {
                     }
                 });
             }
-            Effect::Clean => {
-                tokio::spawn(async move {
-                    let outcome = node.hypervisor.clean(vm).await.map_err(|error| describe(&error));
-                    let _ = events.send(Event::Cleaned(outcome));
-                });
-            }
+            Effect::Clean => self.begin(Event::Cleaned, async move { node.hypervisor.clean(vm).await }),
             Effect::Publish(state, reason) => {
                 match &reason {
                     Some(reason) => tracing::warn!(%vm, %state, reason, "VM"),
@@ -201,6 +214,21 @@ impl Task {
                 let _ = self.publish.send((state, reason));
             }
         }
+    }
+
+    /// Begins a step that may take long and may be given up.
+    fn begin(
+        &mut self,
+        report: fn(Result<(), String>) -> Event,
+        step: impl Future<Output = Result<(), HypervisorError>> + Send + 'static,
+    ) {
+        let (events, one_step) = (self.events.clone(), self.one_step.clone());
+        let running = tokio::spawn(async move {
+            let _alone = one_step.lock_owned().await;
+            let outcome = step.await.map_err(|error| describe(&error));
+            let _ = events.send(report(outcome));
+        });
+        self.step = Some(running.abort_handle());
     }
 
     fn report(&self, event: Event) {
@@ -233,13 +261,18 @@ async fn publish_in_order(node: Arc<Node>, vm: VmId, mut states: mpsc::Unbounded
 fn limits(node: &Node) -> Limits {
     let config = node.config.load();
     Limits {
+        slot: config.get(&keys::HKD_TIMEOUT_SLOT),
+        prepare: config.get(&keys::HKD_TIMEOUT_PREPARE),
+        launch: config.get(&keys::HKD_TIMEOUT_LAUNCH),
         boot: config.get(&keys::HKD_FAILED_STARTING),
+        boot_count: config.get(&keys::HKD_FAILED_COUNT_STARTING),
         ping_ok: config.get(&keys::HKD_PING_OK),
         ping_error: config.get(&keys::HKD_PING_ERROR),
         dead_after: config.get(&keys::HKD_FAILED_RUNNING),
         dead_count: config.get(&keys::HKD_FAILED_COUNT_RUNNING),
         shutdown: config.get(&keys::HKD_TIMEOUT_SHUTDOWN),
         kill: config.get(&keys::HKD_TIMEOUT_STOP),
+        clean: config.get(&keys::HKD_TIMEOUT_CLEAN),
         zombie: config.get(&keys::HKD_ZOMBIE_DELAY),
         debug: config.get(&keys::VM_DEBUG),
     }

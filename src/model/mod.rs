@@ -3,6 +3,8 @@
 //! Every other room may use this one; this one uses none of ours.
 
 pub mod config;
+#[cfg(test)]
+pub(crate) mod diagram;
 mod ids;
 pub mod networks;
 mod owner;

@@ -1,18 +1,6 @@
 //! States and commands of VMs, users' sessions and nodes, and which state may follow which.
 //!
-//! ```text
-//!              start              agent answers
-//!  stopped ───────────► starting ───────────────► running ◄────────┐
-//!     ▲ ▲                 │  │  │                  │  │ │          │ agent is back
-//!     │ └─ never started ─┘  │  └─────┐            │  │ └──► debugging
-//!     │                      ▼ stop   ▼ unclean    │  │          │
-//!     │      clean        stopping ──────► zombie  │  │          │
-//!     ├───────────────────── │ ▲              │    │  │          │
-//!     └──────────────────────┼─┼── clean ─────┘    │  │          │
-//!                            │ └── stop, death ────┘──┼──────────┘
-//!     (every state may become stopped when its node is released)
-//! ```
-//!
+//! `ARCHITECTURE.md` has the diagram of a VM's states, which a test compares with the table here.
 //! The database holds the same table as `vm_transition_allowed`; a test compares the two. Words are those of the
 //! classic lookup tables.
 
@@ -180,6 +168,19 @@ mod tests {
             assert_eq!(state.as_str().parse(), Ok(*state));
         }
         assert_eq!("busy".parse::<VmCommand>().unwrap_err().to_string(), "\"busy\" is no VM command");
+    }
+
+    #[test]
+    fn the_diagram_in_the_documents_shows_the_transitions_that_exist() {
+        let drawn: Vec<_> = crate::model::diagram::arrows("The life of a VM in the database")
+            .into_iter()
+            .map(|arrow| (arrow.from.parse().unwrap(), arrow.to.parse().unwrap()))
+            .collect();
+        let pairs = VmState::ALL.iter().flat_map(|from| VmState::ALL.iter().map(move |to| (*from, *to)));
+        for (from, to) in pairs.filter(|(from, to)| from != to) {
+            let times = drawn.iter().filter(|arrow| **arrow == (from, to)).count();
+            assert_eq!(times, usize::from(from.may_become(to)), "arrows from {from} to {to}");
+        }
     }
 
     #[test]

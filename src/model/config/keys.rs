@@ -267,13 +267,23 @@ keys! {
     HKD_PING_ERROR: Duration = "internal.hkd.vmhandler.vma_monitor.delay.after.error", "10";
     /// Silence after which the agent of a starting VM is given up.
     HKD_FAILED_STARTING: Duration = "internal.hkd.vmhandler.vma.failed.max_time.on.starting", "180";
+    /// Pings that must fail before the agent of a starting VM is given up.
+    HKD_FAILED_COUNT_STARTING: u32 = "internal.hkd.vmhandler.vma.failed.max_count.on.starting", "40";
     /// Silence after which the agent of a running VM is dead.
     HKD_FAILED_RUNNING: Duration = "internal.hkd.vmhandler.vma.failed.max_time.on.running", "320";
     /// Pings that must fail before the agent of a running VM is dead.
     HKD_FAILED_COUNT_RUNNING: u32 = "internal.hkd.vmhandler.vma.failed.max_count.on.running", "10";
     /// Limit for one question to an agent.
     HKD_TIMEOUT_RPC: Duration = "internal.hkd.agent.rpc.timeout", "3";
-    /// How long a container may take to shut down by itself.
+    /// How long a start waits for one of the node's slots before it is given up.
+    HKD_TIMEOUT_SLOT: Duration = "internal.hkd.timeout.slot", "900";
+    /// How long a disk image may take to become ready.
+    HKD_TIMEOUT_PREPARE: Duration = "internal.hkd.timeout.prepare", "900";
+    /// How long a VM may take until its first process runs.
+    HKD_TIMEOUT_LAUNCH: Duration = "internal.hkd.timeout.launch", "120";
+    /// How long freeing what a VM left may take before it is called a zombie.
+    HKD_TIMEOUT_CLEAN: Duration = "internal.hkd.timeout.clean", "120";
+    /// How long a container may take to shut down by itself, and how long that may wait for a slot.
     HKD_TIMEOUT_SHUTDOWN: Duration = "internal.hkd.lxc.timeout.on_state.stopping.shutdown.waiting_for_lxc", "180";
     /// How long a container may take to die once it was killed.
     HKD_TIMEOUT_STOP: Duration = "internal.hkd.lxc.timeout.on_state.stopping.stop.waiting_for_lxc", "120";
