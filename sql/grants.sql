@@ -58,7 +58,7 @@ grant execute on function is_secret to qvd_node, qvd_l7r, qvd_admin, qvd_readonl
 grant select on versions, configs to qvd_node, qvd_l7r;
 grant execute on function
     node_start, node_state, node_lease, node_claim, node_vms, node_vm_state, node_storage, node_peers,
-    node_take_over, vms_restart, epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce
+    node_take_over, node_duties, node_vm_told, node_stopping, vms_restart, epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce
     to qvd_node;
 grant execute on function
     l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_list, l7r_vm, l7r_acquire,
@@ -90,7 +90,8 @@ grant insert, update, delete on ssl_configs to qvd_admin;
 grant usage on all sequences in schema qvd to qvd_admin;
 grant execute on function
     tenant_create, user_create, user_password, user_totp, host_create, osf_create, di_create, vm_create,
-    vm_start(integer), vm_start(text), vm_stop(integer), vm_stop(text), vm_disconnect(integer), vm_disconnect(text),
+    vm_start(integer), vm_start(text), vm_stop(integer), vm_stop(text), vm_expire(integer, timestamptz, timestamptz),
+    vm_expire(text, timestamptz, timestamptz), host_stop, vm_disconnect(integer), vm_disconnect(text),
     vm_block, user_block, host_block, host_release, config_set, config_reset, config_problem, config_ssl,
     config_ssl_clients, config_ssl_reset, password_hash, wake, wake_payload, announce
     to qvd_admin;

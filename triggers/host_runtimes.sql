@@ -17,7 +17,10 @@ create or replace trigger guard before update of state, epoch on host_runtimes
 create or replace function host_runtimes_wake() returns trigger
 language plpgsql set search_path = qvd, pg_temp as $$
 begin
-    if new.cmd is distinct from old.cmd or new.epoch <> old.epoch or new.blocked <> old.blocked
+    if new.cmd is distinct from old.cmd then
+        perform wake('qvd_node_' || new.host_id, 'host', new.host_id);
+    end if;
+    if new.epoch <> old.epoch or new.blocked <> old.blocked
         or new.state <> old.state then
         perform wake('qvd_host_' || new.host_id, 'host', new.host_id);
     end if;

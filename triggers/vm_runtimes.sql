@@ -19,6 +19,7 @@ begin
             new.vm_x_port := null;
             new.vm_expiration_soft := null;
             new.vm_expiration_hard := null;
+            new.vm_expiration_told := null;
             if new.user_state = 'connected' then
                 new.user_cmd := 'abort';
             end if;
@@ -59,6 +60,9 @@ begin
     then
         new.real_user_id := null;
     end if;
+    if new.vm_expiration_soft is distinct from old.vm_expiration_soft then
+        new.vm_expiration_told := null;
+    end if;
     if new.user_cmd is distinct from old.user_cmd then
         new.user_cmd_ts := case when new.user_cmd is not null then now() end;
     end if;
@@ -87,6 +91,9 @@ begin
         case when old.host_id is not null and new.host_id is distinct from old.host_id
             and old.vm_state not in ('stopping', 'starting')
             then qvd.announce('qvd_host_' || old.host_id, payload) end,
+        case when (new.vm_expiration_soft, new.vm_expiration_hard)
+                is distinct from (old.vm_expiration_soft, old.vm_expiration_hard) and new.vm_state <> 'stopped'
+            then qvd.announce('qvd_node_' || new.host_id, payload) end,
         case when new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd
             then qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id) end;
     return null;

@@ -110,7 +110,7 @@ begin
     elsif target.vm_state in ('stopped', 'stopping') or target.vm_cmd = 'stop' then
         return vm;
     else
-        update vm_runtimes set vm_cmd = 'stop' where vm_id = vm;
+        update vm_runtimes set vm_cmd = 'stop', vm_reason = null where vm_id = vm;
     end if;
     perform audit('stop', 'vm', vm, vm_name(vm), target.tenant_id);
     return vm;

@@ -47,9 +47,13 @@ begin
                 using errcode = 'QV002', hint = 'Give this machine a name of its own, or wait until the other is off.';
         end if;
         released := host_forget(node, 'its node was restarted');
-        update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting' where r.host_id = node;
+        update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting', cmd = null
+        where r.host_id = node;
     elsif runtime.state <> 'running' then
-        update host_runtimes r set state = 'starting' where r.host_id = node;
+        -- One that was told to stop, and whose daemon died over it, goes on to stop.
+        update host_runtimes r set state = 'starting',
+            cmd = case when runtime.state in ('starting', 'stopping') then r.cmd end
+        where r.host_id = node;
     end if;
     update host_runtimes r
     set pid = node_pid, ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
@@ -61,7 +65,8 @@ language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
     update host_runtimes set state = becomes, ok_ts = now(), lease = lease + 1,
-        pid = case when becomes = 'stopped' then null else pid end
+        pid = case when becomes = 'stopped' then null else pid end,
+        cmd = case when becomes = 'stopped' then null else cmd end
     where host_id = node and epoch = node_epoch;
     if not found then
         perform node_check(node, node_epoch);
@@ -130,7 +135,8 @@ begin
             for no key update of r
         ), claimed as (
             update vm_runtimes r
-            set vm_cmd = null, vm_reason = null,
+            -- Whoever told it to stop may have said why.
+            set vm_cmd = null, vm_reason = case w.vm_cmd when 'stop' then r.vm_reason end,
                 vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
                 current_di_id = w.di_id,
                 vm_address = w.ip, vm_vma_port = vma_port, vm_x_port = x_port
@@ -167,7 +173,8 @@ language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
     perform node_check(node, node_epoch);
-    update vm_runtimes r set vm_state = becomes, vm_reason = coalesce(reason, r.vm_reason)
+    update vm_runtimes r set vm_state = becomes,
+        vm_reason = case becomes when 'running' then reason else coalesce(reason, r.vm_reason) end
     where r.vm_id = vm and r.host_id = node and r.vm_state = any (expected);
     return found;
 end $$;

@@ -68,7 +68,7 @@ declare
     released integer[];
 begin
     perform node_check(node, node_epoch);
-    update host_runtimes r set epoch = r.epoch + 1, state = 'lost', pid = null
+    update host_runtimes r set epoch = r.epoch + 1, state = 'lost', pid = null, cmd = null
     where r.host_id = silent and r.epoch = silent_epoch and r.lease = seen_lease
         and r.state in ('starting', 'running', 'stopping')
         and exists (select from hosts h join hosts me on me.storage_id = h.storage_id where h.id = silent and me.id = node);
@@ -117,7 +117,7 @@ begin
     if node is null then
         raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
     end if;
-    update host_runtimes r set epoch = r.epoch + 1, pid = null,
+    update host_runtimes r set epoch = r.epoch + 1, pid = null, cmd = null,
         state = case r.state when 'stopped' then 'stopped' else 'lost' end::host_state
     where r.host_id = node and (r.state in ('stopped', 'lost') or r.ok_ts is null
         or r.ok_ts < now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second');

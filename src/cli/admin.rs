@@ -8,7 +8,7 @@ use crate::{
     events::Channel,
 };
 
-use super::{host, settings::DatabaseArg, user};
+use super::{host, settings::DatabaseArg, user, vm};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -23,6 +23,9 @@ pub enum Command {
     /// What is done with a whole node
     #[command(subcommand)]
     Host(host::Command),
+    /// What is done with one VM
+    #[command(subcommand)]
+    Vm(vm::Command),
     /// What is done with one user
     #[command(subcommand)]
     User(user::Command),
@@ -53,6 +56,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Watch { database, json } => watch(&database, json).await,
         Command::Host(command) => host::run(command).await,
+        Command::Vm(command) => vm::run(command).await,
         Command::User(command) => user::run(command).await,
         Command::List { what, database, json } => list(&database, what, json).await,
     }

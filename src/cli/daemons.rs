@@ -1,6 +1,9 @@
 //! `qvd node`, `qvd hkd`, `qvd l7r`: the processes of a node.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::Args;
@@ -46,12 +49,15 @@ pub async fn node(arguments: Daemon) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs hkd.
-pub async fn hkd(arguments: Daemon) -> anyhow::Result<()> {
+/// Runs hkd. Its exit status tells `qvd node`, or a service manager, when the node is not to run any more.
+pub async fn hkd(arguments: Daemon) -> anyhow::Result<ExitCode> {
     let config = arguments.file.read_node()?;
     let stop = until_told_to_end()?;
     tokio::spawn(node::lifeline(stop.clone()));
-    hkd::run(config, hkd::hypervisor_for, stop).await.context("hkd ends")
+    match hkd::run(config, hkd::hypervisor_for, stop).await.context("hkd ends")? {
+        hkd::End::Told => Ok(ExitCode::SUCCESS),
+        hkd::End::Ordered => Ok(node::NODE_STOPPED.into()),
+    }
 }
 
 /// Runs l7r.

@@ -8,12 +8,26 @@ use serde_json::json;
 use crate::{
     db::{Connector, HostUse, Listener, Role},
     events::Channel,
+    model::HostState,
 };
 
 use super::settings::DatabaseArg;
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Stop a node with all its VMs; `qvd node` ends there
+    Stop {
+        /// Name of the node
+        host: String,
+        #[command(flatten)]
+        database: DatabaseArg,
+        /// Wait until it has stopped
+        #[arg(long)]
+        wait: bool,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Let a node run empty: it gets no new VMs and its router takes no new users; sessions go on
     Drain {
         /// Name of the node
@@ -47,6 +61,7 @@ pub enum Command {
 
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Stop { host, database, wait, json } => stop(&host, &database, wait, json).await,
         Command::Drain { host, database, wait, undo, json } => drain(&host, &database, wait, undo, json).await,
         Command::Release { host, database, force, json } => release(&host, &database, force, json).await,
     }
@@ -77,6 +92,28 @@ async fn release(host: &str, database: &DatabaseArg, force: bool, json: bool) ->
     match json {
         true => println!("{}", json!({ "host": host, "released": vms })),
         false => println!("{} VMs of {host} are free.", vms.len()),
+    }
+    Ok(())
+}
+
+async fn stop(host: &str, database: &DatabaseArg, wait: bool, json: bool) -> anyhow::Result<()> {
+    let connector = database.connector(Role::Admin)?;
+    let mut listen = Listener::connect(&connector).await?;
+    listen.listener.listen([Channel::Admin.to_string().as_str()]).await?;
+    connector.host_stop(host).await?;
+    let mut state = connector.host_state(host).await?;
+    while wait && !matches!(state, HostState::Stopped | HostState::Lost) {
+        if listen.notifications.recv().await.is_none() {
+            anyhow::bail!("the connection to the database was lost; {host} goes on stopping");
+        }
+        state = connector.host_state(host).await?;
+    }
+    if json {
+        println!("{}", json!({ "host": host, "state": state.as_str() }));
+    } else if wait {
+        println!("{host} is {state}.");
+    } else {
+        println!("{host} was told to stop.");
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod host;
 mod node;
 mod settings;
 mod user;
+mod vm;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -79,7 +80,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Client(arguments) => return Ok(client::run(*arguments).await),
         Command::Demo(arguments) => demo::run(arguments).await?,
         Command::Node(arguments) => node::run(arguments).await?,
-        Command::Hkd(arguments) => daemons::hkd(arguments).await?,
+        Command::Hkd(arguments) => return daemons::hkd(arguments).await,
         Command::L7r(arguments) => daemons::l7r(arguments).await?,
         Command::Status(arguments) => daemons::status(arguments).await?,
         Command::Admin(command) => admin::run(command).await?,

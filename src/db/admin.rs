@@ -190,6 +190,47 @@ impl Connector {
         Ok(self.client().await?.query_one("select qvd.host_release($1)", &[&host]).await?.get(0))
     }
 
+    /// Tells a node to stop, with all its VMs.
+    pub async fn host_stop(&self, host: &str) -> Result<(), DbError> {
+        self.client().await?.execute("select qvd.host_stop($1)", &[&host]).await?;
+        Ok(())
+    }
+
+    /// The state of a node by its name.
+    pub async fn host_state(&self, host: &str) -> Result<HostState, DbError> {
+        let client = self.client().await?;
+        let row = client
+            .query_one(
+                "select r.state::text from qvd.host_runtimes r join qvd.hosts h on h.id = r.host_id where h.name = $1",
+                &[&host],
+            )
+            .await?;
+        word(row.get(0))
+    }
+
+    /// Lets the present run of a VM expire; times as PostgreSQL reads them, or an interval from now behind a `+`. Returns
+    /// both as they were understood.
+    pub async fn vm_expire(
+        &self,
+        vm: &str,
+        soft: Option<&str>,
+        hard: Option<&str>,
+    ) -> Result<(Option<String>, Option<String>), DbError> {
+        let client = self.client().await?;
+        let row = client
+            .query_one(
+                "with given as (
+                     select case when soft like '+%' then now() + substr(soft, 2)::interval else soft::timestamptz end as soft,
+                         case when hard like '+%' then now() + substr(hard, 2)::interval else hard::timestamptz end as hard
+                     from (values ($2::text, $3::text)) v (soft, hard))
+                 select date_trunc('second', soft)::text, date_trunc('second', hard)::text, qvd.vm_expire($1::text, soft, hard)
+                 from given",
+                &[&vm, &soft, &hard],
+            )
+            .await?;
+        Ok((row.get(0), row.get(1)))
+    }
+
     /// Who uses a node.
     pub async fn host_use(&self, host: &str) -> Result<HostUse, DbError> {
         let client = self.client().await?;

@@ -5,8 +5,8 @@ use std::{net::IpAddr, time::Duration};
 use tokio_postgres::Row;
 
 use crate::model::{
-    DiId, Epoch, HostId, HostState, OsfId, StorageId, TenantId, UserId, VmCommand, VmId, VmPorts, VmSecret, VmSpec,
-    VmState,
+    DiId, Epoch, Expiry, HostId, HostState, OsfId, StorageId, TenantId, UserId, VmCommand, VmId, VmPorts, VmSecret,
+    VmSpec, VmState,
 };
 
 use super::{Database, DbError};
@@ -46,6 +46,17 @@ pub struct Claim {
     pub command: VmCommand,
     /// With which VM.
     pub vm: NodeVm,
+}
+
+/// What a node has to do apart from commands of VMs.
+#[derive(Clone, Debug)]
+pub struct Duties {
+    /// It was told to stop.
+    pub stop: bool,
+    /// VMs that must be told that they expire.
+    pub expiring: Vec<(VmId, Expiry)>,
+    /// How long until the next VM expires; `None`: none will.
+    pub next: Option<Duration>,
 }
 
 /// Another node as the database shows it.
@@ -211,6 +222,40 @@ impl Database {
         let connection = self.connection().await?;
         let rows = connection.query(&format!("select {NODE_VM} from node_vms($1, $2)"), &[&host.0, &epoch]).await?;
         rows.iter().map(node_vm).collect()
+    }
+
+    /// What the node has to do now; VMs are told again that they expire after `remind`.
+    pub async fn node_duties(&self, host: HostId, epoch: Epoch, remind: Duration) -> Result<Duties, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached(
+                "select command::text, coalesce(vms, '{}'), coalesce(softs, '{}'), coalesce(hards, '{}'), next_in
+                 from node_duties($1, $2, $3)",
+            )
+            .await?;
+        let row = connection.query_one(&statement, &[&host.0, &epoch, &remind.as_secs_f64()]).await?;
+        let (vms, softs, hards): (Vec<i32>, Vec<String>, Vec<String>) = (row.get(1), row.get(2), row.get(3));
+        let expiries = softs.into_iter().zip(hards).map(|(soft, hard)| Expiry { soft, hard });
+        Ok(Duties {
+            stop: row.get::<_, Option<&str>>(0) == Some("stop"),
+            expiring: vms.into_iter().map(VmId).zip(expiries).collect(),
+            next: row.get::<_, Option<f64>>(4).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        })
+    }
+
+    /// The agent of a VM knows of this expiration.
+    pub async fn node_vm_told(&self, host: HostId, epoch: Epoch, vm: VmId, told: &Expiry) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select node_vm_told($1, $2, $3, $4)").await?;
+        connection.execute(&statement, &[&host.0, &epoch, &vm.0, &told.soft]).await?;
+        Ok(())
+    }
+
+    /// The node obeys the order to stop: takes nothing new, and ends the sessions of its routers; with `vms` also its VMs.
+    /// Returns how many of the sessions are left.
+    pub async fn node_stopping(&self, host: HostId, epoch: Epoch, vms: bool) -> Result<i32, DbError> {
+        let connection = self.connection().await?;
+        Ok(connection.query_one("select node_stopping($1, $2, $3)", &[&host.0, &epoch, &vms]).await?.get(0))
     }
 
     /// Publishes the state of a VM if it is still in one of the states `expected`. Says whether it was.

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::{
     db::{Connector, DbError, MigrateError},
-    hypervisor::{Container, HypervisorError},
+    hypervisor::{Container, Hypervisor, HypervisorError},
     model::{
         HostState,
         config::{Config, ConfigError},
@@ -258,6 +258,14 @@ impl Site {
         let node = self.node.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(node) = node {
             node.signal(Signal::SIGTERM);
+            node.exited().await;
+        }
+    }
+
+    /// Waits until the processes of the node have ended by themselves.
+    pub async fn node_ended(&self) {
+        let node = self.node.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(node) = node {
             node.exited().await;
         }
     }

@@ -9,6 +9,8 @@ use crate::model::{HostId, VmId};
 pub enum Channel {
     /// One node: a VM was assigned to it or taken from it, a command, a session of its L7R must end.
     Host(HostId),
+    /// The node itself: an order for it, or one of its VMs expires at another time.
+    Node(HostId),
     /// Whoever waits for this VM.
     Vm(VmId),
     /// Everything that administrators see.
@@ -23,6 +25,7 @@ impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host(host) => write!(f, "qvd_host_{host}"),
+            Self::Node(host) => write!(f, "qvd_node_{host}"),
             Self::Vm(vm) => write!(f, "qvd_vm_{vm}"),
             Self::Admin => f.write_str("qvd_admin"),
             Self::Config => f.write_str("qvd_config"),
@@ -48,6 +51,9 @@ impl FromStr for Channel {
         if let Some(id) = name.strip_prefix("qvd_host_") {
             return id.parse().map(|id| Self::Host(HostId(id))).map_err(|_| NotOurs);
         }
+        if let Some(id) = name.strip_prefix("qvd_node_") {
+            return id.parse().map(|id| Self::Node(HostId(id))).map_err(|_| NotOurs);
+        }
         let id = name.strip_prefix("qvd_vm_").ok_or(NotOurs)?;
         id.parse().map(|id| Self::Vm(VmId(id))).map_err(|_| NotOurs)
     }
@@ -59,7 +65,9 @@ mod tests {
 
     #[test]
     fn every_name_reads_back_and_others_are_not_ours() {
-        for channel in [Channel::Host(HostId(7)), Channel::Vm(VmId(-1)), Channel::Admin, Channel::Config, Channel::Beat]
+        let (host, vm) = (HostId(7), VmId(-1));
+        for channel in
+            [Channel::Host(host), Channel::Node(host), Channel::Vm(vm), Channel::Admin, Channel::Config, Channel::Beat]
         {
             assert_eq!(channel.to_string().parse(), Ok(channel));
         }

@@ -124,7 +124,7 @@ impl Task {
 
     async fn listen(connector: &Connector, host: HostId, hub: &Hub) -> Result<Listen, crate::db::DbError> {
         let listen = Listener::connect(connector).await?;
-        let mut channels = vec![Channel::Beat, Channel::Config, Channel::Host(host)];
+        let mut channels = vec![Channel::Beat, Channel::Config, Channel::Host(host), Channel::Node(host)];
         channels.extend(hub.watched());
         let names: Vec<String> = channels.iter().map(ToString::to_string).collect();
         listen.listener.listen(names.iter().map(String::as_str)).await?;
@@ -198,7 +198,8 @@ impl Task {
     }
 
     fn own(&self, channel: Channel) -> bool {
-        matches!(channel, Channel::Beat | Channel::Config) || channel == Channel::Host(self.host)
+        matches!(channel, Channel::Beat | Channel::Config)
+            || [Channel::Host(self.host), Channel::Node(self.host)].contains(&channel)
     }
 
     fn heard(&mut self, notification: &Notification) {

@@ -27,12 +27,14 @@ use crate::{
 };
 
 use super::{
+    duties,
     fleet::{Fleet, Node},
     lease,
     reconcile::{reconcile, recover},
     retention,
     signs::Signs,
     slots::Slots,
+    stopping,
     supervisor::Begin,
 };
 
@@ -97,13 +99,22 @@ pub enum HkdError {
     Revoked,
 }
 
-/// Runs the daemon until `stop`. VMs go on when it ends; the next one adopts them. `make` builds the hypervisor once
+/// Why the daemon has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its process was told to. VMs go on.
+    Told,
+    /// The node was told to stop, and nothing of it is left.
+    Ordered,
+}
+
+/// Runs the daemon until `stop`, or until the node is told to stop. VMs go on when it ends; the next one adopts them. `make` builds the hypervisor once
 /// configuration and address are known.
 pub async fn run(
     mut config: Config,
     make: impl FnOnce(&Config, &Life, Arc<dyn Epochs>) -> Result<Arc<dyn Hypervisor>, HypervisorError>,
     stop: CancellationToken,
-) -> Result<(), HkdError> {
+) -> Result<End, HkdError> {
     let path_run = config.get(&keys::PATH_RUN);
     std::fs::create_dir_all(&path_run).map_err(|source| HkdError::File {
         what: "cannot make",
@@ -114,7 +125,7 @@ pub async fn run(
     let connector = Connector::from_config(&config, Role::Node)?;
     let database = Database::new(&connector, config.get(&keys::DATABASE_POOL_SIZE) as usize)?;
     if !wait_for_database(&database, &stop).await {
-        return Ok(());
+        return Ok(End::Told);
     }
     database.schema_is_ours().await.map_err(|(found, known)| match found {
         Ok(found) => HkdError::Schema { found, known },
@@ -158,9 +169,9 @@ pub async fn run(
     let lines = Lines { signs: Database::new(&connector, 1)?, database, connector };
     let mut member = Member::new(life, config, lines, hypervisor);
     (member.signs, member.relay) = (signs, Some(relay));
-    member.live(stop).await?;
+    let end = member.live(stop).await?;
     let _ = std::fs::remove_file(relay_path);
-    Ok(())
+    Ok(end)
 }
 
 /// How a node reaches the database. Simulated nodes share the pools.
@@ -190,8 +201,9 @@ impl Member {
         Self { life, config, lines, hypervisor, signs: None, relay: None }
     }
 
-    /// Takes up what is on record and serves until `stop`, or until the node is given up, which is an error. VMs go on.
-    pub async fn live(self, stop: CancellationToken) -> Result<(), HkdError> {
+    /// Takes up what is on record and serves until `stop`, after which VMs go on, or until the node is told to stop with them,
+    /// or until it is given up, which is an error.
+    pub async fn live(self, stop: CancellationToken) -> Result<End, HkdError> {
         let Self { life, config, lines, hypervisor, signs, relay } = self;
         let database = lines.database.clone();
         let intervals = Intervals {
@@ -212,6 +224,7 @@ impl Member {
             config: ArcSwap::from_pointee(config.clone()),
             fleet: Fleet::default(),
             stop: stop.child_token(),
+            told_to_stop: CancellationToken::new(),
         });
         adopt(&node, &life).await?;
         let signs_of_life = lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), lines);
@@ -225,11 +238,14 @@ impl Member {
         tokio::spawn(retention::go_on(node.clone()));
         let _ = sd_notify();
 
+        tokio::spawn(duties::go_on(node.clone(), plane.hub().clone()));
+        let ordered = tokio::spawn(obey(node.clone()));
         serve(&node, &plane).await;
+        let end = if ordered.await.unwrap_or(false) { End::Ordered } else { End::Told };
 
         // None may come after the farewell.
         let _ = signs_of_life.await;
-        if !stop.is_cancelled() {
+        if !stop.is_cancelled() && end == End::Told {
             end_vms(&node).await;
             return Err(HkdError::Revoked);
         }
@@ -238,8 +254,11 @@ impl Member {
             (Ok(()), None) => {}
             (Err(error), _) => tracing::warn!(host = %node.host, %error, "cannot say that the node stops"),
         }
-        tracing::info!(host = %node.host, "hkd ends; VMs go on");
-        Ok(())
+        match end {
+            End::Told => tracing::info!(host = %node.host, "hkd ends; VMs go on"),
+            End::Ordered => tracing::info!(host = %node.host, "the node has stopped"),
+        }
+        Ok(end)
     }
 }
 
@@ -284,6 +303,20 @@ impl Epochs for Asked {
             })
         })
     }
+}
+
+/// Stops the node when it is told to; whether it was, and has.
+async fn obey(node: Arc<Node>) -> bool {
+    let obedient = async {
+        node.told_to_stop.cancelled().await;
+        stopping::stop_all(&node).await;
+    };
+    tokio::select! {
+        () = obedient => {}
+        () = node.stop.cancelled() => return false,
+    }
+    node.stop.cancel();
+    true
 }
 
 async fn serve(node: &Arc<Node>, plane: &Plane) {

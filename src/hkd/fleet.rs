@@ -8,7 +8,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -33,8 +33,10 @@ pub struct Node {
     /// For VMs in a heavy phase.
     pub slots: Slots,
     pub fleet: Fleet,
-    /// Somebody else has taken the node over, or it is to stop.
+    /// Somebody else has taken the node over, or its daemon is to end.
     pub stop: CancellationToken,
+    /// The node is to stop with all its VMs.
+    pub told_to_stop: CancellationToken,
 }
 
 impl Node {
@@ -73,6 +75,7 @@ impl Node {
 #[derive(Default)]
 pub struct Fleet {
     supervisors: Mutex<HashMap<VmId, mpsc::UnboundedSender<Order>>>,
+    emptied: Notify,
     tasks: TaskTracker,
 }
 
@@ -112,8 +115,22 @@ impl Fleet {
         let waiting = orders.try_recv().ok();
         if waiting.is_none() {
             supervisors.remove(&vm);
+            if supervisors.is_empty() {
+                self.emptied.notify_waiters();
+            }
         }
         waiting
+    }
+
+    /// Waits until no VM has a supervisor.
+    pub async fn emptied(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.supervisors().is_empty() {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     fn supervisors(&self) -> std::sync::MutexGuard<'_, HashMap<VmId, mpsc::UnboundedSender<Order>>> {

@@ -6,7 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{hypervisor::Exit, model::VmState};
+use crate::{
+    hypervisor::Exit,
+    model::{Expiry, VmState},
+};
 
 use super::slots::Purpose;
 
@@ -60,6 +63,10 @@ pub enum Event {
     Stop,
     /// It shall stop at once, without being asked.
     Kill,
+    /// The agent must be told that the VM expires.
+    Expires(Expiry),
+    /// The agent knows that the VM expires, or why not.
+    ToldExpiry(Result<(), String>),
     /// Time has passed.
     Tick,
 }
@@ -83,6 +90,8 @@ pub enum Effect {
     Ping(Option<Duration>),
     /// Ask the agent to power off.
     PowerOff,
+    /// Tell the agent that the VM expires.
+    TellExpiry(Expiry),
     /// Kill every process.
     Kill,
     /// Free what it left.
@@ -156,6 +165,9 @@ pub struct Machine {
     failures: u32,
     /// A booting agent had its time, but was not asked often enough to be called dead.
     overtime: bool,
+    /// What the agent has still to be told, and when that is tried next; never while it is under way.
+    expiry: Option<Expiry>,
+    tell_at: Option<Instant>,
     reason: Option<String>,
 }
 
@@ -229,6 +241,8 @@ impl Machine {
             last_answer: now,
             failures: 0,
             overtime: false,
+            expiry: None,
+            tell_at: None,
             reason: None,
         }
     }
@@ -240,7 +254,7 @@ impl Machine {
 
     /// When `Tick` must be sent at the latest.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.deadline.into_iter().chain(self.ping_at).min()
+        self.deadline.into_iter().chain(self.ping_at).chain(self.tell_at).min()
     }
 
     /// What follows from an event. Events that come too late for the phase change nothing.
@@ -339,6 +353,19 @@ impl Machine {
             }
             (Cleaning, Event::Cleaned(Err(why))) => self.zombie(&why, limits, now),
 
+            (_, Event::Expires(expiry)) if self.expiry.as_ref() != Some(&expiry) => {
+                self.expiry = Some(expiry);
+                self.tell_expiry()
+            }
+            (_, Event::ToldExpiry(Ok(()))) => {
+                self.expiry = None;
+                vec![]
+            }
+            (Running, Event::ToldExpiry(Err(_))) => {
+                self.tell_at = Some(now + limits.ping_error);
+                vec![]
+            }
+
             (_, Event::Tick) => self.tick(limits, now),
             _ => vec![],
         }
@@ -350,6 +377,10 @@ impl Machine {
             self.ping_at = None;
             let hasty = (self.phase == Phase::Booting).then(|| BOOT_PING_LIMIT.max(self.ping_pause * 5));
             effects.push(Effect::Ping(hasty));
+        }
+        if self.tell_at.is_some_and(|at| at <= now) {
+            self.tell_at = None;
+            effects.extend(self.tell_expiry());
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.deadline = None;
@@ -403,6 +434,12 @@ impl Machine {
         self.phase = phase;
         self.deadline = Some(deadline);
         self.ping_at = None;
+        self.tell_at = None;
+    }
+
+    /// Only while the agent answers; otherwise when it does again.
+    fn tell_expiry(&self) -> Vec<Effect> {
+        self.expiry.iter().filter(|_| self.phase == Phase::Running).cloned().map(Effect::TellExpiry).collect()
     }
 
     fn launched(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
@@ -427,6 +464,7 @@ impl Machine {
         self.ping_at = self.has_agent.then_some(now + limits.ping_ok);
         let mut effects = self.free_slot();
         effects.push(Effect::Publish(VmState::Running, None));
+        effects.extend(self.tell_expiry());
         effects
     }
 
@@ -448,6 +486,7 @@ impl Machine {
         let reason = format!("its agent has not answered for {} s: {why}", silence.as_secs());
         if limits.debug {
             self.phase = Phase::Debugging;
+            self.tell_at = None;
             self.ping_at = Some(now + limits.ping_error);
             return vec![Effect::Publish(VmState::Debugging, Some(reason))];
         }
@@ -694,6 +733,27 @@ mod tests {
         assert!(matches!(&effects[..], [Effect::Abandon, Effect::FreeSlot, _, Effect::Publish(VmState::Zombie, _)]));
     }
 
+    fn expiry() -> Expiry {
+        Expiry { soft: "2030-01-01T00:00:00".into(), hard: String::new() }
+    }
+
+    #[test]
+    fn an_expiry_is_told_while_the_agent_answers_and_again_until_it_knows() {
+        let now = Instant::now();
+        let told = Effect::TellExpiry(expiry());
+        let mut machine = after(&[Event::Slot, Event::Prepared(Ok(())), Event::Launched(Ok(()))], now);
+        assert_eq!(machine.step(Event::Expires(expiry()), &LIMITS, now), []);
+        assert_eq!(machine.step(Event::Pinged(Ok(())), &LIMITS, now).last(), Some(&told));
+        assert_eq!(machine.step(Event::Expires(expiry()), &LIMITS, now), [], "it is under way");
+        machine.step(Event::ToldExpiry(Err("no".into())), &LIMITS, now);
+        let again = now + LIMITS.ping_error;
+        assert_eq!(machine.wake_at(), Some(again));
+        assert_eq!(machine.step(Event::Tick, &LIMITS, again), [told.clone()]);
+        machine.step(Event::ToldExpiry(Ok(())), &LIMITS, again);
+        assert_eq!(machine.wake_at(), Some(now + LIMITS.ping_ok));
+        assert_eq!(machine.step(Event::Expires(expiry()), &LIMITS, again), [told], "a reminder");
+    }
+
     /// What may happen, once well and once badly.
     fn every_event() -> Vec<Event> {
         let no = || Err("no".to_owned());
@@ -712,6 +772,9 @@ mod tests {
             Event::Cleaned(no()),
             Event::Stop,
             Event::Kill,
+            Event::Expires(expiry()),
+            Event::ToldExpiry(Ok(())),
+            Event::ToldExpiry(no()),
             Event::Tick,
         ]
     }
@@ -731,7 +794,7 @@ mod tests {
             Event::Stop => "stop",
             Event::Kill => "kill",
             Event::Tick => "late",
-            Event::PoweredOff(Ok(())) => "off",
+            Event::PoweredOff(Ok(())) | Event::Expires(_) | Event::ToldExpiry(_) => "-",
         }
     }
 
@@ -772,8 +835,7 @@ mod tests {
             .into_iter()
             .flat_map(|arrow| arrow.words.into_iter().map(move |word| (arrow.from.clone(), word, arrow.to.clone())))
             .collect();
-        let done: BTreeSet<_> =
-            explored().into_iter().map(|(from, word, to)| (from, word.to_owned(), to)).collect();
+        let done: BTreeSet<_> = explored().into_iter().map(|(from, word, to)| (from, word.to_owned(), to)).collect();
         let missing: Vec<_> = done.difference(&drawn).collect();
         let invented: Vec<_> = drawn.difference(&done).collect();
         assert!(missing.is_empty() && invented.is_empty(), "not drawn: {missing:?}\ndrawn, but not so: {invented:?}");

@@ -1,11 +1,13 @@
 //! The house keeping daemon: owns the VMs that are assigned to its node.
 //!
 //! `daemon` starts it and holds its parts together, `reconcile` turns commands of the database into messages, one
-//! `supervisor` task per VM carries out what its `machine` decides within the node's `slots`, `lease` gives the node's signs of life (`signs`)
+//! `supervisor` task per VM carries out what its `machine` decides within the node's `slots`, `duties` obeys
+//! orders for the node itself (`stopping`) and lets VMs expire, `lease` gives the node's signs of life (`signs`)
 //! and asks the `observer` about those of others. What a VM
 //! is made of is the hypervisor's business; who gets a VM is the L7R's.
 
 mod daemon;
+mod duties;
 mod fleet;
 mod lease;
 mod machine;
@@ -14,6 +16,7 @@ mod reconcile;
 mod retention;
 mod signs;
 mod slots;
+mod stopping;
 mod supervisor;
 
-pub use daemon::{HkdError, Lines, Member, hypervisor_for, run};
+pub use daemon::{End, HkdError, Lines, Member, hypervisor_for, run};

@@ -47,9 +47,8 @@ fn deliver(node: &Arc<Node>, Claim { command, vm }: Claim) {
     let (id, spec) = (vm.vm, vm.spec.map(Box::new));
     let begin = match (command, spec) {
         (VmCommand::Start, Some(spec)) => match node.fleet.order(id, Order::Start(spec)) {
-            Ok(()) => return,
             Err(Order::Start(spec)) => Begin::Start(spec),
-            Err(Order::Stop) => return,
+            _ => return,
         },
         (VmCommand::Start, None) => {
             let node = node.clone();
@@ -62,6 +61,10 @@ fn deliver(node: &Arc<Node>, Claim { command, vm }: Claim) {
         },
     };
     node.fleet.begin(node, id, begin);
+    if node.told_to_stop.is_cancelled() {
+        // A start that raced with the order to the node.
+        let _ = node.fleet.order(id, Order::Stop);
+    }
 }
 
 async fn refuse(node: &Node, vm: crate::model::VmId, tag: &str) {

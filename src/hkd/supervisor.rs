@@ -16,8 +16,8 @@ use tracing::Instrument;
 
 use crate::{
     hypervisor::HypervisorError,
-    model::{VmId, VmSpec, VmState, config::keys},
-    vma::client::AgentClient,
+    model::{Expiry, VmId, VmSpec, VmState, config::keys},
+    vma::client::{AgentClient, AgentError},
 };
 
 use super::{
@@ -33,6 +33,10 @@ pub enum Order {
     Start(Box<VmSpec>),
     /// A stop command was claimed.
     Stop,
+    /// It has had its time to stop.
+    Kill,
+    /// The VM must be told that it expires.
+    Expire(Expiry),
 }
 
 /// How a supervisor begins.
@@ -67,6 +71,7 @@ pub async fn run(node: Arc<Node>, vm: VmId, begin: Begin, mut orders: mpsc::Unbo
         // The registry is asked under its lock, so an order is either seen here or begins a new supervisor.
         match node.fleet.retire(vm, &mut orders) {
             Some(Order::Start(spec)) => next = Some(Begin::Start(spec)),
+            Some(Order::Kill | Order::Expire(_)) => {}
             Some(Order::Stop) => next = Some(Begin::Adopt { spec: None, published: VmState::Stopping, alive: false }),
             None => {}
         }
@@ -124,6 +129,8 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
             }
             Some(order) = orders.recv() => match order {
                 Order::Stop => Event::Stop,
+                Order::Kill => Event::Kill,
+                Order::Expire(expiry) => Event::Expires(expiry),
                 // The database saw it stopped, so this life is about to end; the start is for the next.
                 Order::Start(spec) => {
                     restart = Some(spec);
@@ -198,6 +205,13 @@ impl Task {
                 }
                 None => self.report(Event::PoweredOff(Err("its address is not known".to_owned()))),
             },
+            Effect::TellExpiry(expiry) => {
+                let agent = self.agent(None);
+                tokio::spawn(async move {
+                    let told = tell(&node, vm, agent, &expiry).await;
+                    let _ = events.send(Event::ToldExpiry(told));
+                });
+            }
             Effect::Kill => {
                 tokio::spawn(async move {
                     if let Err(error) = node.hypervisor.kill(vm).await {
@@ -242,6 +256,25 @@ impl Task {
         let limit = limit.unwrap_or_else(|| config.get(&keys::HKD_TIMEOUT_RPC));
         Some(AgentClient::new(address, spec.secret.clone(), limit))
     }
+}
+
+/// Tells the agent of a VM when it expires, and the database that it knows. An agent whose hook fails knows too.
+async fn tell(node: &Node, vm: VmId, agent: Option<AgentClient>, expiry: &Expiry) -> Result<(), String> {
+    if node.hypervisor.has_agent() {
+        let agent = agent.ok_or_else(|| "its address is not known".to_owned())?;
+        match agent.expire(&expiry.soft, &expiry.hard).await {
+            Ok(()) => {}
+            Err(AgentError::Refused(why)) => {
+                tracing::warn!(%vm, why, "told that it expires, and does nothing about it")
+            }
+            Err(error) => return Err(describe(&error)),
+        }
+    }
+    node.retrying("say that a VM knows when it expires", || {
+        node.database.node_vm_told(node.host, node.epoch, vm, expiry)
+    })
+    .await;
+    Ok(())
 }
 
 async fn publish_in_order(node: Arc<Node>, vm: VmId, mut states: mpsc::UnboundedReceiver<(VmState, Option<String>)>) {

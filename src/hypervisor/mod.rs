@@ -20,6 +20,9 @@ pub trait Hypervisor: Send + Sync {
     /// Brings the node into the state that VMs of this kind need: directories, bridge, packet filter. Repeatable.
     fn prepare_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>>;
 
+    /// Takes back what `prepare_node` did to the node, as far as no VM still uses it.
+    fn release_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>>;
+
     /// Makes everything ready that may take long and holds nothing: unpacks the image. Repeatable, and safe while
     /// other nodes that share the storage do the same.
     fn prepare<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>>;

@@ -16,7 +16,7 @@ use crate::model::{
     config::{Config, keys},
 };
 
-/// What a hypervisor does, for failures on order.
+/// What a hypervisor does, for failures and delays on order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// `prepare_node`.
@@ -46,6 +46,7 @@ struct State {
     /// `None` inside means that the VM lives.
     vms: HashMap<VmId, watch::Sender<Option<Exit>>>,
     failures: HashMap<Step, u32>,
+    hangs: HashMap<Step, u32>,
     starts: u64,
 }
 
@@ -65,6 +66,11 @@ impl Nothing {
         self.state().failures.insert(step, times);
     }
 
+    /// Lets the next `times` calls of a step never return.
+    pub fn hang(&self, step: Step, times: u32) {
+        self.state().hangs.insert(step, times);
+    }
+
     /// Ends a VM as if by itself; whether it lived.
     pub fn end(&self, vm: VmId, exit: Exit) -> bool {
         self.state().vms.get(&vm).is_some_and(|ended| end(ended, exit))
@@ -80,7 +86,16 @@ impl Nothing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn attempt(&self, step: Step) -> Result<(), HypervisorError> {
+    async fn attempt(&self, step: Step) -> Result<(), HypervisorError> {
+        if let Some(left) = self.state().hangs.get_mut(&step).filter(|left| **left > 0) {
+            *left -= 1;
+        } else {
+            return self.outcome(step);
+        }
+        std::future::pending().await
+    }
+
+    fn outcome(&self, step: Step) -> Result<(), HypervisorError> {
         match self.state().failures.get_mut(&step) {
             Some(left) if *left > 0 => {
                 *left -= 1;
@@ -93,17 +108,21 @@ impl Nothing {
 
 impl Hypervisor for Nothing {
     fn prepare_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>> {
-        Box::pin(async { self.attempt(Step::PrepareNode) })
+        Box::pin(self.attempt(Step::PrepareNode))
+    }
+
+    fn release_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn prepare<'a>(&'a self, _: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>> {
-        Box::pin(async { self.attempt(Step::Prepare) })
+        Box::pin(self.attempt(Step::Prepare))
     }
 
     fn start<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>> {
         Box::pin(async move {
             sleep(self.starting).await;
-            self.attempt(Step::Start)?;
+            self.attempt(Step::Start).await?;
             self.end(spec.vm, Exit::Unseen);
             let mut state = self.state();
             state.vms.insert(spec.vm, watch::Sender::new(None));
@@ -122,7 +141,7 @@ impl Hypervisor for Nothing {
 
     fn kill(&self, vm: VmId) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async move {
-            self.attempt(Step::Kill)?;
+            self.attempt(Step::Kill).await?;
             let (nothing, condemned) = (self.clone(), self.state().vms.get(&vm).cloned());
             if let Some(condemned) = condemned {
                 tokio::spawn(async move {
@@ -137,7 +156,7 @@ impl Hypervisor for Nothing {
 
     fn clean(&self, vm: VmId) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async move {
-            self.attempt(Step::Clean)?;
+            self.attempt(Step::Clean).await?;
             self.end(vm, Exit::Unseen);
             self.state().vms.remove(&vm);
             Ok(())
@@ -146,7 +165,7 @@ impl Hypervisor for Nothing {
 
     fn found(&self) -> BoxFuture<'_, Result<Vec<Found>, HypervisorError>> {
         Box::pin(async {
-            self.attempt(Step::Found)?;
+            self.attempt(Step::Found).await?;
             let state = self.state();
             Ok(state.vms.iter().map(|(vm, ended)| Found { vm: *vm, alive: ended.borrow().is_none() }).collect())
         })

@@ -19,5 +19,5 @@ pub use owner::{NotAnOwner, Owner};
 pub use secret::{SecretError, VmSecret};
 pub use state::{HostState, UnknownWord, UserState, VmCommand, VmState};
 pub use storage_id::{NotAStorageId, StorageId};
-pub use vm::{Epoch, VmPorts, VmSpec};
+pub use vm::{Epoch, Expiry, VmPorts, VmSpec};
 pub use xstate::XState;

@@ -50,6 +50,15 @@ impl VmSpec {
     }
 }
 
+/// When a VM expires, as its agent is told: UTC, empty for never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// From when on its user is asked to log out.
+    pub soft: String,
+    /// When it is stopped.
+    pub hard: String,
+}
+
 /// Where the parts of a running VM listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmPorts {

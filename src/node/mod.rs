@@ -33,6 +33,8 @@ const LIFELINE: &str = "QVD_LIFELINE";
 /// A child that lived this long has not failed at start.
 const STEADY: Duration = Duration::from_secs(10);
 const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(5)];
+/// Exit status of a process after whose end the node is not to run any more: it was told to stop, and has.
+pub const NODE_STOPPED: u8 = 10;
 /// For a child to end in good order.
 const FAREWELL: Duration = Duration::from_secs(15);
 
@@ -101,6 +103,11 @@ async fn keep(
         let began = Instant::now();
         tokio::select! {
             status = child.process.wait() => match status {
+                Ok(status) if status.code() == Some(NODE_STOPPED.into()) => {
+                    tracing::info!(process = process.name, "the node was told to stop");
+                    stop.cancel();
+                    return Ok(());
+                }
                 Ok(status) => tracing::warn!(process = process.name, %status, "ended; starting it again"),
                 Err(error) => tracing::warn!(process = process.name, %error, "lost; starting it again"),
             },

@@ -55,8 +55,8 @@ const TABLES: &[(&str, &[&str])] = &[
 const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
-        &["announce beat_try epoch_is_over is_secret node_claim node_lease node_peers node_start node_state node_storage
-           node_take_over node_vm_state node_vms retention_apply vms_restart wake wake_payload"],
+        &["announce beat_try epoch_is_over is_secret node_claim node_duties node_lease node_peers node_start node_state node_stopping
+           node_storage node_take_over node_vm_state node_vm_told node_vms retention_apply vms_restart wake wake_payload"],
     ),
     (
         "qvd_l7r",
@@ -71,9 +71,9 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
         "qvd_admin",
         &[
             READING,
-            "announce config_problem config_reset config_set config_ssl config_ssl_clients config_ssl_reset di_create host_block host_create host_release osf_create
+            "announce config_problem config_reset config_set config_ssl config_ssl_clients config_ssl_reset di_create host_block host_create host_release host_stop osf_create
              password_hash tenant_create user_block user_create user_password user_totp vm_block vm_create
-             vm_disconnect vm_start vm_stop wake wake_payload",
+             vm_disconnect vm_expire vm_start vm_stop wake wake_payload",
         ],
     ),
     ("qvd_readonly", &[READING]),

@@ -103,11 +103,6 @@ impl Container {
         Self { claims: Some(Claims { owner, epochs }), ..self }
     }
 
-    /// Takes back what `prepare_node` did to the node, as far as no VM still uses it.
-    pub async fn release_node(&self) -> Result<(), HypervisorError> {
-        Ok(self.network.remove().await?)
-    }
-
     async fn start_on(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
         let lxc_start = program("lxc-start")?;
         let keeper = self.own_program("qvd-keeper")?;
@@ -371,6 +366,10 @@ impl Hypervisor for Container {
             made.map_err(|error| failed(format!("cannot make {}", self.run.display()), None, Some(error)))?;
             Ok(self.network.prepare().await?)
         })
+    }
+
+    fn release_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async { Ok(self.network.remove().await?) })
     }
 
     fn prepare<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>> {

@@ -283,6 +283,14 @@ keys! {
     HKD_TIMEOUT_LAUNCH: Duration = "internal.hkd.timeout.launch", "120";
     /// How long freeing what a VM left may take before it is called a zombie.
     HKD_TIMEOUT_CLEAN: Duration = "internal.hkd.timeout.clean", "120";
+    /// How often a user is told again that the VM has expired softly.
+    HKD_EXPIRATION: Duration = "internal.hkd.agent.expiration_monitor.delay", "3600";
+    /// How long the sessions of a node's router may take to end when the node is told to stop.
+    HKD_STOPPING_L7RS: Duration = "internal.hkd.stopping.l7rs.timeout", "300";
+    /// How long the VMs of a node may take to stop when the node is told to; then they are killed.
+    HKD_STOPPING_VMS: Duration = "internal.hkd.stopping.vms.timeout", "300";
+    /// Pause between attempts to kill them.
+    HKD_KILLING_VMS: Duration = "internal.hkd.killing.vms.retry.timeout", "100";
     /// How long a container may take to shut down by itself, and how long that may wait for a slot.
     HKD_TIMEOUT_SHUTDOWN: Duration = "internal.hkd.lxc.timeout.on_state.stopping.shutdown.waiting_for_lxc", "180";
     /// How long a container may take to die once it was killed.

@@ -1,0 +1,56 @@
+//! `qvd admin vm`: what is done with one VM. The database is told, and the VM's node with it.
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde_json::json;
+
+use crate::db::Role;
+
+use super::settings::DatabaseArg;
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Let the present run of a VM expire: its user is told, later it is stopped
+    Expire(Expire),
+}
+
+#[derive(Args)]
+#[command(group = ArgGroup::new("when").required(true).multiple(true).args(["soft", "hard", "never"]))]
+pub struct Expire {
+    /// The VM: login/vm or login@tenant/vm
+    vm: String,
+    /// From when on its user is asked to log out: a time (2030-01-31 18:00) or a while from now (+2 hours)
+    #[arg(long, value_name = "TIME")]
+    soft: Option<String>,
+    /// When it is stopped, likewise
+    #[arg(long, value_name = "TIME")]
+    hard: Option<String>,
+    /// Let it live
+    #[arg(long, conflicts_with_all = ["soft", "hard"])]
+    never: bool,
+    #[command(flatten)]
+    database: DatabaseArg,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Expire(arguments) => expire(arguments).await,
+    }
+}
+
+async fn expire(Expire { vm, soft, hard, database, json, .. }: Expire) -> anyhow::Result<()> {
+    let (soft, hard) = database.connector(Role::Admin)?.vm_expire(&vm, soft.as_deref(), hard.as_deref()).await?;
+    if json {
+        println!("{}", json!({ "vm": vm, "soft": soft, "hard": hard }));
+        return Ok(());
+    }
+    let what =
+        [soft.map(|at| format!("its user is told from {at} on")), hard.map(|at| format!("it is stopped at {at}"))];
+    match what.into_iter().flatten().collect::<Vec<_>>().as_slice() {
+        [] => println!("{vm} does not expire."),
+        what => println!("{vm}: {}.", what.join("; ")),
+    }
+    Ok(())
+}
