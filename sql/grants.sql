@@ -58,7 +58,7 @@ grant execute on function is_secret to qvd_node, qvd_l7r, qvd_admin, qvd_readonl
 grant select on versions, configs to qvd_node, qvd_l7r;
 grant execute on function
     node_start, node_state, node_lease, node_claim, node_vms, node_vm_state, node_storage, node_peers,
-    node_take_over, node_duties, node_vm_told, node_stopping, vms_restart, epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce
+    node_take_over, node_duties, node_progress, node_vm_told, node_stopping, vms_restart, epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce
     to qvd_node;
 grant execute on function
     l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_list, l7r_vm, l7r_acquire,
@@ -72,11 +72,11 @@ grant select on
     versions, tenants, hosts, host_runtimes, host_counters, tunnel_counters, end_counters, osfs, dis, di_runtimes, di_tags, vms, vm_runtimes,
     vm_counters, l7r_instances, user_sessions, properties_list, qvd_object_properties_list, user_properties,
     vm_properties, host_properties, osf_properties, di_properties, configs, config_keys, log, beat,
-    vm_list, host_list, session_list, user_list, di_list, tunnel_list, end_list
+    vm_progress, vm_list, host_list, session_list, user_list, di_list, tunnel_list, end_list
     to qvd_readonly, qvd_admin;
 grant select (id, tenant_id, login, blocked, description, language) on users to qvd_readonly, qvd_admin;
 grant execute on function config_get, vm_id(text), vm_name, user_id, osf_id, tenant_id, name_and_tenant,
-    vm_effective_properties, di_for, vm_address_free, vm_transition_allowed, vm_command_allowed,
+    vm_effective_properties, vm_why(integer), vm_why(text), vm_why_facts, di_for, vm_address_free, vm_transition_allowed, vm_command_allowed,
     user_transition_allowed, host_transition_allowed
     to qvd_readonly, qvd_admin;
 

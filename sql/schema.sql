@@ -68,6 +68,12 @@ CREATE TYPE qvd.vm_state AS ENUM (
     'debugging'
 );
 
+CREATE FUNCTION qvd.agent_time(at timestamp with time zone) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select coalesce(to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS'), '')
+$$;
+
 CREATE FUNCTION qvd.announce(channel text, payload text) RETURNS void
     LANGUAGE sql
     AS $$ select pg_notify(channel, payload) $$;
@@ -442,6 +448,25 @@ begin
     return released;
 end $$;
 
+CREATE FUNCTION qvd.host_obstacle(node integer) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    return (
+        select case
+            when not h.backend then 'is no back end'
+            when r.state <> 'running' then 'is ' || r.state
+            when r.cmd is not null then 'was told to ' || r.cmd
+            when r.blocked then 'is blocked'
+            when r.ok_ts is null then 'never gave a sign of life'
+            when r.ok_ts < now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second'
+                then 'gave its last sign of life ' || span(now() - r.ok_ts) || ' ago'
+            when r.storage_degraded_since is not null then 'has trouble with its storage: ' || r.storage_degraded_reason
+        end
+        from hosts h join host_runtimes r on r.host_id = h.id where h.id = node);
+end $$;
+
 CREATE FUNCTION qvd.host_release(wanted text) RETURNS integer[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -455,7 +480,7 @@ begin
     if node is null then
         raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
     end if;
-    update host_runtimes r set epoch = r.epoch + 1, pid = null,
+    update host_runtimes r set epoch = r.epoch + 1, pid = null, cmd = null,
         state = case r.state when 'stopped' then 'stopped' else 'lost' end::host_state
     where r.host_id = node and (r.state in ('stopped', 'lost') or r.ok_ts is null
         or r.ok_ts < now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second');
@@ -487,12 +512,36 @@ CREATE FUNCTION qvd.host_runtimes_wake() RETURNS trigger
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
-    if new.cmd is distinct from old.cmd or new.epoch <> old.epoch or new.blocked <> old.blocked
+    if new.cmd is distinct from old.cmd then
+        perform wake('qvd_node_' || new.host_id, 'host', new.host_id);
+    end if;
+    if new.epoch <> old.epoch or new.blocked <> old.blocked
         or new.state <> old.state then
         perform wake('qvd_host_' || new.host_id, 'host', new.host_id);
     end if;
     perform wake('qvd_admin', 'host', new.host_id);
     return null;
+end $$;
+
+CREATE FUNCTION qvd.host_stop(wanted text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target host_runtimes;
+begin
+    select r.* into target from host_runtimes r join hosts h on h.id = r.host_id where h.name = wanted for update of r;
+    if target.host_id is null then
+        raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
+    elsif target.state in ('stopped', 'lost') then
+        raise exception 'host % is % and cannot be told to stop', wanted, target.state
+            using errcode = 'QV021', hint = 'select * from host_list;';
+    elsif target.cmd is null then
+        update host_runtimes set cmd = 'stop' where host_id = target.host_id;
+        perform audit('stop', 'host', target.host_id, wanted, 0);
+    end if;
+    return target.host_id;
 end $$;
 
 CREATE FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) RETURNS boolean
@@ -1048,6 +1097,13 @@ begin
     update user_sessions set tunnel = way where id = wanted;
 end $$;
 
+CREATE FUNCTION qvd.moment(at timestamp with time zone) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select to_char(at, 'HH24:MI:SS') || case
+        when at > now() then ' (in ' || span(at - now()) || ')' else ' (' || span(now() - at) || ' ago)' end
+$$;
+
 CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) RETURNS record
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -1086,7 +1142,8 @@ begin
             for no key update of r
         ), claimed as (
             update vm_runtimes r
-            set vm_cmd = null, vm_reason = null,
+            -- Whoever told it to stop may have said why.
+            set vm_cmd = null, vm_reason = case w.vm_cmd when 'stop' then r.vm_reason end,
                 vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
                 current_di_id = w.di_id,
                 vm_address = w.ip, vm_vma_port = vma_port, vm_x_port = x_port
@@ -1104,6 +1161,44 @@ begin
     if not found then
         perform node_check(node, node_epoch);
     end if;
+end $$;
+
+CREATE FUNCTION qvd.node_duties(node integer, node_epoch bigint, remind double precision, OUT command qvd.host_cmd, OUT vms integer[], OUT softs text[], OUT hards text[], OUT next_in double precision) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    at timestamptz := clock_timestamp();
+    over integer;
+begin
+    select r.cmd into command from host_runtimes r where r.host_id = node and r.epoch = node_epoch;
+    if not found then
+        perform node_check(node, node_epoch);
+    end if;
+    for over in
+        select r.vm_id from vm_runtimes r
+        where r.host_id = node and r.vm_expiration_hard <= at and r.vm_cmd is null
+            and vm_command_allowed(r.vm_state, 'stop')
+        order by r.vm_id for update
+    loop
+        update vm_runtimes r set vm_cmd = 'stop', vm_reason = 'it expired' where r.vm_id = over;
+        perform audit('stop', 'vm', over, vm_name(over), (select tenant_id from vm_runtimes where vm_id = over),
+            jsonb_build_object('why', 'it expired'));
+    end loop;
+    select array_agg(r.vm_id), array_agg(agent_time(r.vm_expiration_soft)), array_agg(agent_time(r.vm_expiration_hard))
+    into vms, softs, hards
+    from vm_runtimes r
+    where r.host_id = node and r.vm_expiration_soft <= at and r.vm_state in ('starting', 'running', 'debugging')
+        and r.vm_cmd is null
+        and (r.vm_expiration_told is null or r.vm_expiration_told + remind * interval '1 second' <= at);
+    select min(extract(epoch from moment - at)) into next_in
+    from vm_runtimes r, lateral (values
+            (r.vm_expiration_hard),
+            (case when r.vm_expiration_told is null then r.vm_expiration_soft
+                else r.vm_expiration_told + remind * interval '1 second' end)) m (moment)
+    where r.host_id = node and (r.vm_expiration_soft is not null or r.vm_expiration_hard is not null)
+        and moment > at and isfinite(moment);
 end $$;
 
 CREATE FUNCTION qvd.node_join(wanted text, wanted_address inet, storage uuid, node_verifier text, l7r_verifier text, OUT host integer, OUT node_role text, OUT l7r_role text) RETURNS record
@@ -1203,6 +1298,23 @@ begin
         order by h.id < node, h.id limit 16;
 end $$;
 
+CREATE FUNCTION qvd.node_progress(node integer, node_epoch bigint, vms integer[], phases text[], ages double precision[], lefts double precision[], tries integer[], notes text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    perform node_check(node, node_epoch);
+    delete from vm_progress p where p.host_id = node and p.vm_id <> all (vms);
+    insert into vm_progress as p (vm_id, host_id, phase, since, until, attempts, note)
+    select s.vm, node, s.phase, now() - s.age * interval '1 second', now() + s.left_over * interval '1 second', s.tried, s.note
+    from unnest(vms, phases, ages, lefts, tries, notes) s (vm, phase, age, left_over, tried, note)
+    where exists (select from vms v where v.id = s.vm)
+    on conflict (vm_id) do update set host_id = excluded.host_id, phase = excluded.phase, since = excluded.since,
+        until = excluded.until, attempts = excluded.attempts, note = excluded.note;
+end $$;
+
 CREATE FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid DEFAULT NULL::uuid, patience double precision DEFAULT NULL::double precision, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -1233,9 +1345,13 @@ begin
                 using errcode = 'QV002', hint = 'Give this machine a name of its own, or wait until the other is off.';
         end if;
         released := host_forget(node, 'its node was restarted');
-        update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting' where r.host_id = node;
+        update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting', cmd = null
+        where r.host_id = node;
     elsif runtime.state <> 'running' then
-        update host_runtimes r set state = 'starting' where r.host_id = node;
+        -- One that was told to stop, and whose daemon died over it, goes on to stop.
+        update host_runtimes r set state = 'starting',
+            cmd = case when runtime.state in ('starting', 'stopping') then r.cmd end
+        where r.host_id = node;
     end if;
     update host_runtimes r
     set pid = node_pid, ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
@@ -1249,11 +1365,35 @@ CREATE FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host
     AS $$
 begin
     update host_runtimes set state = becomes, ok_ts = now(), lease = lease + 1,
-        pid = case when becomes = 'stopped' then null else pid end
+        pid = case when becomes = 'stopped' then null else pid end,
+        cmd = case when becomes = 'stopped' then null else cmd end
     where host_id = node and epoch = node_epoch;
     if not found then
         perform node_check(node, node_epoch);
     end if;
+end $$;
+
+CREATE FUNCTION qvd.node_stopping(node integer, node_epoch bigint, vms boolean) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    update host_runtimes r set state = 'stopping'
+    where r.host_id = node and r.epoch = node_epoch and r.state in ('starting', 'running');
+    if not found then
+        perform node_check(node, node_epoch);
+    end if;
+    update vm_runtimes r set user_cmd = 'abort'
+    where r.l7r_host_id = node and r.user_state <> 'disconnected' and r.user_cmd is null;
+    if vms then
+        -- What was not begun is nobody's.
+        update vm_runtimes r set vm_cmd = null, host_id = null, vm_reason = 'its node was told to stop'
+        where r.host_id = node and r.vm_state = 'stopped' and r.vm_cmd = 'start';
+        update vm_runtimes r set vm_cmd = 'stop', vm_reason = 'its node was told to stop'
+        where r.host_id = node and r.vm_cmd is null and vm_command_allowed(r.vm_state, 'stop');
+    end if;
+    return (select count(*) from vm_runtimes r where r.l7r_host_id = node and r.user_state <> 'disconnected');
 end $$;
 
 CREATE FUNCTION qvd.node_storage(node_name text) RETURNS uuid
@@ -1274,7 +1414,7 @@ declare
     released integer[];
 begin
     perform node_check(node, node_epoch);
-    update host_runtimes r set epoch = r.epoch + 1, state = 'lost', pid = null
+    update host_runtimes r set epoch = r.epoch + 1, state = 'lost', pid = null, cmd = null
     where r.host_id = silent and r.epoch = silent_epoch and r.lease = seen_lease
         and r.state in ('starting', 'running', 'stopping')
         and exists (select from hosts h join hosts me on me.storage_id = h.storage_id where h.id = silent and me.id = node);
@@ -1295,9 +1435,21 @@ CREATE FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, e
     AS $$
 begin
     perform node_check(node, node_epoch);
-    update vm_runtimes r set vm_state = becomes, vm_reason = coalesce(reason, r.vm_reason)
+    update vm_runtimes r set vm_state = becomes,
+        vm_reason = case becomes when 'running' then reason else coalesce(reason, r.vm_reason) end
     where r.vm_id = vm and r.host_id = node and r.vm_state = any (expected);
     return found;
+end $$;
+
+CREATE FUNCTION qvd.node_vm_told(node integer, node_epoch bigint, vm integer, soft text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    update vm_runtimes r set vm_expiration_told = clock_timestamp()
+    where r.vm_id = vm and r.host_id = node and agent_time(r.vm_expiration_soft) = soft;
 end $$;
 
 CREATE TABLE qvd.dis (
@@ -1337,6 +1489,7 @@ CREATE TABLE qvd.vm_runtimes (
     contender inet,
     restart_due boolean DEFAULT false NOT NULL,
     user_cmd_ts timestamp with time zone,
+    vm_expiration_told timestamp with time zone,
     CONSTRAINT a_start_needs_a_host CHECK (((vm_cmd IS DISTINCT FROM 'start'::qvd.vm_cmd) OR (host_id IS NOT NULL))),
     CONSTRAINT a_used_vm_has_a_session CHECK ((((user_state = 'disconnected'::qvd.user_state) = (session_id IS NULL)) AND ((session_id IS NULL) = (l7r_instance IS NULL)))),
     CONSTRAINT only_a_stopped_vm_has_no_host CHECK (((vm_state = 'stopped'::qvd.vm_state) OR (host_id IS NOT NULL)))
@@ -1552,6 +1705,18 @@ CREATE FUNCTION qvd.session_vm(wanted bigint) RETURNS integer
 begin
     return (select vm_id from user_sessions where id = wanted);
 end $$;
+
+CREATE FUNCTION qvd.span(wanted interval) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    select case
+        when s < 120 then s || ' s'
+        when s < 7200 then s / 60 || ' min'
+        when s < 172800 then s / 3600 || ' h'
+        else s / 86400 || ' days'
+    end
+    from (select greatest(round(extract(epoch from wanted)), 0)::bigint) x (s)
+$$;
 
 CREATE FUNCTION qvd.ssl_configs_wake() RETURNS trigger
     LANGUAGE plpgsql
@@ -1897,6 +2062,35 @@ begin
     ) ranked);
 end $$;
 
+CREATE FUNCTION qvd.vm_expire(vm integer, soft timestamp with time zone, hard timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target vm_runtimes;
+begin
+    select * into target from vm_runtimes where vm_id = vm for update;
+    if target.vm_id is null then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    elsif target.vm_state = 'stopped' and coalesce(soft, hard) is not null then
+        raise exception 'VM % is stopped and cannot expire', vm_name(vm)
+            using errcode = 'QV021', hint = 'Only a run of a VM expires; the next one does not.';
+    elsif hard < soft then
+        raise exception 'VM % would be stopped before it is told', vm_name(vm)
+            using errcode = 'QV014', hint = 'The hard expiration comes after the soft one.';
+    elsif not (isfinite(coalesce(soft, hard, now())) and isfinite(coalesce(hard, soft, now()))) then
+        raise exception 'an expiration has a date' using errcode = 'QV014', hint = 'For never, leave it out.';
+    end if;
+    update vm_runtimes set vm_expiration_soft = soft, vm_expiration_hard = hard where vm_id = vm;
+    perform audit('expire', 'vm', vm, vm_name(vm), target.tenant_id, jsonb_build_object('soft', soft, 'hard', hard));
+    return vm;
+end $$;
+
+CREATE FUNCTION qvd.vm_expire(vm text, soft timestamp with time zone, hard timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
+    LANGUAGE sql
+    AS $$ select vm_expire(vm_id(vm), soft, hard) $$;
+
 CREATE FUNCTION qvd.vm_id(wanted text) RETURNS integer
     LANGUAGE plpgsql STABLE
     AS $$
@@ -1968,6 +2162,7 @@ begin
             new.vm_x_port := null;
             new.vm_expiration_soft := null;
             new.vm_expiration_hard := null;
+            new.vm_expiration_told := null;
             if new.user_state = 'connected' then
                 new.user_cmd := 'abort';
             end if;
@@ -2008,6 +2203,9 @@ begin
     then
         new.real_user_id := null;
     end if;
+    if new.vm_expiration_soft is distinct from old.vm_expiration_soft then
+        new.vm_expiration_told := null;
+    end if;
     if new.user_cmd is distinct from old.user_cmd then
         new.user_cmd_ts := case when new.user_cmd is not null then now() end;
     end if;
@@ -2033,6 +2231,9 @@ begin
         case when old.host_id is not null and new.host_id is distinct from old.host_id
             and old.vm_state not in ('stopping', 'starting')
             then qvd.announce('qvd_host_' || old.host_id, payload) end,
+        case when (new.vm_expiration_soft, new.vm_expiration_hard)
+                is distinct from (old.vm_expiration_soft, old.vm_expiration_hard) and new.vm_state <> 'stopped'
+            then qvd.announce('qvd_node_' || new.host_id, payload) end,
         case when new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd
             then qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id) end;
     return null;
@@ -2140,7 +2341,7 @@ begin
     elsif target.vm_state in ('stopped', 'stopping') or target.vm_cmd = 'stop' then
         return vm;
     else
-        update vm_runtimes set vm_cmd = 'stop' where vm_id = vm;
+        update vm_runtimes set vm_cmd = 'stop', vm_reason = null where vm_id = vm;
     end if;
     perform audit('stop', 'vm', vm, vm_name(vm), target.tenant_id);
     return vm;
@@ -2160,6 +2361,144 @@ CREATE FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state
         ('debugging', 'running'), ('debugging', 'stopping'),
         ('stopping', 'zombie'))
 $$;
+
+CREATE FUNCTION qvd.vm_why(vm integer) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    f jsonb := vm_why_facts(vm);
+    said text[];
+    phase text;
+    state text := f->>'state';
+begin
+    if f is null then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    said := array[format('VM %s has been %s%s since %s.', f->>'vm', state, coalesce(' on ' || (f->>'host'), ''),
+        moment((f->>'since')::timestamptz))];
+    if f->>'command' is not null then
+        said := said || format('It was told to %s at %s and its node %s has not taken the command yet; it does so when it is '
+            'notified or polls.', f->>'command', moment((f->>'command_since')::timestamptz), f->>'host');
+    elsif (f->>'restart_due')::boolean then
+        said := said || 'Its node was lost, and it starts again as soon as a host can take it.'::text;
+    end if;
+    phase := vm_why_phase(f);
+    if phase is not null then
+        said := said || phase;
+    elsif state in ('starting', 'stopping') and f->>'command' is null then
+        said := said || 'Its node has been at it for a moment only, or has not said more.'::text;
+    elsif state = 'running' and f->>'command' is null then
+        said := said || 'Its agent answers, and nothing is waited for.'::text;
+    end if;
+    if f->>'reason' is not null then
+        said := said || format(case when state = 'stopped' then 'The last thing said of it: %s.' else 'Why: %s.' end, f->>'reason');
+    end if;
+    if f->>'host_obstacle' is not null then
+        said := said || format('Its node %s %s.', f->>'host', f->>'host_obstacle');
+    end if;
+    if f->>'host_events' is not null then
+        said := said || format('Notifications do not reach %s as they should (%s); it polls.', f->>'host', f->>'host_events');
+    end if;
+    if state = 'stopped' and f->>'image' is null then
+        said := said || format('It cannot start: its OSF has no disk image tagged %s that is published and not blocked.', f->>'tag');
+    end if;
+    if state = 'stopped' and f->>'command' is null then
+        if not exists (select from jsonb_each(coalesce(nullif(f->'hosts', 'null'), '{}')) n where n.value = 'null') then
+            said := said || ('No host could take it: ' || coalesce(
+                (select string_agg(n.key || ' ' || (n.value #>> '{}'), '; ' order by n.key)
+                 from jsonb_each(nullif(f->'hosts', 'null')) n), 'there is none') || '.');
+        elsif f->>'image' is not null and not (f->>'restart_due')::boolean then
+            said := said || 'It starts when somebody connects or tells it to.'::text;
+        end if;
+    end if;
+    if (f->>'blocked')::boolean then
+        said := said || 'It is blocked, so nobody can connect to it.'::text;
+    end if;
+    if coalesce(f->>'expiration_soft', f->>'expiration_hard') is not null then
+        said := said || ('Its run expires: ' || concat_ws('; ',
+            'its user is asked to log out from ' || moment((f->>'expiration_soft')::timestamptz) || ' on',
+            'it is stopped at ' || moment((f->>'expiration_hard')::timestamptz),
+            'its agent was told at ' || moment((f->>'expiration_told')::timestamptz)) || '.');
+    end if;
+    if f->>'user_state' <> 'disconnected' then
+        said := said || format('Session %s from %s through %s has been %s since %s%s.', f->>'session', f->>'client', f->>'router',
+            f->>'user_state', moment((f->>'user_since')::timestamptz),
+            case when f->>'user_command' is not null then ' and was told to end' else '' end);
+    end if;
+    return array_to_string(said, ' ');
+end $$;
+
+CREATE FUNCTION qvd.vm_why(vm text) RETURNS text
+    LANGUAGE sql STABLE
+    AS $$ select vm_why(vm_id(vm)) $$;
+
+CREATE FUNCTION qvd.vm_why_facts(vm integer) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    return (
+        select jsonb_build_object(
+            'vm', vm_name(vm), 'state', r.vm_state, 'since', r.vm_state_ts, 'reason', r.vm_reason, 'blocked', r.blocked,
+            'command', r.vm_cmd, 'command_since', case when r.vm_cmd is not null then r.vm_cmd_ts end,
+            'restart_due', r.restart_due,
+            'host', h.name, 'host_state', hr.state, 'host_obstacle', host_obstacle(h.id),
+            'host_last_sign', hr.ok_ts, 'host_events', hr.events_degraded_reason,
+            'phase', p.phase, 'phase_since', p.since, 'phase_until', p.until, 'attempts', p.attempts, 'note', p.note,
+            'image', s.di_path, 'tag', s.di_tag, 'image_in_use', d.path,
+            'expiration_soft', r.vm_expiration_soft, 'expiration_hard', r.vm_expiration_hard,
+            'expiration_told', r.vm_expiration_told,
+            'user_state', r.user_state, 'user_since', r.user_state_ts, 'user_command', r.user_cmd, 'session', r.session_id,
+            'client', host(u.client_address), 'router', l.name,
+            'hosts', case when r.vm_state = 'stopped' and r.vm_cmd is null then (
+                select jsonb_object_agg(n.name, host_obstacle(n.id) order by n.name) from hosts n) end)
+        from vm_runtimes r
+            join vm_specs s on s.vm_id = r.vm_id
+            left join hosts h on h.id = r.host_id
+            left join host_runtimes hr on hr.host_id = r.host_id
+            left join vm_progress p on p.vm_id = r.vm_id and p.host_id = r.host_id
+            left join dis d on d.id = r.current_di_id
+            left join user_sessions u on u.id = r.session_id
+            left join hosts l on l.id = r.l7r_host_id
+        where r.vm_id = vm);
+end $$;
+
+CREATE FUNCTION qvd.vm_why_phase(f jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    began text := moment((f->>'phase_since')::timestamptz);
+    over text := moment((f->>'phase_until')::timestamptz);
+    image text := coalesce(f->>'image_in_use', f->>'image');
+    tried text := case when (f->>'attempts')::integer > 0
+        then (f->>'attempts') || case when f->>'attempts' = '1' then ' ping was' else ' pings were' end || ' not answered'
+            || coalesce(', the last because: ' || (f->>'note'), '') || '.'
+        else 'It was just asked for the first time.' end;
+begin
+    return case f->>'phase'
+        when 'Waiting' then format('Since %s it has been waiting for one of its node''s slots, since no more VMs start or stop at the '
+            'same time than internal.hkd.max_heavy allows. If none becomes free, the start is given up at %s.', began, over)
+        when 'Preparing' then format('Since %s its image %s has been made ready, which means unpacking it if no other VM has '
+            'used it here. If that is not done by %s, the start is given up.', began, image, over)
+        when 'Launching' then format('Since %s its storage, its network and its first process have been set up. If that is not done '
+            'by %s, it is killed and cleaned up.', began, over)
+        when 'Booting' then format('It has been booting since %s; its agent has not answered yet. %s If it does not answer by %s, the '
+            'VM is killed.', began, tried, over)
+        when 'Running' then format('Its agent does not answer. %s It counts as dead after as many pings and as long a silence as '
+            'internal.hkd.vmhandler.vma.failed.*.on.running say.', tried)
+        when 'Debugging' then 'Its agent died and it is kept for inspection (internal.vm.debug.enable). It runs again when the agent '
+            'answers, and stops when it is told to.'
+        when 'WaitingToStop' then format('Since %s it has been waiting for one of its node''s slots (internal.hkd.max_heavy). At %s it '
+            'shuts down without one.', began, over)
+        when 'ShuttingDown' then format('It was asked to power off at %s. If it has not ended by %s, it is killed.', began, over)
+        when 'Killing' then format('Its processes were killed at %s. If they are not dead by %s, it is a zombie.', began, over)
+        when 'Cleaning' then format('What it left has been freed since %s. If that is not done by %s, it is a zombie.', began, over)
+        when 'Zombie' then format('It has been tried %s to clean it up, the last time in vain because: %s. The next attempt is at %s.',
+            case f->>'attempts' when '1' then 'once' else (f->>'attempts') || ' times' end, coalesce(f->>'note', 'nobody knows'), over)
+    end;
+end $$;
 
 CREATE FUNCTION qvd.vms_guard() RETURNS trigger
     LANGUAGE plpgsql
@@ -2786,6 +3125,16 @@ CREATE VIEW qvd.vm_list AS
      LEFT JOIN qvd.dis d ON ((d.id = r.current_di_id)))
   ORDER BY t.name, u.login, v.name;
 
+CREATE TABLE qvd.vm_progress (
+    vm_id integer NOT NULL,
+    host_id integer NOT NULL,
+    phase text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    until timestamp with time zone,
+    attempts integer NOT NULL,
+    note text
+);
+
 CREATE TABLE qvd.vm_properties (
     vm_id integer NOT NULL,
     property_id integer NOT NULL,
@@ -2948,6 +3297,9 @@ ALTER TABLE ONLY qvd.versions
 ALTER TABLE ONLY qvd.vm_counters
     ADD CONSTRAINT vm_counters_pkey PRIMARY KEY (vm_id);
 
+ALTER TABLE ONLY qvd.vm_progress
+    ADD CONSTRAINT vm_progress_pkey PRIMARY KEY (vm_id);
+
 ALTER TABLE ONLY qvd.vm_properties
     ADD CONSTRAINT vm_properties_pkey PRIMARY KEY (vm_id, property_id);
 
@@ -2988,9 +3340,13 @@ CREATE INDEX user_tokens_user_id_idx ON qvd.user_tokens USING btree (user_id);
 
 CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
 
+CREATE INDEX vm_progress_host_id_idx ON qvd.vm_progress USING btree (host_id);
+
 CREATE INDEX vm_runtimes_assigned ON qvd.vm_runtimes USING btree (host_id) WHERE (host_id IS NOT NULL);
 
 CREATE INDEX vm_runtimes_commands ON qvd.vm_runtimes USING btree (host_id) WHERE (vm_cmd IS NOT NULL);
+
+CREATE INDEX vm_runtimes_expirations ON qvd.vm_runtimes USING btree (host_id) WHERE ((vm_expiration_soft IS NOT NULL) OR (vm_expiration_hard IS NOT NULL));
 
 CREATE INDEX vm_runtimes_restart_due ON qvd.vm_runtimes USING btree (vm_id) WHERE restart_due;
 
@@ -3133,6 +3489,12 @@ ALTER TABLE ONLY qvd.users
 ALTER TABLE ONLY qvd.vm_counters
     ADD CONSTRAINT vm_counters_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY qvd.vm_progress
+    ADD CONSTRAINT vm_progress_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.vm_progress
+    ADD CONSTRAINT vm_progress_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY qvd.vm_properties
     ADD CONSTRAINT vm_properties_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.qvd_object_properties_list(id) ON DELETE CASCADE;
 
@@ -3201,6 +3563,8 @@ GRANT USAGE ON SCHEMA qvd TO qvd_node;
 GRANT USAGE ON SCHEMA qvd TO qvd_l7r;
 GRANT USAGE ON SCHEMA qvd TO qvd_admin;
 GRANT USAGE ON SCHEMA qvd TO qvd_readonly;
+
+REVOKE ALL ON FUNCTION qvd.agent_time(at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.announce(channel text, payload text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.announce(channel text, payload text) TO qvd_node;
@@ -3271,12 +3635,17 @@ GRANT ALL ON FUNCTION qvd.host_create(name text, address inet, description text)
 
 REVOKE ALL ON FUNCTION qvd.host_forget(node integer, reason text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.host_obstacle(node integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.host_release(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_release(wanted text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.host_runtimes_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_runtimes_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.host_stop(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.host_stop(wanted text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) TO qvd_readonly;
@@ -3391,6 +3760,8 @@ GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer) TO qvd_l7r;
 REVOKE ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) TO qvd_l7r;
 
+REVOKE ALL ON FUNCTION qvd.moment(at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_admin;
@@ -3399,6 +3770,9 @@ REVOKE ALL ON FUNCTION qvd.node_check(node integer, node_epoch bigint) FROM PUBL
 
 REVOKE ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_duties(node integer, node_epoch bigint, remind double precision, OUT command qvd.host_cmd, OUT vms integer[], OUT softs text[], OUT hards text[], OUT next_in double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_duties(node integer, node_epoch bigint, remind double precision, OUT command qvd.host_cmd, OUT vms integer[], OUT softs text[], OUT hards text[], OUT next_in double precision) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_join(wanted text, wanted_address inet, storage uuid, node_verifier text, l7r_verifier text, OUT host integer, OUT node_role text, OUT l7r_role text) FROM PUBLIC;
 
@@ -3412,11 +3786,17 @@ REVOKE ALL ON FUNCTION qvd.node_login(daemon text, host integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.node_peers(node integer, node_epoch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_peers(node integer, node_epoch bigint) TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.node_progress(node integer, node_epoch bigint, vms integer[], phases text[], ages double precision[], lefts double precision[], tries integer[], notes text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_progress(node integer, node_epoch bigint, vms integer[], phases text[], ages double precision[], lefts double precision[], tries integer[], notes text[]) TO qvd_node;
+
 REVOKE ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_stopping(node integer, node_epoch bigint, vms boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_stopping(node integer, node_epoch bigint, vms boolean) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_storage(node_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_storage(node_name text) TO qvd_node;
@@ -3426,6 +3806,9 @@ GRANT ALL ON FUNCTION qvd.node_take_over(node integer, node_epoch bigint, silent
 
 REVOKE ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm integer, expected qvd.vm_state[], becomes qvd.vm_state, reason text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_vm_told(node integer, node_epoch bigint, vm integer, soft text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_vm_told(node integer, node_epoch bigint, vm integer, soft text) TO qvd_node;
 
 GRANT SELECT ON TABLE qvd.dis TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.dis TO qvd_admin;
@@ -3470,6 +3853,8 @@ GRANT ALL ON FUNCTION qvd.retention_apply(batch integer) TO qvd_node;
 REVOKE ALL ON FUNCTION qvd.seconds(value text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.session_vm(wanted bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.span(wanted interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
 
@@ -3532,6 +3917,12 @@ REVOKE ALL ON FUNCTION qvd.vm_effective_properties(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_effective_properties(vm integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_effective_properties(vm integer) TO qvd_admin;
 
+REVOKE ALL ON FUNCTION qvd.vm_expire(vm integer, soft timestamp with time zone, hard timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_expire(vm integer, soft timestamp with time zone, hard timestamp with time zone) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_expire(vm text, soft timestamp with time zone, hard timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_expire(vm text, soft timestamp with time zone, hard timestamp with time zone) TO qvd_admin;
+
 REVOKE ALL ON FUNCTION qvd.vm_id(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_id(wanted text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_id(wanted text) TO qvd_admin;
@@ -3567,6 +3958,20 @@ GRANT ALL ON FUNCTION qvd.vm_stop(vm text) TO qvd_admin;
 REVOKE ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_why(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_why(vm integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_why(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_why(vm text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_why(vm text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_why(vm text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_why_facts(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_why_facts(vm integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_why_facts(vm integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.vm_why_phase(f jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vms_guard() FROM PUBLIC;
 
@@ -3729,6 +4134,9 @@ GRANT SELECT ON TABLE qvd.vm_counters TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.vm_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.vm_list TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.vm_progress TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.vm_progress TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.vm_properties TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.vm_properties TO qvd_admin;

@@ -9,6 +9,16 @@ use super::settings::DatabaseArg;
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Say in one paragraph what a VM does or waits for, since when, what was tried, and what comes next
+    Why {
+        /// The VM: login/vm or login@tenant/vm
+        vm: String,
+        #[command(flatten)]
+        database: DatabaseArg,
+        /// Print a JSON object with the facts
+        #[arg(long)]
+        json: bool,
+    },
     /// Let the present run of a VM expire: its user is told, later it is stopped
     Expire(Expire),
 }
@@ -36,8 +46,20 @@ pub struct Expire {
 
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Why { vm, database, json } => why(&vm, &database, json).await,
         Command::Expire(arguments) => expire(arguments).await,
     }
+}
+
+async fn why(vm: &str, database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
+    let (why, mut facts) = database.connector(Role::Admin)?.vm_why(vm).await?;
+    if json {
+        facts["why"] = why.into();
+        println!("{}", serde_json::to_string_pretty(&facts)?);
+    } else {
+        println!("{why}");
+    }
+    Ok(())
 }
 
 async fn expire(Expire { vm, soft, hard, database, json, .. }: Expire) -> anyhow::Result<()> {

@@ -231,6 +231,15 @@ impl Connector {
         Ok((row.get(0), row.get(1)))
     }
 
+    /// Why a VM is in the state it is in, in words and as facts.
+    pub async fn vm_why(&self, vm: &str) -> Result<(String, Value), DbError> {
+        let client = self.client().await?;
+        let row =
+            client.query_one("select qvd.vm_why(id), qvd.vm_why_facts(id)::text from qvd.vm_id($1) id", &[&vm]).await?;
+        let facts = serde_json::from_str(row.get(1)).map_err(|error| DbError::Shape(error.to_string()))?;
+        Ok((row.get(0), facts))
+    }
+
     /// Who uses a node.
     pub async fn host_use(&self, host: &str) -> Result<HostUse, DbError> {
         let client = self.client().await?;

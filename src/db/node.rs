@@ -59,6 +59,23 @@ pub struct Duties {
     pub next: Option<Duration>,
 }
 
+/// How a VM that takes long gets on.
+#[derive(Clone, Debug)]
+pub struct VmProgress {
+    /// The VM.
+    pub vm: VmId,
+    /// What the node does with it.
+    pub phase: String,
+    /// Since when.
+    pub age: Duration,
+    /// Until the next step; `None`: there is none.
+    pub left: Option<Duration>,
+    /// What was tried, so often.
+    pub attempts: u32,
+    /// What went wrong last.
+    pub note: Option<String>,
+}
+
 /// Another node as the database shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -241,6 +258,20 @@ impl Database {
             expiring: vms.into_iter().map(VmId).zip(expiries).collect(),
             next: row.get::<_, Option<f64>>(4).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         })
+    }
+
+    /// Says of all VMs of the node that take long how they get on.
+    pub async fn node_progress(&self, host: HostId, epoch: Epoch, vms: &[VmProgress]) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        let statement = connection.prepare_cached("select node_progress($1, $2, $3, $4, $5, $6, $7, $8)").await?;
+        let ids: Vec<i32> = vms.iter().map(|vm| vm.vm.0).collect();
+        let phases: Vec<&str> = vms.iter().map(|vm| vm.phase.as_str()).collect();
+        let ages: Vec<f64> = vms.iter().map(|vm| vm.age.as_secs_f64()).collect();
+        let lefts: Vec<Option<f64>> = vms.iter().map(|vm| vm.left.map(|left| left.as_secs_f64())).collect();
+        let tries: Vec<i32> = vms.iter().map(|vm| i32::try_from(vm.attempts).unwrap_or(i32::MAX)).collect();
+        let notes: Vec<Option<&str>> = vms.iter().map(|vm| vm.note.as_deref()).collect();
+        connection.execute(&statement, &[&host.0, &epoch, &ids, &phases, &ages, &lefts, &tries, &notes]).await?;
+        Ok(())
     }
 
     /// The agent of a VM knows of this expiration.

@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -27,6 +28,9 @@ const PULSE: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Asks the daemon for something that `qvd status` shows.
+pub type States = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+
 /// The side of hkd.
 pub struct RelayServer {
     listener: UnixListener,
@@ -45,8 +49,9 @@ impl RelayServer {
         Ok(Self { listener })
     }
 
-    /// Serves until `stop`.
-    pub async fn serve(self, hub: Hub, stop: CancellationToken) {
+    /// Serves until `stop`. `states` says what else is asked of the daemon: how many VMs are in which phase.
+    pub async fn serve(self, hub: Hub, states: States, stop: CancellationToken) {
+        let states = Arc::new(states);
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -54,10 +59,10 @@ impl RelayServer {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (hub, stop) = (hub.clone(), stop.clone());
+                    let (hub, states, stop) = (hub.clone(), states.clone(), stop.clone());
                     tokio::spawn(async move {
                         tokio::select! {
-                            _ = serve_one(stream, hub) => {}
+                            _ = serve_one(stream, hub, &states) => {}
                             () = stop.cancelled() => {}
                         }
                     });
@@ -71,7 +76,7 @@ impl RelayServer {
     }
 }
 
-async fn serve_one(stream: UnixStream, hub: Hub) -> io::Result<()> {
+async fn serve_one(stream: UnixStream, hub: Hub, states: &States) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut lines = BufReader::new(reader).lines();
     let (sender, mut outgoing) = mpsc::unbounded_channel::<String>();
@@ -81,8 +86,9 @@ async fn serve_one(stream: UnixStream, hub: Hub) -> io::Result<()> {
         tokio::select! {
             line = lines.next_line() => match line {
                 Ok(Some(line)) if line == "?" => {
-                    let shown = serde_json::to_string(&hub.shown()).unwrap_or_default();
-                    write(&mut writer, &shown).await?;
+                    let mut shown = serde_json::json!(hub.shown());
+                    shown["vms"] = states();
+                    write(&mut writer, &shown.to_string()).await?;
                 }
                 Ok(Some(line)) => {
                     let Some((sign, Ok(channel))) = line.split_at_checked(1).map(|(s, c)| (s, c.parse::<Channel>()))

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
 use super::{
     duties,
     fleet::{Fleet, Node},
-    lease,
+    lease, progress,
     reconcile::{reconcile, recover},
     retention,
     signs::Signs,
@@ -212,9 +213,6 @@ impl Member {
             urgent: config.get(&keys::HKD_POLL_URGENT),
         };
         let plane = Plane::start(lines.connector.clone(), database.clone(), life.host, intervals, stop.clone());
-        if let Some(relay) = relay {
-            tokio::spawn(relay.serve(plane.hub().clone(), stop.clone()));
-        }
         let node = Arc::new(Node {
             host: life.host,
             epoch: life.epoch,
@@ -226,6 +224,12 @@ impl Member {
             stop: stop.child_token(),
             told_to_stop: CancellationToken::new(),
         });
+        if let Some(relay) = relay {
+            let asked = node.clone();
+            let states = Box::new(move || serde_json::json!(progress::histogram(&asked)));
+            tokio::spawn(relay.serve(plane.hub().clone(), states, stop.clone()));
+            tokio::spawn(tell_states(node.clone()));
+        }
         adopt(&node, &life).await?;
         let signs_of_life = lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), lines);
         let signs_of_life = tokio::spawn(signs_of_life.go_on());
@@ -238,6 +242,7 @@ impl Member {
         tokio::spawn(retention::go_on(node.clone()));
         let _ = sd_notify();
 
+        tokio::spawn(progress::report(node.clone()));
         tokio::spawn(duties::go_on(node.clone(), plane.hub().clone()));
         let ordered = tokio::spawn(obey(node.clone()));
         serve(&node, &plane).await;
@@ -302,6 +307,20 @@ impl Epochs for Asked {
                 source: Some(io::Error::other(error)),
             })
         })
+    }
+}
+
+/// Logs how many VMs are in which phase whenever SIGUSR1 asks.
+async fn tell_states(node: Arc<Node>) {
+    let mut asked = match signal(SignalKind::user_defined1()) {
+        Ok(asked) => asked,
+        Err(error) => return tracing::warn!(%error, "SIGUSR1 cannot be heard"),
+    };
+    loop {
+        tokio::select! {
+            _ = asked.recv() => tracing::info!(host = %node.host, vms = ?progress::histogram(&node), "asked for the states"),
+            () = node.stop.cancelled() => return,
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    machine::Progress,
     slots::Slots,
     supervisor::{self, Begin, Order},
 };
@@ -71,10 +72,16 @@ impl Node {
     }
 }
 
+/// One supervisor as others see it.
+struct Supervised {
+    orders: mpsc::UnboundedSender<Order>,
+    progress: Arc<Mutex<Option<Progress>>>,
+}
+
 /// The supervisors, by VM.
 #[derive(Default)]
 pub struct Fleet {
-    supervisors: Mutex<HashMap<VmId, mpsc::UnboundedSender<Order>>>,
+    supervisors: Mutex<HashMap<VmId, Supervised>>,
     emptied: Notify,
     tasks: TaskTracker,
 }
@@ -97,16 +104,28 @@ impl Fleet {
             return;
         }
         let (sender, orders) = mpsc::unbounded_channel();
-        supervisors.insert(vm, sender);
-        self.tasks.spawn(supervisor::run(node.clone(), vm, begin, orders));
+        let progress = Arc::new(Mutex::new(None));
+        supervisors.insert(vm, Supervised { orders: sender, progress: progress.clone() });
+        self.tasks.spawn(supervisor::run(node.clone(), vm, begin, orders, progress));
     }
 
     /// Passes an order to the supervisor of a VM; gives the order back when there is none.
     pub fn order(&self, vm: VmId, order: Order) -> Result<(), Order> {
         match self.supervisors().get(&vm) {
-            Some(sender) => sender.send(order).map_err(|unsent| unsent.0),
+            Some(supervised) => supervised.orders.send(order).map_err(|unsent| unsent.0),
             None => Err(order),
         }
+    }
+
+    /// How every VM gets on.
+    pub fn progress(&self) -> Vec<(VmId, Progress)> {
+        let progress_of = |(vm, supervised): (&VmId, &Supervised)| {
+            let progress = supervised.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.clone().map(|progress| (*vm, progress))
+        };
+        let mut all: Vec<_> = self.supervisors().iter().filter_map(progress_of).collect();
+        all.sort_unstable_by_key(|(vm, _)| *vm);
+        all
     }
 
     /// Takes a supervisor off the list, unless an order is waiting for it, which is returned.
@@ -133,7 +152,7 @@ impl Fleet {
         }
     }
 
-    fn supervisors(&self) -> std::sync::MutexGuard<'_, HashMap<VmId, mpsc::UnboundedSender<Order>>> {
+    fn supervisors(&self) -> std::sync::MutexGuard<'_, HashMap<VmId, Supervised>> {
         self.supervisors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

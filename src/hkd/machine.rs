@@ -150,12 +150,28 @@ const BOOT_PING_MAX: Duration = Duration::from_millis(250);
 /// it again only after a second. The limit grows with the pauses, for an agent that is slow to answer.
 const BOOT_PING_LIMIT: Duration = Duration::from_millis(20);
 
+/// How a VM gets on, for whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Where it is.
+    pub phase: Phase,
+    /// Since when.
+    pub since: Instant,
+    /// When the next step follows if nothing happens.
+    pub until: Option<Instant>,
+    /// Pings that failed in a row, or attempts to clean up.
+    pub attempts: u32,
+    /// What went wrong last.
+    pub note: Option<String>,
+}
+
 const STOPPED_EARLY: &str = "it was stopped while it was starting";
 
 /// One VM.
 #[derive(Clone, Debug)]
 pub struct Machine {
     phase: Phase,
+    since: Instant,
     has_agent: bool,
     slot: bool,
     deadline: Option<Instant>,
@@ -165,6 +181,10 @@ pub struct Machine {
     failures: u32,
     /// A booting agent had its time, but was not asked often enough to be called dead.
     overtime: bool,
+    /// How often it could not be cleaned up.
+    rounds: u32,
+    /// What went wrong last, and may still go well.
+    note: Option<String>,
     /// What the agent has still to be told, and when that is tried next; never while it is under way.
     expiry: Option<Expiry>,
     tell_at: Option<Instant>,
@@ -233,6 +253,7 @@ impl Machine {
     fn at(phase: Phase, has_agent: bool, now: Instant) -> Self {
         Self {
             phase,
+            since: now,
             has_agent,
             slot: false,
             deadline: None,
@@ -241,6 +262,8 @@ impl Machine {
             last_answer: now,
             failures: 0,
             overtime: false,
+            rounds: 0,
+            note: None,
             expiry: None,
             tell_at: None,
             reason: None,
@@ -252,6 +275,15 @@ impl Machine {
         self.phase
     }
 
+    /// How it gets on.
+    pub fn progress(&self) -> Progress {
+        let attempts = match self.phase {
+            Phase::Booting | Phase::Running | Phase::Debugging => self.failures,
+            _ => self.rounds,
+        };
+        Progress { phase: self.phase, since: self.since, until: self.deadline, attempts, note: self.note.clone() }
+    }
+
     /// When `Tick` must be sent at the latest.
     pub fn wake_at(&self) -> Option<Instant> {
         self.deadline.into_iter().chain(self.ping_at).chain(self.tell_at).min()
@@ -259,6 +291,15 @@ impl Machine {
 
     /// What follows from an event. Events that come too late for the phase change nothing.
     pub fn step(&mut self, event: Event, limits: &Limits, now: Instant) -> Vec<Effect> {
+        let was = self.phase;
+        let effects = self.follow(event, limits, now);
+        if self.phase != was {
+            self.since = now;
+        }
+        effects
+    }
+
+    fn follow(&mut self, event: Event, limits: &Limits, now: Instant) -> Vec<Effect> {
         use Phase::*;
         match (self.phase, event) {
             (Waiting, Event::Slot) => {
@@ -300,8 +341,9 @@ impl Machine {
             }
 
             (Booting | Debugging, Event::Pinged(Ok(()))) => self.run(now, limits),
-            (Booting, Event::Pinged(Err(_))) => {
+            (Booting, Event::Pinged(Err(why))) => {
                 self.failures += 1;
+                self.note = Some(why);
                 if self.overtime && self.failures >= limits.boot_count {
                     return self.never_answered(limits, now);
                 }
@@ -312,6 +354,7 @@ impl Machine {
             (Running, Event::Pinged(Ok(()))) => {
                 self.last_answer = now;
                 self.failures = 0;
+                self.note = None;
                 self.ping_at = Some(now + limits.ping_ok);
                 vec![]
             }
@@ -435,6 +478,9 @@ impl Machine {
         self.deadline = Some(deadline);
         self.ping_at = None;
         self.tell_at = None;
+        if self.rounds == 0 {
+            self.note = None;
+        }
     }
 
     /// Only while the agent answers; otherwise when it does again.
@@ -461,6 +507,7 @@ impl Machine {
         self.deadline = None;
         self.last_answer = now;
         self.failures = 0;
+        self.note = None;
         self.ping_at = self.has_agent.then_some(now + limits.ping_ok);
         let mut effects = self.free_slot();
         effects.push(Effect::Publish(VmState::Running, None));
@@ -478,6 +525,7 @@ impl Machine {
 
     fn missed_ping(&mut self, why: &str, limits: &Limits, now: Instant) -> Vec<Effect> {
         self.failures += 1;
+        self.note = Some(why.to_owned());
         let silence = now.saturating_duration_since(self.last_answer);
         if self.failures < limits.dead_count || silence <= limits.dead_after {
             self.ping_at = Some(now + limits.ping_error);
@@ -546,6 +594,8 @@ impl Machine {
 
     fn zombie(&mut self, why: &str, limits: &Limits, now: Instant) -> Vec<Effect> {
         self.enter(Phase::Zombie, now + limits.zombie);
+        self.rounds += 1;
+        self.note = Some(why.to_owned());
         // One that does not die must not keep others from starting.
         let mut effects = self.free_slot();
         // Only a VM that is on its way down becomes a zombie; where it is already, the first of the two does nothing.
@@ -748,7 +798,7 @@ mod tests {
         machine.step(Event::ToldExpiry(Err("no".into())), &LIMITS, now);
         let again = now + LIMITS.ping_error;
         assert_eq!(machine.wake_at(), Some(again));
-        assert_eq!(machine.step(Event::Tick, &LIMITS, again), [told.clone()]);
+        assert_eq!(machine.step(Event::Tick, &LIMITS, again), std::slice::from_ref(&told));
         machine.step(Event::ToldExpiry(Ok(())), &LIMITS, again);
         assert_eq!(machine.wake_at(), Some(now + LIMITS.ping_ok));
         assert_eq!(machine.step(Event::Expires(expiry()), &LIMITS, again), [told], "a reminder");

@@ -4,7 +4,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 
 use super::{
     fleet::Node,
-    machine::{Effect, Event, Limits, Machine, Phase, published_from},
+    machine::{Effect, Event, Limits, Machine, Phase, Progress, published_from},
     slots::Slot,
 };
 
@@ -38,6 +38,9 @@ pub enum Order {
     /// The VM must be told that it expires.
     Expire(Expiry),
 }
+
+/// Where a supervisor shows how its VM gets on.
+pub type Shown = Arc<std::sync::Mutex<Option<Progress>>>;
 
 /// How a supervisor begins.
 pub enum Begin {
@@ -64,21 +67,24 @@ struct Task {
 }
 
 /// Supervises one VM until it holds nothing and nobody wants anything of it.
-pub async fn run(node: Arc<Node>, vm: VmId, begin: Begin, mut orders: mpsc::UnboundedReceiver<Order>) {
+pub async fn run(node: Arc<Node>, vm: VmId, begin: Begin, mut orders: mpsc::UnboundedReceiver<Order>, progress: Shown) {
     let mut next = Some(begin);
     while let Some(begin) = next.take() {
-        live(&node, vm, begin, &mut orders).instrument(tracing::info_span!("vm", vm = %vm)).await;
+        live(&node, vm, begin, &mut orders, &progress).instrument(tracing::info_span!("vm", vm = %vm)).await;
         // The registry is asked under its lock, so an order is either seen here or begins a new supervisor.
-        match node.fleet.retire(vm, &mut orders) {
-            Some(Order::Start(spec)) => next = Some(Begin::Start(spec)),
-            Some(Order::Kill | Order::Expire(_)) => {}
-            Some(Order::Stop) => next = Some(Begin::Adopt { spec: None, published: VmState::Stopping, alive: false }),
-            None => {}
+        while let Some(order) = node.fleet.retire(vm, &mut orders) {
+            match order {
+                Order::Start(spec) => next = Some(Begin::Start(spec)),
+                Order::Stop => next = Some(Begin::Adopt { spec: None, published: VmState::Stopping, alive: false }),
+                // About a life that is over.
+                Order::Kill | Order::Expire(_) => continue,
+            }
+            break;
         }
     }
 }
 
-async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::UnboundedReceiver<Order>) {
+async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::UnboundedReceiver<Order>, progress: &Shown) {
     let now = Instant::now();
     let has_agent = node.hypervisor.has_agent();
     let (spec, (machine, mut effects)) = match begin {
@@ -111,6 +117,7 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
         for effect in effects.drain(..) {
             task.carry_out(effect);
         }
+        *progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.machine.progress());
         if task.machine.phase() == Phase::Gone {
             break;
         }
@@ -155,7 +162,7 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
         tracing::error!(%vm, %error, "the publisher failed");
     }
     if let Some(spec) = restart {
-        Box::pin(live(node, vm, Begin::Start(spec), orders)).await;
+        Box::pin(live(node, vm, Begin::Start(spec), orders, progress)).await;
     }
 }
 

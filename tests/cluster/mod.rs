@@ -22,3 +22,4 @@ mod sessions;
 mod specs;
 mod steps;
 mod stopping;
+mod why;

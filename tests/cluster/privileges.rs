@@ -29,7 +29,7 @@ const TABLES: &[(&str, &[&str])] = &[
         "qvd_admin",
         &[
             "select: beat config_keys di_list di_runtimes end_counters end_list host_counters host_list l7r_instances log
-             session_list tunnel_counters tunnel_list user_list user_sessions versions vm_counters vm_list",
+             session_list tunnel_counters tunnel_list user_list user_sessions versions vm_counters vm_list vm_progress",
             "select update insert delete: configs di_properties di_tags dis host_properties hosts osf_properties osfs
              properties_list qvd_object_properties_list tenants user_properties vm_properties vms",
             "select update(blocked cmd): host_runtimes",
@@ -45,7 +45,7 @@ const TABLES: &[(&str, &[&str])] = &[
              host_counters host_list
              host_properties host_runtimes hosts l7r_instances log osf_properties osfs properties_list
              qvd_object_properties_list session_list tenants tunnel_counters tunnel_list user_list user_properties user_sessions versions
-             vm_counters vm_list vm_properties vm_runtimes vms",
+             vm_counters vm_list vm_progress vm_properties vm_runtimes vms",
             "select(id tenant_id login blocked description language): users",
         ],
     ),
@@ -55,7 +55,7 @@ const TABLES: &[(&str, &[&str])] = &[
 const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
-        &["announce beat_try epoch_is_over is_secret node_claim node_duties node_lease node_peers node_start node_state node_stopping
+        &["announce beat_try epoch_is_over is_secret node_claim node_duties node_lease node_peers node_progress node_start node_state node_stopping
            node_storage node_take_over node_vm_state node_vm_told node_vms retention_apply vms_restart wake wake_payload"],
     ),
     (
@@ -82,7 +82,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 /// What changes nothing and tells nothing that the tables do not.
 const READING: &str = "config_get di_for is_secret host_transition_allowed name_and_tenant osf_id tenant_id user_id
     user_transition_allowed vm_address_free vm_command_allowed vm_effective_properties vm_id vm_name
-    vm_transition_allowed";
+    vm_transition_allowed vm_why vm_why_facts";
 
 #[tokio::test]
 async fn each_role_may_do_with_tables_what_it_needs_and_nothing_else() {
