@@ -115,6 +115,7 @@ impl Site {
             socket_dir: options.directory.join("socket"),
             durability: options.durability,
             access: Access::Peer,
+            settings: Vec::new(),
         })
         .await?;
         cluster.create_database(DATABASE).await?;

@@ -1,6 +1,7 @@
 //! A database for each test, copied from one that was migrated once, on one server for all tests that run at the time.
 
 use std::{
+    path::Path,
     sync::{
         Arc, Weak,
         atomic::{AtomicU32, Ordering},
@@ -19,6 +20,8 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use super::patience::until;
 
 const TEMPLATE: &str = "migrated";
+/// The database of a server that has but one.
+const ALONE: &str = "qvd";
 
 /// The server. It ends, and its files go, with the last test that uses it.
 pub struct Server {
@@ -41,18 +44,22 @@ impl Server {
 
     async fn start() -> Self {
         let directory = open_directory();
-        let cluster = Cluster::open(ClusterOptions {
-            data_dir: directory.path().join("data"),
-            socket_dir: directory.path().join("socket"),
-            durability: Durability::Volatile,
-            access: Access::Trust,
-        })
-        .await
-        .unwrap();
+        let cluster = Cluster::open(options(directory.path(), Durability::Volatile, &[])).await.unwrap();
         cluster.create_database(TEMPLATE).await.unwrap();
         let template = cluster.connection_string(TEMPLATE, "postgres");
         Connector::from_url(&template, "test").unwrap().migrate().await.unwrap();
         Self { cluster, _directory: directory }
+    }
+}
+
+/// Of a server below a directory.
+fn options(directory: &Path, durability: Durability, settings: &[&str]) -> ClusterOptions {
+    ClusterOptions {
+        data_dir: directory.join("data"),
+        socket_dir: directory.join("socket"),
+        durability,
+        access: Access::Trust,
+        settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
     }
 }
 
@@ -90,10 +97,16 @@ impl Db {
     /// `n1`, which does not run.
     pub async fn with_vms(vms: u32) -> Self {
         let db = Self::new().await;
+        db.fill(vms).await;
+        db
+    }
+
+    /// Makes alice, her desktops and the node.
+    pub async fn fill(&self, vms: u32) {
+        let db = self;
         db.sql("select osf_create('desk'), di_create('desk', 'desk.tar'), user_create('alice')").await;
         db.sql("select host_create('n1', '10.9.0.1')").await;
         db.sql(&format!("select vm_create('alice', 'd' || n, 'desk') from generate_series(1, {vms}) n")).await;
-        db
     }
 
     async fn make<E: std::fmt::Debug>(create: impl AsyncFnOnce(&Server, &str) -> Result<(), E>) -> Self {
@@ -103,6 +116,37 @@ impl Db {
         create(&server, &name).await.unwrap();
         let owner = Session::open(&server.cluster.connection_string(&name, "postgres")).await;
         Self { owner, name, server }
+    }
+
+    /// With nothing in it, on a server of its own that forgets nothing.
+    pub async fn alone(settings: &[&str]) -> Self {
+        let directory = open_directory();
+        let cluster = Cluster::open(options(directory.path(), Durability::Durable, settings)).await.unwrap();
+        cluster.create_database(ALONE).await.unwrap();
+        Self::on(cluster, directory).await
+    }
+
+    /// The same on a server that follows this one.
+    pub async fn standby(&self) -> Self {
+        let directory = open_directory();
+        let options = options(directory.path(), Durability::Durable, &[]);
+        Self::on(self.server.cluster.standby(options).await.unwrap(), directory).await
+    }
+
+    async fn on(cluster: Cluster, directory: TempDir) -> Self {
+        let owner = Session::open(&cluster.connection_string(ALONE, "postgres")).await;
+        Self { owner, name: ALONE.to_owned(), server: Arc::new(Server { cluster, _directory: directory }) }
+    }
+
+    /// The same with a new connection, after the server was restarted.
+    pub async fn again(&self) -> Self {
+        let owner = Session::open(&self.url("postgres")).await;
+        Self { owner, name: self.name.clone(), server: self.server.clone() }
+    }
+
+    /// Its server.
+    pub fn cluster(&self) -> &Cluster {
+        &self.server.cluster
     }
 
     pub fn name(&self) -> &str {

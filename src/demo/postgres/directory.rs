@@ -6,7 +6,7 @@ use std::{
     fs, io,
     os::unix::{
         ffi::OsStrExt,
-        fs::{MetadataExt, PermissionsExt, chown},
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown},
     },
     path::{Path, PathBuf},
 };
@@ -67,11 +67,7 @@ pub fn is_missing(data_dir: &Path) -> Result<bool, ClusterError> {
 /// Makes the data directory, complete or not at all.
 pub async fn initialise(options: &ClusterOptions, binaries: &Binaries, account: &Account) -> Result<(), ClusterError> {
     let new = beside(&options.data_dir, "new");
-    if new.exists() {
-        fs::remove_dir_all(&new).map_err(prepare(&new))?;
-    }
-    fs::create_dir(&new).map_err(prepare(&new))?;
-    chown(&new, Some(account.uid.as_raw()), Some(account.gid.as_raw())).map_err(prepare(&new))?;
+    make_empty(&new, account)?;
     let mut command = attached_command(binaries.path("initdb"), account, Signal::SIGKILL);
     command.args(["--encoding=UTF8", "--locale=C.UTF-8", "--username=postgres", "--auth=peer", "--no-instructions"]);
     command.arg("--pgdata").arg(&new);
@@ -84,6 +80,15 @@ pub async fn initialise(options: &ClusterOptions, binaries: &Binaries, account: 
     })?;
     // An empty directory of that name is replaced, anything else was refused before.
     fs::rename(&new, &options.data_dir).map_err(prepare(&options.data_dir))
+}
+
+/// A new directory for the account of the server, in place of what may be left there.
+pub fn make_empty(directory: &Path, account: &Account) -> Result<(), ClusterError> {
+    if directory.exists() {
+        fs::remove_dir_all(directory).map_err(prepare(directory))?;
+    }
+    fs::DirBuilder::new().mode(0o700).create(directory).map_err(prepare(directory))?;
+    chown(directory, Some(account.uid.as_raw()), Some(account.gid.as_raw())).map_err(prepare(directory))
 }
 
 /// Writes who may log in as whom; at every start, so that a newer version of us is not bound by an older one.
@@ -99,7 +104,7 @@ pub fn write_access_rules(options: &ClusterOptions, account: &Account) -> Result
 fn access_file(access: Access) -> &'static str {
     match access {
         Access::Peer => "local all all peer map=qvd\n",
-        Access::Trust => "local all all trust\n",
+        Access::Trust => "local all,replication all trust\nhostssl all all all scram-sha-256\n",
     }
 }
 

@@ -50,6 +50,16 @@ pub async fn end(data_dir: &Path) -> io::Result<()> {
     }
 }
 
+/// Stops every server process that works in `data_dir` in its tracks, or lets them go on.
+pub fn freeze(data_dir: &Path, frozen: bool) -> io::Result<()> {
+    let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+    for process in working_in(&data_dir.canonicalize()?)? {
+        // One that has ended needs no signal.
+        let _ = kill(process, signal);
+    }
+    Ok(())
+}
+
 /// The processes of a PostgreSQL server whose working directory this is.
 fn working_in(data_dir: &Path) -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();

@@ -1,7 +1,8 @@
 //! A private PostgreSQL for demo, tests and benchmarks, from the distribution's own binaries.
 //!
-//! A *cluster* here is one data directory with one server that listens on nothing but a unix socket. The directory
-//! stays when the server ends, and is opened again by the next run. Roles, schema and queries are not made here.
+//! A *cluster* here is one data directory with one server that listens on a unix socket, and on nothing else unless a
+//! setting says so. The directory stays when the server ends, and is opened again by the next run. A cluster may be made
+//! as the standby of another. Roles, schema and queries are not made here.
 
 mod binaries;
 mod directory;
@@ -28,7 +29,7 @@ use self::binaries::Binaries;
 use super::attached::{Account, Attached, attached_command};
 use crate::process::{ProcessError, Program, last_lines};
 
-/// The port is only part of the socket's name; nothing listens on TCP.
+/// The port is part of the socket's name.
 const PORT: u16 = 5432;
 /// Crash recovery of a demo's database is a matter of seconds.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -51,7 +52,7 @@ pub enum Durability {
 pub enum Access {
     /// root as `postgres` and as every role of ours, `nobody` (which the router runs as) as `qvd_l7r` only.
     Peer,
-    /// Every local user as anybody: tests.
+    /// Every local user as anybody, and over TCP whoever has a password and uses TLS: tests.
     Trust,
 }
 
@@ -66,6 +67,8 @@ pub struct ClusterOptions {
     pub durability: Durability,
     /// Who may log in.
     pub access: Access,
+    /// Further settings of the server, `name=value`.
+    pub settings: Vec<String>,
 }
 
 /// A running server and its data directory. The server ends with this value, and with this process.
@@ -187,6 +190,21 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Makes a standby that follows this server from now on, with a data directory of its own, and starts it.
+    pub async fn standby(&self, options: ClusterOptions) -> Result<Self, ClusterError> {
+        directory::prepare_parents(&options, &self.account)?;
+        directory::make_empty(&options.data_dir, &self.account)?;
+        let mut command = self.client_command("pg_basebackup");
+        command.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--pgdata"]).arg(&options.data_dir);
+        self.run(command, format!("copy the database to {}", options.data_dir.display())).await?;
+        Self::open(options).await
+    }
+
+    /// Stops every process of the server in its tracks, or lets them go on, for tests of a server that does not answer.
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+        leftovers::freeze(&self.options.data_dir, frozen)
+    }
+
     /// Starts the server after [`Cluster::stop`]; does nothing while it runs.
     pub async fn start(&self) -> Result<(), ClusterError> {
         let mut server = self.server.lock().await;
@@ -297,7 +315,7 @@ impl Cluster {
         let log = log.map_err(prepare(&path))?;
         let mut command = attached_command(self.binaries.path("postgres"), &self.account, Signal::SIGINT);
         command.arg("-D").arg(&self.options.data_dir).arg("-k").arg(&self.options.socket_dir);
-        for setting in settings(self.options.durability) {
+        for setting in settings(self.options.durability).iter().chain(&self.options.settings) {
             command.arg("-c").arg(setting);
         }
         let output = log.try_clone().map_err(prepare(&path))?;

@@ -14,7 +14,13 @@ fn scratch() -> tempfile::TempDir {
 }
 
 fn options(dir: &Path, access: Access) -> ClusterOptions {
-    ClusterOptions { data_dir: dir.join("data"), socket_dir: dir.join("run"), durability: Durability::Volatile, access }
+    ClusterOptions {
+        data_dir: dir.join("data"),
+        socket_dir: dir.join("run"),
+        durability: Durability::Volatile,
+        access,
+        settings: Vec::new(),
+    }
 }
 
 /// Runs one query as `user` of the operating system with role `role`.
