@@ -1,13 +1,20 @@
-//! How a connection is made: servers, role, TLS, time limits, keep-alive.
+//! How a connection is made: servers, role, TLS, time limits, keep-alive. Finding the writable server is the business of
+//! `servers`.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{
+    Client,
+    config::{Host, SslMode},
+};
 
 use crate::model::config::{Config, keys};
 
-use super::DbError;
+use super::{
+    DbError,
+    servers::{Server, Servers},
+    tls::{self, Verify},
+};
 
 /// Who the connection speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,21 +29,36 @@ pub enum Role {
     Owner,
 }
 
-/// Everything needed to connect, as often as wanted.
+/// Everything needed to connect, as often as wanted. What one clone learns of the servers all know.
 #[derive(Clone)]
 pub struct Connector {
-    postgres: tokio_postgres::Config,
-    connect_timeout: Duration,
+    servers: Arc<Servers>,
+    statement_limit: Duration,
+}
+
+/// For tools, whose statements may take their time.
+const TOOL: Limits = Limits {
+    connect: Duration::from_secs(20),
+    statement: Duration::from_secs(600),
+    lock: Duration::from_secs(60),
+    idle_in_transaction: Duration::from_secs(600),
+    silence: Duration::from_secs(30),
+};
+
+/// How long things may take.
+struct Limits {
+    connect: Duration,
+    statement: Duration,
+    lock: Duration,
+    idle_in_transaction: Duration,
+    /// A server that confirms nothing for so long is gone.
+    silence: Duration,
 }
 
 impl Connector {
     /// From a node's configuration.
     pub fn from_config(config: &Config, role: Role) -> Result<Self, DbError> {
         let mut postgres = tokio_postgres::Config::new();
-        for host in config.get(&keys::DATABASE_HOST) {
-            postgres.host(host);
-            postgres.port(config.get(&keys::DATABASE_PORT));
-        }
         let (user, password, default, name) = match role {
             Role::Node => (
                 config.get(&keys::DATABASE_USER),
@@ -59,57 +81,139 @@ impl Connector {
             postgres.password(password);
         }
         postgres.dbname(config.get(&keys::DATABASE_NAME)).application_name(name);
-        postgres.ssl_mode(match config.get(&keys::DATABASE_SSLMODE).as_str() {
-            "disable" => SslMode::Disable,
-            "prefer" => SslMode::Prefer,
-            "require" => SslMode::Require,
-            other => return Err(DbError::Setup(format!("database.sslmode = {other}: disable, prefer or require"))),
+        let (mode, verify) = tls::mode(&config.get(&keys::DATABASE_SSLMODE))?;
+        postgres.ssl_mode(mode);
+        let roots = Some(config.get(&keys::DATABASE_SSLROOTCERT)).filter(|file| !file.is_empty()).map(PathBuf::from);
+        let tls = tls::connect(verify, roots.as_deref())?;
+        let limits = match role {
+            Role::Owner => TOOL,
+            _ => Limits {
+                connect: config.get(&keys::DATABASE_CONNECT_TIMEOUT),
+                statement: config.get(&keys::DATABASE_STATEMENT_TIMEOUT),
+                lock: config.get(&keys::DATABASE_LOCK_TIMEOUT),
+                idle_in_transaction: config.get(&keys::DATABASE_IDLE_TIMEOUT),
+                silence: config.get(&keys::DATABASE_SILENCE),
+            },
+        };
+        let port = config.get(&keys::DATABASE_PORT);
+        let servers = config.get(&keys::DATABASE_HOST).into_iter().map(|name| {
+            let (host, port) = address(&name, port)?;
+            let mut config = postgres.clone();
+            config.host(&host).port(port);
+            Ok::<_, DbError>(limits.of(host, config, ""))
         });
-        let statement = config.get(&keys::DATABASE_STATEMENT_TIMEOUT);
-        Ok(Self::new(postgres, config.get(&keys::DATABASE_CONNECT_TIMEOUT), statement))
+        let wary = matches!(role, Role::Node | Role::L7r);
+        let servers = Servers::new(servers.collect::<Result<_, _>>()?, tls, limits.connect, wary);
+        Ok(Self { servers: Arc::new(servers), statement_limit: limits.statement })
     }
 
     /// From a connection string or URL, for tools. It may name several servers; the writable one is used.
     pub fn from_url(url: &str, name: &str) -> Result<Self, DbError> {
-        let mut postgres: tokio_postgres::Config = url.parse().map_err(|error: tokio_postgres::Error| {
+        let url: tokio_postgres::Config = url.parse().map_err(|error: tokio_postgres::Error| {
             DbError::Setup(format!("{error}; write host=… dbname=… user=… or postgresql://…"))
         })?;
-        postgres.application_name(name);
-        Ok(Self::new(postgres, Duration::from_secs(20), Duration::from_secs(600)))
+        let servers = url.get_hosts().iter().enumerate().map(|(n, host)| {
+            let mut config = tokio_postgres::Config::new();
+            config.application_name(name).ssl_mode(url.get_ssl_mode());
+            if let Some(user) = url.get_user() {
+                config.user(user);
+            }
+            if let Some(password) = url.get_password() {
+                config.password(password);
+            }
+            if let Some(name) = url.get_dbname() {
+                config.dbname(name);
+            }
+            let port = url.get_ports().get(n).or(url.get_ports().first()).copied().unwrap_or(5432);
+            let host = match host {
+                Host::Tcp(host) => host.clone(),
+                Host::Unix(path) => path.display().to_string(),
+            };
+            config.host(&host).port(port);
+            TOOL.of(host, config, url.get_options().unwrap_or_default())
+        });
+        let verify = if url.get_ssl_mode() == SslMode::Require { Verify::Name } else { Verify::Nothing };
+        let servers = Servers::new(servers.collect(), tls::connect(verify, None)?, TOOL.connect, false);
+        Ok(Self { servers: Arc::new(servers), statement_limit: TOOL.statement })
     }
 
-    fn new(mut postgres: tokio_postgres::Config, connect_timeout: Duration, statement: Duration) -> Self {
-        postgres
-            .target_session_attrs(TargetSessionAttrs::ReadWrite)
-            .connect_timeout(connect_timeout)
-            .options(format!("-c timezone=UTC -c statement_timeout={}", statement.as_millis()))
-            .keepalives_idle(Duration::from_secs(10))
-            .keepalives_interval(Duration::from_secs(5))
-            .keepalives_retries(3)
-            .tcp_user_timeout(Duration::from_secs(30));
-        Self { postgres, connect_timeout }
+    pub(super) fn servers(&self) -> &Arc<Servers> {
+        &self.servers
     }
 
-    pub(super) fn postgres(&self) -> tokio_postgres::Config {
-        self.postgres.clone()
+    /// The server cancels what takes longer; when it does not even that, it is not waited for.
+    pub(super) fn statement_limit(&self) -> Duration {
+        self.statement_limit
     }
 
-    pub(super) fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
+    pub(super) async fn client(&self) -> Result<Client, DbError> {
+        Ok(self.servers.open(None).await?.into_client())
     }
+}
 
-    /// TLS as the server's certificate deserves: verified against the system's authorities.
-    pub(super) fn tls(&self) -> Result<MakeRustlsConnect, DbError> {
-        let mut roots = rustls::RootCertStore::empty();
-        if self.postgres.get_ssl_mode() != SslMode::Disable {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+impl Limits {
+    /// A server with these limits. `options` come last, so they win.
+    fn of(&self, host: String, mut plain: tokio_postgres::Config, options: &str) -> Server {
+        let third = self.silence / 3;
+        plain
+            .connect_timeout(self.connect)
+            .keepalives_idle(third)
+            .keepalives_interval(third)
+            .keepalives_retries(2)
+            .tcp_user_timeout(self.silence);
+        let mut config = plain.clone();
+        config.options(format!(
+            "-c timezone=UTC -c default_transaction_isolation=read\\ committed -c statement_timeout={} -c lock_timeout={} \
+             -c idle_in_transaction_session_timeout={} {options}",
+            self.statement.as_millis(),
+            self.lock.as_millis(),
+            self.idle_in_transaction.as_millis(),
+        ));
+        Server { host, config, plain }
+    }
+}
+
+/// `host`, `host:port`, `[address]:port`, a bare address of either kind, or the directory of a socket.
+fn address(text: &str, default: u16) -> Result<(String, u16), DbError> {
+    let bad = || DbError::Setup(format!("database.host: {text} is neither host, host:port nor [address]:port"));
+    if text.starts_with('/') {
+        return Ok((text.to_owned(), default));
+    }
+    let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']').ok_or_else(bad)).transpose()? {
+        Some((host, "")) => (host, None),
+        Some((host, port)) => (host, Some(port.strip_prefix(':').ok_or_else(bad)?)),
+        None => match text.split_once(':') {
+            Some((_, more)) if more.contains(':') => (text, None),
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    if host.is_empty() {
+        return Err(bad());
+    }
+    let port = port.map_or(Ok(default), |port| port.parse().map_err(|_| bad()))?;
+    Ok((host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_name_its_port() {
+        for (text, host, port) in [
+            ("db1", "db1", 5432),
+            ("db1:6000", "db1", 6000),
+            ("10.0.0.1:6000", "10.0.0.1", 6000),
+            ("fd00::1", "fd00::1", 5432),
+            ("[fd00::1]", "fd00::1", 5432),
+            ("[fd00::1]:6000", "fd00::1", 6000),
+            ("/run/postgresql", "/run/postgresql", 5432),
+        ] {
+            assert_eq!(address(text, 5432).unwrap(), (host.to_owned(), port), "{text}");
         }
-        let config =
-            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|error| DbError::Setup(error.to_string()))?
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-        Ok(MakeRustlsConnect::new(config))
+        for text in ["db1:", "db1:x", ":5432", "[fd00::1", "[fd00::1]5432", "db1:70000"] {
+            assert!(address(text, 5432).unwrap_err().to_string().contains(text), "{text}");
+        }
     }
 }

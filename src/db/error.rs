@@ -1,15 +1,19 @@
 //! Why a call of the database failed, sorted by what the caller can do about it.
 
-use deadpool_postgres::PoolError;
+use deadpool::managed::{PoolError, TimeoutType};
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
+
+use crate::model::config::keys;
+
+use super::tls;
 
 /// A failed call.
 #[derive(Debug, Error)]
 pub enum DbError {
     /// The server cannot be reached or the connection broke; the same call may work later.
-    #[error("the database cannot be reached")]
-    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the database cannot be reached: {}", words(.0.as_ref()))]
+    Unreachable(Box<dyn std::error::Error + Send + Sync>),
     /// Every connection of the pool stayed busy.
     #[error("no database connection became free in time")]
     Busy,
@@ -29,6 +33,20 @@ pub enum DbError {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// The server cancelled the statement because it, or a lock that it waited for, took too long. Nothing was done.
+    #[error("{message}; the limit is {key}")]
+    Late {
+        /// The server's message.
+        message: String,
+        /// The key that sets the limit.
+        key: &'static str,
+    },
+    /// The statement was undone because it met another one; the same call may work when it is repeated.
+    #[error("the database undid a statement: {message}")]
+    Undone {
+        /// The server's message.
+        message: String,
+    },
     /// The statement failed for a reason that nobody planned for.
     #[error("the database refused a statement: {message}")]
     Statement {
@@ -46,12 +64,14 @@ pub enum DbError {
 impl DbError {
     /// Whether the same call may succeed when it is repeated.
     pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Busy | Self::Late { .. } | Self::Undone { .. })
+    }
+
+    /// The SQLSTATE of a statement that failed for a reason that nobody planned for.
+    pub(super) fn code(&self) -> Option<&SqlState> {
         match self {
-            Self::Unreachable(_) | Self::Busy => true,
-            Self::Statement { source, .. } => source.code().is_some_and(|code| {
-                *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED
-            }),
-            _ => false,
+            Self::Statement { source, .. } => source.code(),
+            _ => None,
         }
     }
 
@@ -64,7 +84,10 @@ impl DbError {
 impl From<tokio_postgres::Error> for DbError {
     fn from(error: tokio_postgres::Error) -> Self {
         let Some(server) = error.as_db_error() else {
-            return Self::Unreachable(Box::new(error));
+            return match tls::distrust(&error) {
+                Some(why) => Self::Unreachable(why.into()),
+                None => Self::Unreachable(Box::new(error)),
+            };
         };
         let code = server.code().clone();
         let message = server.message().to_owned();
@@ -74,6 +97,7 @@ impl From<tokio_postgres::Error> for DbError {
             SqlState::CANNOT_CONNECT_NOW,
             SqlState::TOO_MANY_CONNECTIONS,
             SqlState::READ_ONLY_SQL_TRANSACTION,
+            SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
         ];
         if code.code() == "QV001" {
             Self::Revoked(message)
@@ -81,18 +105,38 @@ impl From<tokio_postgres::Error> for DbError {
             Self::Refused { code: code.code().to_owned(), message, hint: server.hint().map(str::to_owned) }
         } else if gone.contains(&code) {
             Self::Unreachable(Box::new(error))
+        } else if code == SqlState::QUERY_CANCELED {
+            Self::Late { message, key: keys::DATABASE_STATEMENT_TIMEOUT.name }
+        } else if code == SqlState::LOCK_NOT_AVAILABLE {
+            Self::Late { message, key: keys::DATABASE_LOCK_TIMEOUT.name }
+        } else if code == SqlState::T_R_SERIALIZATION_FAILURE || code == SqlState::T_R_DEADLOCK_DETECTED {
+            Self::Undone { message }
         } else {
             Self::Statement { message, source: error }
         }
     }
 }
 
-impl From<PoolError> for DbError {
-    fn from(error: PoolError) -> Self {
+impl From<PoolError<DbError>> for DbError {
+    fn from(error: PoolError<DbError>) -> Self {
         match error {
-            PoolError::Backend(error) => error.into(),
-            PoolError::Timeout(deadpool_postgres::TimeoutType::Wait) => Self::Busy,
+            PoolError::Backend(error) => error,
+            PoolError::Timeout(TimeoutType::Wait) => Self::Busy,
             other => Self::Unreachable(Box::new(other)),
         }
     }
+}
+
+/// An error with its causes, each once: some say theirs themselves.
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !said.contains(&words) {
+            said = format!("{said}: {words}");
+        }
+        cause = error.source();
+    }
+    said
 }

@@ -7,7 +7,7 @@ use tokio_postgres::config::{Host, SslMode};
 
 use crate::model::{HostId, StorageId};
 
-use super::{Connector, DbError};
+use super::{Connector, DbError, servers::Server};
 
 /// A login of a daemon. Never shown.
 pub struct Login {
@@ -74,29 +74,29 @@ impl Connector {
 
     /// Where the database is, as a node's configuration file says it.
     pub fn place(&self) -> Vec<(&'static str, String)> {
-        let postgres = self.postgres();
-        let ports = postgres.get_ports();
-        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(5432);
-        let one_port = (1..ports.len()).all(|at| ports[at] == ports[0]);
-        let hosts: Vec<String> = postgres
-            .get_hosts()
+        let servers = self.servers().list();
+        let port = |server: &Server| server.config.get_ports().first().copied().unwrap_or(5432);
+        let first = servers.first().map_or(5432, port);
+        let hosts: Vec<String> = servers
             .iter()
-            .enumerate()
-            .map(|(at, host)| match host {
-                Host::Tcp(name) if one_port => name.clone(),
-                Host::Tcp(name) => format!("{name}:{}", port(at)),
-                Host::Unix(directory) => directory.display().to_string(),
+            .map(|server| match server.config.get_hosts().first() {
+                Some(Host::Tcp(name)) if port(server) != first => format!("{name}:{}", port(server)),
+                _ => server.host.clone(),
             })
             .collect();
-        let tls = match postgres.get_ssl_mode() {
-            SslMode::Disable => "disable",
-            SslMode::Require => "require",
+        let mode = servers.first().map(|server| server.config.get_ssl_mode());
+        let tls = match mode {
+            Some(SslMode::Disable) => "disable",
+            Some(SslMode::Require) => "require",
             _ => "prefer",
         };
         vec![
             ("database.host", hosts.join(", ")),
-            ("database.port", port(0).to_string()),
-            ("database.name", postgres.get_dbname().unwrap_or("qvd").to_owned()),
+            ("database.port", first.to_string()),
+            (
+                "database.name",
+                servers.first().and_then(|server| server.config.get_dbname()).unwrap_or("qvd").to_owned(),
+            ),
             ("database.sslmode", tls.to_owned()),
         ]
     }

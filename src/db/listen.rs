@@ -1,12 +1,14 @@
 //! The one connection of a process that listens. Outside the pool, since it lives as long as it can and must never sit
 //! in a transaction: an open transaction of a listener stops the server from cleaning its queue.
 
-use std::{future::poll_fn, time::Duration};
+use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio_postgres::{AsyncMessage, Client, Connection};
+use tokio::{sync::mpsc, time::timeout};
 
-use super::{Connector, DbError};
+use super::{
+    Connector, DbError,
+    servers::{Link, silent},
+};
 
 /// A wake-up as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +21,8 @@ pub struct Notification {
 
 /// A listening connection. Notifications arrive on the receiver, which ends when the connection does.
 pub struct Listener {
-    client: Client,
+    link: Link,
+    connector: Connector,
 }
 
 /// A new listener and what it hears.
@@ -33,14 +36,14 @@ pub struct Listen {
 impl Listener {
     /// Connects; nothing is listened to yet.
     pub async fn connect(connector: &Connector) -> Result<Listen, DbError> {
-        let connecting = connector.postgres();
-        let connecting = connecting.connect(connector.tls()?);
-        let (client, connection) = tokio::time::timeout(connector.connect_timeout(), connecting)
-            .await
-            .map_err(|elapsed| DbError::Unreachable(Box::new(elapsed)))??;
         let (sender, notifications) = mpsc::unbounded_channel();
-        tokio::spawn(drive(connection, sender));
-        Ok(Listen { listener: Self { client }, notifications })
+        let link = connector.servers().open(Some(sender)).await?;
+        Ok(Listen { listener: Self { link, connector: connector.clone() }, notifications })
+    }
+
+    /// Ends when the database is another server than the one that is listened to.
+    pub async fn moved(&self) {
+        self.connector.servers().moved(self.link.generation).await;
     }
 
     /// Listens to `channels`. When this returns, the server has committed it: whatever changes from now on is heard,
@@ -56,7 +59,7 @@ impl Listener {
 
     /// Whether the server answers within `limit`.
     pub async fn answers(&self, limit: Duration) -> bool {
-        matches!(tokio::time::timeout(limit, self.client.simple_query("")).await, Ok(Ok(_)))
+        matches!(timeout(limit, self.link.client.simple_query("")).await, Ok(Ok(_)))
     }
 
     async fn batch<'a>(&self, verb: &str, channels: impl IntoIterator<Item = &'a str>) -> Result<(), DbError> {
@@ -67,37 +70,11 @@ impl Listener {
             statements.push_str(&quoted(channel));
             statements.push(';');
         }
-        Ok(self.client.batch_execute(&statements).await?)
+        let limit = self.connector.statement_limit();
+        Ok(timeout(limit, self.link.client.batch_execute(&statements)).await.map_err(|_| silent(limit))??)
     }
 }
 
 fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
-}
-
-/// Awaiting the connection would discard notifications, so its messages are polled. The end and an error are final.
-async fn drive<S, T>(mut connection: Connection<S, T>, heard: mpsc::UnboundedSender<Notification>)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    loop {
-        match poll_fn(|context| connection.poll_message(context)).await {
-            Some(Ok(AsyncMessage::Notification(notification))) => {
-                let notification = Notification {
-                    channel: notification.channel().to_owned(),
-                    payload: notification.payload().to_owned(),
-                };
-                if heard.send(notification).is_err() {
-                    return;
-                }
-            }
-            Some(Ok(_)) => {}
-            Some(Err(error)) => {
-                tracing::debug!(%error, "listening connection failed");
-                return;
-            }
-            None => return,
-        }
-    }
 }

@@ -137,16 +137,6 @@ impl Connector {
         transaction.commit().await?;
         Ok(status)
     }
-
-    pub(super) async fn client(&self) -> Result<Client, DbError> {
-        let (client, connection) = self.postgres().connect(self.tls()?).await?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "database connection ended");
-            }
-        });
-        Ok(client)
-    }
 }
 
 async fn status(client: &Client) -> Result<Status, MigrateError> {

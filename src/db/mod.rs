@@ -14,6 +14,8 @@ mod lease;
 mod listen;
 mod migrate;
 mod node;
+mod servers;
+mod tls;
 
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
@@ -30,37 +32,38 @@ pub use node::{Claim, Duties, Life, NodeVm, Peer, Peers, VmProgress};
 
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime};
+use deadpool::{
+    Runtime,
+    managed::{Pool, QueueMode},
+};
 use tokio_postgres::error::SqlState;
 
 use crate::model::TenantId;
-use lease::Lease;
+use lease::{Lease, Manager};
 
 /// A pool of connections that speak with the rights of one role.
 #[derive(Clone)]
 pub struct Database {
-    pool: Pool,
+    pool: Pool<Manager>,
+    connector: Connector,
 }
 
 impl Database {
     /// Makes the pool; connections are opened when they are needed, so this does not fail while the server is down.
     pub fn new(connector: &Connector, size: usize) -> Result<Self, DbError> {
-        let manager = Manager::from_config(
-            connector.postgres(),
-            connector.tls()?,
-            ManagerConfig { recycling_method: RecyclingMethod::Fast },
-        );
-        let limit = Some(connector.connect_timeout());
+        let limit = Some(connector.servers().limit());
+        let manager = Manager { connector: connector.clone() };
         let pool = Pool::builder(manager)
             .max_size(size)
             // The connection used last has its plans and its server process in the caches.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .wait_timeout(limit)
-            .create_timeout(limit)
+            // What it is made of has its own limits.
+            .create_timeout(limit.map(|limit| limit * 2))
             .build()
             .map_err(|error| DbError::Setup(error.to_string()))?;
-        Ok(Self { pool })
+        Ok(Self { pool, connector: connector.clone() })
     }
 
     /// Waits until the database answers or `limit` has passed.
@@ -76,7 +79,7 @@ impl Database {
     }
 
     async fn connection(&self) -> Result<Lease, DbError> {
-        Ok(self.pool.get().await?.into())
+        Ok(Lease::new(self.pool.get().await?, self.connector.clone()))
     }
 
     /// Whether the schema is that of this version; otherwise its version (0: there is none), or why it is not known,
@@ -88,7 +91,7 @@ impl Database {
             match connection.query_opt("select version from versions where component = 'schema'", &[]).await {
                 Ok(row) => Ok(row.map(|row| row.get::<_, String>(0)).unwrap_or_default()),
                 Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok("0".to_owned()),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(error),
             }
         };
         match found.await {

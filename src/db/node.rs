@@ -176,7 +176,7 @@ impl Database {
             )
             .await?;
         let rows = connection.query(&statement, &[&host.0, &epoch]).await?;
-        let mut peers = Peers { source: format!("{:?}", connection.made()), peers: Vec::with_capacity(rows.len()) };
+        let mut peers = Peers { source: connection.source(), peers: Vec::with_capacity(rows.len()) };
         for row in &rows {
             match row.get::<_, Option<i32>>(0) {
                 Some(host) => peers.peers.push(Peer {

@@ -1,15 +1,15 @@
 //! Whether wake-ups can be relied upon, as a pure state machine.
 //!
 //! ```text
-//!            lost connection, missed beat, unannounced work
-//!   healthy ───────────────────────────────────────────────► troubled
-//!      ▲                                                        │
-//!      └── a beat is heard, and no work came unannounced ───────┘
-//!          for a relaxed interval
+//!            lost connection, missed beat, unannounced work, nothing heard at all
+//!   healthy ────────────────────────────────────────────────────────────────────► troubled
+//!      ▲                                                                             │
+//!      └── a beat is heard, and no work came unannounced for a relaxed interval ─────┘
 //! ```
 //!
 //! A node that misses a beat notifies itself once (*echo*): if it hears that, the connection is good and the beat is
-//! what failed; if not, its connection is dead and is replaced. Work that a poll found and that nothing announced
+//! what failed; if not, its connection is dead and is replaced. It also does so on every new connection, and where that
+//! is not heard, something between swallows notifications. Work that a poll found and that nothing announced
 //! within `GRACE` means that notifications are swallowed on the way although the connection looks well.
 
 use std::{
@@ -19,8 +19,10 @@ use std::{
 
 /// How long a notification may come after the poll that found its work.
 const GRACE: Duration = Duration::from_millis(500);
-/// How long an echo may take.
+/// How long an echo may take once it is on its way.
 const ECHO: Duration = Duration::from_secs(2);
+/// How long it may take to send one.
+const SEND: Duration = Duration::from_secs(8);
 
 /// The rhythm of a node.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,8 @@ pub enum Trouble {
     NoBeat,
     /// Work was found that nobody announced.
     Unannounced,
+    /// On a new connection not even the node's own notification was heard.
+    Swallowed,
 }
 
 impl fmt::Display for Trouble {
@@ -50,6 +54,9 @@ impl fmt::Display for Trouble {
             Self::Disconnected => "the listening connection to the database is lost",
             Self::NoBeat => "notifications do not arrive (no beat)",
             Self::Unannounced => "work was found that no notification announced",
+            Self::Swallowed => {
+                "the node does not hear what it notifies itself; does a pooler in transaction mode stand before the database?"
+            }
         })
     }
 }
@@ -65,6 +72,17 @@ pub enum Action {
     Reconnect,
 }
 
+/// A notification of the node to itself.
+#[derive(Clone, Copy, Debug)]
+enum Echo {
+    /// To be sent at the next tick.
+    Due,
+    /// Being sent since.
+    Asked(Instant),
+    /// On its way since.
+    Sent(Instant),
+}
+
 /// The state of the event plane as one node sees it.
 #[derive(Debug)]
 pub struct Health {
@@ -73,7 +91,9 @@ pub struct Health {
     last_beat: Instant,
     last_try: Option<Instant>,
     last_wake: Option<Instant>,
-    echo: Option<Instant>,
+    echo: Option<Echo>,
+    /// Something was heard on this connection.
+    heard: bool,
     suspicion: Option<Instant>,
     last_unannounced: Option<Instant>,
     trouble: Option<Trouble>,
@@ -89,6 +109,7 @@ impl Health {
             last_try: None,
             last_wake: None,
             echo: None,
+            heard: false,
             suspicion: None,
             last_unannounced: None,
             trouble: Some(Trouble::Disconnected),
@@ -114,7 +135,9 @@ impl Health {
     pub fn connected(&mut self, now: Instant) {
         self.connected = true;
         self.last_beat = now;
-        self.echo = None;
+        // What is known to swallow everything is not asked at every turn.
+        self.echo = (self.trouble != Some(Trouble::Swallowed)).then_some(Echo::Due);
+        self.heard = false;
         self.last_try = None;
         if self.trouble == Some(Trouble::Disconnected) && self.last_unannounced.is_none() {
             self.trouble = None;
@@ -124,13 +147,17 @@ impl Health {
     /// The listening connection ended.
     pub fn disconnected(&mut self) {
         self.connected = false;
-        self.trouble = Some(Trouble::Disconnected);
+        // That a connection which hears nothing was replaced is no news.
+        if self.trouble != Some(Trouble::Swallowed) {
+            self.trouble = Some(Trouble::Disconnected);
+        }
     }
 
     /// The beat was heard.
     pub fn beat(&mut self, now: Instant) {
         self.last_beat = now;
         self.echo = None;
+        self.heard = true;
         if self.connected {
             self.recover(now);
         }
@@ -139,12 +166,21 @@ impl Health {
     /// A wake-up for this node was heard.
     pub fn woken(&mut self, now: Instant) {
         self.last_wake = Some(now);
+        self.heard = true;
         self.suspicion = None;
+    }
+
+    /// The server has taken the echo; it should be heard now.
+    pub fn echo_sent(&mut self, now: Instant) {
+        if let Some(Echo::Asked(_)) = self.echo {
+            self.echo = Some(Echo::Sent(now));
+        }
     }
 
     /// The echo was heard: the connection is good.
     pub fn echoed(&mut self, now: Instant) {
         self.echo = None;
+        self.heard = true;
         // The plane carries what is sent; who beats is another question, asked again after a full interval.
         self.last_beat = now;
     }
@@ -175,15 +211,31 @@ impl Health {
             actions.push(Action::Beat);
         }
         let silence = now.saturating_duration_since(self.last_beat);
-        if let Some(asked) = self.echo {
-            if now.saturating_duration_since(asked) > ECHO {
+        match self.echo {
+            Some(Echo::Due) => {
+                self.echo = Some(Echo::Asked(now));
+                actions.push(Action::Echo);
+            }
+            Some(Echo::Sent(since)) if now.saturating_duration_since(since) > ECHO => {
+                self.echo = None;
+                if !self.heard {
+                    self.trouble = Some(Trouble::Swallowed);
+                }
+                actions.push(Action::Reconnect);
+            }
+            Some(Echo::Asked(since)) if now.saturating_duration_since(since) > SEND => {
                 self.echo = None;
                 actions.push(Action::Reconnect);
             }
-        } else if silence > self.intervals.beat * 2 + ECHO {
-            self.trouble = Some(Trouble::NoBeat);
-            self.echo = Some(now);
-            actions.push(Action::Echo);
+            Some(_) => {}
+            None if silence > self.intervals.beat * 2 + ECHO => {
+                if self.trouble != Some(Trouble::Swallowed) {
+                    self.trouble = Some(Trouble::NoBeat);
+                }
+                self.echo = Some(Echo::Asked(now));
+                actions.push(Action::Echo);
+            }
+            None => {}
         }
         if self.trouble == Some(Trouble::Unannounced) && silence <= self.intervals.beat * 2 + ECHO {
             self.recover(now);
@@ -213,6 +265,9 @@ mod tests {
         let now = Instant::now();
         let mut health = Health::new(INTERVALS, now);
         health.connected(now);
+        assert_eq!(health.tick(now), [Action::Beat, Action::Echo]);
+        health.echo_sent(now);
+        health.echoed(now);
         assert_eq!(health.trouble(), None);
         (health, now)
     }
@@ -236,7 +291,11 @@ mod tests {
         let mut seen = Vec::new();
         for quarter in 0..80 {
             let at = now + seconds(f64::from(quarter) / 4.0);
-            seen.extend(health.tick(at).into_iter().filter(|action| *action != Action::Beat));
+            let actions = health.tick(at);
+            if actions.contains(&Action::Echo) {
+                health.echo_sent(at);
+            }
+            seen.extend(actions.into_iter().filter(|action| *action != Action::Beat));
             if seen.contains(&Action::Reconnect) {
                 break;
             }
@@ -255,6 +314,45 @@ mod tests {
         assert_eq!(health.poll_interval(), INTERVALS.urgent, "still no beat");
         health.beat(at + seconds(6.0));
         assert_eq!(health.trouble(), None);
+    }
+
+    #[test]
+    fn a_new_connection_that_hears_nothing_is_named_and_tried_again_now_and_then() {
+        let now = Instant::now();
+        let mut health = Health::new(INTERVALS, now);
+        health.connected(now);
+        let mut attempts = 0;
+        for quarter in 1..240 {
+            let at = now + seconds(f64::from(quarter) / 4.0);
+            let actions = health.tick(at);
+            if actions.contains(&Action::Echo) {
+                health.echo_sent(at);
+            }
+            if actions.contains(&Action::Reconnect) {
+                attempts += 1;
+                assert_eq!(health.trouble(), Some(Trouble::Swallowed));
+                health.disconnected();
+                health.connected(at);
+            }
+            if attempts > 0 {
+                assert_eq!(health.trouble(), Some(Trouble::Swallowed));
+                assert_eq!(health.poll_interval(), INTERVALS.urgent);
+            }
+        }
+        assert_eq!(attempts, 1 + 57 / 15, "each after two missed beats and an echo");
+        health.beat(now + seconds(61.0));
+        assert_eq!(health.trouble(), None);
+    }
+
+    #[test]
+    fn an_echo_that_cannot_be_sent_accuses_nobody_of_swallowing_it() {
+        let now = Instant::now();
+        let mut health = Health::new(INTERVALS, now);
+        health.connected(now);
+        assert!(health.tick(now).contains(&Action::Echo));
+        assert!(!health.tick(now + seconds(7.0)).contains(&Action::Reconnect));
+        assert!(health.tick(now + seconds(9.0)).contains(&Action::Reconnect));
+        assert_ne!(health.trouble(), Some(Trouble::Swallowed));
     }
 
     #[test]

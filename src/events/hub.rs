@@ -27,6 +27,8 @@ pub struct Stats {
     pub missed: AtomicU64,
     /// Beats heard.
     pub beats: AtomicU64,
+    /// Notifications of the node to itself that it heard.
+    pub echoes: AtomicU64,
     /// Connections replaced.
     pub reconnects: AtomicU64,
 }
@@ -38,6 +40,7 @@ pub(super) struct Shown {
     gaps: u64,
     missed_wakeups: u64,
     beats: u64,
+    echoes: u64,
     reconnects: u64,
     poll_interval_s: f64,
     trouble: Option<String>,
@@ -116,6 +119,7 @@ impl Hub {
             gaps: stats.gaps.load(Relaxed),
             missed_wakeups: stats.missed.load(Relaxed),
             beats: stats.beats.load(Relaxed),
+            echoes: stats.echoes.load(Relaxed),
             reconnects: stats.reconnects.load(Relaxed),
             poll_interval_s: self.inner.poll.borrow().as_secs_f64(),
             trouble: self.trouble(),

@@ -49,6 +49,7 @@ impl Plane {
     ) -> Self {
         let (hub, requests) = Hub::new(intervals.urgent);
         let (found, found_work) = mpsc::unbounded_channel();
+        let (sent, echo_sent) = mpsc::unbounded_channel();
         let task = Task {
             connector,
             database,
@@ -57,6 +58,8 @@ impl Plane {
             health: Health::new(intervals, Instant::now()),
             requests,
             found_work,
+            sent,
+            echo_sent,
             stop,
         };
         tokio::spawn(task.run());
@@ -82,6 +85,8 @@ struct Task {
     health: Health,
     requests: mpsc::UnboundedReceiver<Request>,
     found_work: mpsc::UnboundedReceiver<()>,
+    sent: mpsc::UnboundedSender<()>,
+    echo_sent: mpsc::UnboundedReceiver<()>,
     stop: CancellationToken,
 }
 
@@ -151,6 +156,7 @@ impl Task {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Ended::Cancelled,
+                () = listener.moved() => return Ended::Lost,
                 heard = notifications.recv() => match heard {
                     Some(notification) => self.heard(&notification),
                     None => return Ended::Lost,
@@ -161,6 +167,7 @@ impl Task {
                     }
                 }
                 Some(()) = self.found_work.recv() => self.health.poll_found_work(Instant::now()),
+                Some(()) = self.echo_sent.recv() => self.health.echo_sent(Instant::now()),
                 _ = ticks.tick() => {
                     for action in self.health.tick(Instant::now()) {
                         match action {
@@ -212,7 +219,10 @@ impl Task {
                 self.publish();
             }
             // The echo is the one message whose content counts: it asks nobody to read.
-            Channel::Host(_) if notification.payload.contains("\"echo\"") => self.health.echoed(now),
+            Channel::Host(_) if notification.payload.contains("\"echo\"") => {
+                self.hub.stats().echoes.fetch_add(1, Relaxed);
+                self.health.echoed(now);
+            }
             Channel::Host(_) => {
                 self.health.woken(now);
                 self.hub.wake(channel);
@@ -245,10 +255,11 @@ impl Task {
     }
 
     fn spawn_echo(&self) {
-        let (database, host) = (self.database.clone(), self.host);
+        let (database, host, sent) = (self.database.clone(), self.host, self.sent.clone());
         tokio::spawn(async move {
-            if let Err(error) = database.echo(host).await {
-                tracing::debug!(%error, "cannot send an echo");
+            match database.echo(host).await {
+                Ok(()) => drop(sent.send(())),
+                Err(error) => tracing::debug!(%error, "cannot send an echo"),
             }
         });
     }

@@ -431,7 +431,7 @@ async fn follow_config(node: Arc<Node>, file: Config, plane: Plane) {
 }
 
 async fn wait_for_database(database: &Database, stop: &CancellationToken) -> bool {
-    let mut told = false;
+    let mut told = String::new();
     loop {
         let attempt = tokio::select! {
             attempt = database.reachable(Duration::from_secs(1)) => attempt,
@@ -439,10 +439,9 @@ async fn wait_for_database(database: &Database, stop: &CancellationToken) -> boo
         };
         match attempt {
             Ok(()) => return true,
-            Err(error) if !told => {
-                told = true;
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!("{error} ({cause}); trying until it answers");
+            Err(error) if told != error.to_string() => {
+                told = error.to_string();
+                tracing::warn!("{told}; trying until it answers");
             }
             Err(_) => {}
         }

@@ -102,8 +102,8 @@ impl<'a> Host<'a> {
     pub async fn started(&self) -> Hkd {
         let hkd = self.start();
         self.db.wait_for(&format!("select state from host_list where host = '{}'", self.name), "running").await;
-        // Before it listened for the first time it trusts nothing, but does not complain.
-        let listens = async || self.status().filter(|status| status["trouble"].is_null() && status["gaps"] != 0);
+        // Before it has heard itself for the first time it trusts nothing, but does not complain.
+        let listens = async || self.status().filter(|status| status["trouble"].is_null() && status["echoes"] != 0);
         until("notifications are trusted", listens).await;
         hkd
     }

@@ -18,8 +18,8 @@ async fn a_configuration_that_cannot_be_used_is_named_with_its_place() {
     let place = format!("node.conf:{lines}: internal.hkd.beat = \"often\": expected a number of seconds");
     refused(&bad, &place).await;
     refused(&Host::new(&db, &[("nodename", "")]), "does not set nodename").await;
-    refused(&Host::new(&db, &[("database.sslmode", "maybe")]), "database.sslmode = maybe: disable, prefer or require")
-        .await;
+    let modes = "database.sslmode = maybe: disable, prefer, verify-ca, verify-full or require";
+    refused(&Host::new(&db, &[("database.sslmode", "maybe")]), modes).await;
     let gone = Host::new(&db, &[]);
     std::fs::remove_file(gone.config()).unwrap();
     refused(&gone, "node.conf cannot be read: No such file or directory").await;

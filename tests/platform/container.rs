@@ -5,14 +5,22 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
     time::Instant,
 };
 
+use futures_util::future::BoxFuture;
 use qvd::{
-    hypervisor::{Container, Exit, Found, Hypervisor},
+    db::Database,
+    hypervisor::{Container, Epochs, Exit, Found, Hypervisor, HypervisorError},
     keeper::{ShimDir, ShimStatus, client, process_table},
-    model::{DiId, OsfId, TenantId, UserId, VmId, VmSecret, VmSpec, config::Config},
+    model::{
+        DiId, Epoch, HostId, OsfId, Owner, TenantId, UserId, VmId, VmSecret, VmSpec,
+        config::{Config, keys},
+    },
 };
+
+use crate::cluster::promotion::{pair, promote};
 
 use super::{image, lives, printed, read, signal, wait_until};
 
@@ -32,6 +40,16 @@ impl Node {
     }
 
     async fn with(number: u8, agent: Option<&str>, settings: &[(&str, &str)]) -> Self {
+        Self::claiming(number, agent, settings, None).await
+    }
+
+    /// The same, which writes into homes whose they are.
+    async fn claiming(
+        number: u8,
+        agent: Option<&str>,
+        settings: &[(&str, &str)],
+        claims: Option<(Owner, Arc<dyn Epochs>)>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         image::programs(&dir.path().join("bin"), agent);
         let mut config = Config::default();
@@ -54,8 +72,12 @@ impl Node {
             config.set(key, *value).unwrap();
         }
         let hypervisor = Container::new(&config, &Self::name(number), Ipv4Addr::new(10, 202, number, 1)).unwrap();
+        let hypervisor = match claims {
+            Some((owner, epochs)) => hypervisor.in_the_name_of(owner, epochs),
+            None => hypervisor,
+        };
         hypervisor.prepare_node().await.unwrap();
-        image::pack(&dir.path().join("storage/images/desk.tar"));
+        image::pack(&config.get(&keys::PATH_STORAGE_IMAGES).join("desk.tar"));
         Self { number, dir, config, hypervisor }
     }
 
@@ -443,4 +465,72 @@ async fn starting_and_stopping_take_little_more_than_lxc_itself() {
     println!("start, kill to exited, clean: {:?}", times);
     let (start, ..) = times[times.len() / 2];
     assert!(start.as_millis() < 100, "median start {start:?}");
+}
+
+/// The epochs of nodes as a database has them.
+struct Recorded(Database);
+
+impl Epochs for Recorded {
+    fn is_over(&self, host: HostId, epoch: Epoch) -> BoxFuture<'_, Result<bool, HypervisorError>> {
+        Box::pin(async move { Ok(self.0.epoch_is_over(host, epoch).await.unwrap()) })
+    }
+}
+
+/// The standby was behind: what it knows nothing of goes on all the same, and its home is not given to another.
+#[tokio::test]
+async fn a_desktop_whose_start_was_lost_with_the_primary_does_not_run_twice() {
+    let (primary, standby) = pair(1, false).await;
+    let mut nodes = Vec::new();
+    let shared = tempfile::tempdir().unwrap();
+    let root = shared.path().display().to_string();
+    for (name, number) in [("n1", 31), ("n2", 32)] {
+        primary
+            .sql(&format!("select host_create('{name}', '10.9.0.{number}') where not exists (select from hosts where name = '{name}')"))
+            .await;
+        let life = format!("select node || ', ' || node_epoch from node_start('{name}', gen_random_uuid(), 1)");
+        let life = primary.sql(&life).await.unwrap();
+        primary.sql(&format!("select node_state({life}, 'running')")).await;
+        nodes.push((number, life));
+    }
+    let written = primary.sql("select pg_current_wal_flush_lsn()").await.unwrap();
+    primary.wait_for(&format!("select replay_lsn >= '{written}' from pg_stat_replication"), "t").await;
+    standby.sql("alter system set primary_conninfo = ''").await;
+    standby.sql("select pg_reload_conf()").await;
+    primary.wait_for("select count(*) from pg_stat_replication", "0").await;
+
+    let vm = VmId(primary.sql("select vm_id('alice/d1')").await.unwrap().parse().unwrap());
+    let node = async |which: usize, database: Database| {
+        let (number, life) = &nodes[which];
+        let (host, epoch) = life.split_once(", ").unwrap();
+        let owner =
+            Owner { host: HostId(host.parse().unwrap()), epoch: epoch.parse().unwrap(), boot_id: "b".to_owned() };
+        let claims: (Owner, Arc<dyn Epochs>) = (owner, Arc::new(Recorded(database)));
+        Node::claiming(*number, None, &[("path.storage.root", &root)], Some(claims)).await
+    };
+    let database = |db: &crate::cluster::database::Db| Database::new(&db.connector(), 1).unwrap();
+    primary.sql("select host_block('n2'), vm_start('alice/d1')").await;
+    assert_ne!(primary.sql(&format!("select vm_id from node_claim({}, 3030, 4100)", nodes[0].1)).await, None);
+    let first = node(0, database(&primary)).await;
+    let spec = first.spec(vm);
+    first.hypervisor.prepare(&spec).await.unwrap();
+    first.hypervisor.start(&spec).await.unwrap();
+
+    primary.cluster().kill().await;
+    promote(&standby).await;
+    let state = "select vm_state || ' ' || coalesce(host_id, 0) from vm_runtimes";
+    assert_eq!(standby.sql(state).await.unwrap(), "stopped 0", "the start is lost");
+    standby.sql("select host_block('n1'), host_block('n2', false), vm_start('alice/d1')").await;
+    assert_ne!(standby.sql(&format!("select vm_id from node_claim({}, 3030, 4100)", nodes[1].1)).await, None);
+    let second = node(1, database(&standby)).await;
+    let theirs = second.spec(vm);
+    second.hypervisor.prepare(&theirs).await.unwrap();
+    let refused = second.hypervisor.start(&theirs).await.unwrap_err().to_string();
+    assert!(refused.contains("lock"), "{refused}");
+    let init = first.first_process(vm).await;
+    assert!(lives(init));
+    assert!(second.hypervisor.found().await.unwrap().iter().all(|found| !found.alive));
+
+    first.stop(vm).await;
+    second.hypervisor.start(&theirs).await.unwrap();
+    second.stop(vm).await;
 }

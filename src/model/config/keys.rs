@@ -35,10 +35,10 @@ keys! {
     /// Name of this node, as in table hosts. Only in the file.
     NODENAME: String = "nodename", "";
 
-    /// Database servers: host names or directories of unix sockets, several separated by commas; the writable one is
-    /// used. Only in the file.
+    /// Database servers: host, host:port or directory of a unix socket, several separated by commas; the writable one
+    /// is used, and looked for again when it is gone. Only in the file.
     DATABASE_HOST: Vec<String> = "database.host", "localhost";
-    /// Port of the database servers. Only in the file.
+    /// Port of the database servers that name none. Only in the file.
     DATABASE_PORT: u16 = "database.port", "5432";
     /// Name of the database. Only in the file.
     DATABASE_NAME: String = "database.name", "qvd";
@@ -50,12 +50,22 @@ keys! {
     DATABASE_L7R_USER: String = "database.l7r.user", "";
     /// Password of the role of l7r. Only in the file.
     DATABASE_L7R_PASSWORD: String = "database.l7r.password", "";
-    /// TLS to the database: disable, prefer, require (verified against the system's authorities). Only in the file.
+    /// TLS to the database: disable, prefer (where the server has it; nothing is verified), verify-ca (its certificate is
+    /// verified, its name is not), verify-full or require (both are). Only in the file.
     DATABASE_SSLMODE: String = "database.sslmode", "prefer";
-    /// Limit for making a database connection.
+    /// File with the authorities of the database's certificate; empty for those of the system. Only in the file.
+    DATABASE_SSLROOTCERT: String = "database.sslrootcert", "";
+    /// Limit for making a connection to one database server. Where there are several, the next is asked meanwhile.
     DATABASE_CONNECT_TIMEOUT: Duration = "internal.database.client.connect.timeout", "20";
+    /// How long a database server may leave unconfirmed what it was sent, or that it is there, before its connection is
+    /// given up. Classic QVD has three keys for this (keepidle, keepintvl, keepcnt).
+    DATABASE_SILENCE: Duration = "internal.database.client.socket.silence", "6";
     /// Limit for one statement; what takes longer is cancelled by the server.
     DATABASE_STATEMENT_TIMEOUT: Duration = "internal.database.statement.timeout", "30";
+    /// Limit for waiting for a lock that somebody else holds in the database.
+    DATABASE_LOCK_TIMEOUT: Duration = "internal.database.lock.timeout", "10";
+    /// Limit for a transaction in which nothing is said; the server ends its connection.
+    DATABASE_IDLE_TIMEOUT: Duration = "internal.database.transaction.idle.timeout", "60";
     /// Connections kept by each daemon, besides the one that listens.
     DATABASE_POOL_SIZE: u32 = "internal.database.pool.size", "4";
 
