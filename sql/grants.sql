@@ -18,6 +18,16 @@ begin
     execute format('grant connect on database %I to qvd_node, qvd_l7r, qvd_admin, qvd_readonly', current_database());
 end $$;
 
+-- What PostgreSQL lets everybody do and nobody needs here: run code, and fill the disk with large objects.
+do $$
+begin
+    if (select rolsuper from pg_roles where rolname = current_user) then
+        revoke usage on language plpgsql from public;
+        grant usage on language plpgsql to qvd_admin;
+        revoke execute on function lo_creat, lo_create, lo_from_bytea from public;
+    end if;
+end $$;
+
 revoke all on schema qvd from public;
 grant usage on schema qvd to qvd_node, qvd_l7r, qvd_admin, qvd_readonly;
 revoke all on all tables in schema qvd from public, qvd_node, qvd_l7r, qvd_admin, qvd_readonly;
@@ -57,7 +67,7 @@ grant execute on function is_secret to qvd_node, qvd_l7r, qvd_admin, qvd_readonl
 -- The daemons read configuration and call their functions, nothing else.
 grant select on versions, configs to qvd_node, qvd_l7r;
 grant execute on function
-    node_start, node_state, node_lease, node_claim, node_vms, node_vm_state, node_storage, node_peers,
+    node_start, node_program, node_state, node_lease, node_claim, node_vms, node_vm_state, node_storage, node_peers,
     node_take_over, node_duties, node_progress, node_vm_told, node_stopping, vms_restart, epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce
     to qvd_node;
 grant execute on function

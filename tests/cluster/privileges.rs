@@ -55,7 +55,7 @@ const TABLES: &[(&str, &[&str])] = &[
 const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
-        &["announce beat_try epoch_is_over is_secret node_claim node_duties node_lease node_peers node_progress node_start node_state node_stopping
+        &["announce beat_try epoch_is_over is_secret node_claim node_duties node_lease node_peers node_program node_progress node_start node_state node_stopping
            node_storage node_take_over node_vm_state node_vm_told node_vms retention_apply vms_restart wake wake_payload"],
     ),
     (
@@ -267,4 +267,138 @@ async fn a_stranger_cannot_even_connect() {
     let powers = "select count(*) from pg_roles where rolname ~ '^qvd_'
                   and (rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls)";
     assert_eq!(db.sql(powers).await.unwrap(), "0");
+}
+
+/// Beyond the tables and functions above, a role may do only what is listed here: (what, role, object).
+const ELSE: &[(&str, &str, &str)] = &[
+    ("connect", "qvd_node", "the database"),
+    ("connect", "qvd_l7r", "the database"),
+    ("connect", "qvd_admin", "the database"),
+    ("connect", "qvd_readonly", "the database"),
+    ("usage of language", "qvd_admin", "plpgsql"),
+    ("usage of schema", "qvd_node", "qvd"),
+    ("usage of schema", "qvd_l7r", "qvd"),
+    ("usage of schema", "qvd_admin", "qvd"),
+    ("usage of schema", "qvd_readonly", "qvd"),
+    ("usage of sequences", "qvd_admin", "all"),
+];
+
+/// Every object of the catalogue that a role might do something with, and does not need the tables above for.
+const CATALOGUE: &str = "
+    with role as (select oid, rolname from pg_roles where rolname in ('qvd_node', 'qvd_l7r', 'qvd_admin', 'qvd_readonly')),
+    ours as (select oid, nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'),
+    sequence as (select oid, relname from pg_class where relkind = 'S' and relnamespace in (select oid from ours)),
+    may (what, role, object) as (
+        select p || ' of table', rolname, relname from role, pg_class c, unnest(array['truncate', 'references', 'trigger']) p
+        where relkind in ('r', 'p', 'v', 'm', 'f') and relnamespace in (select oid from ours)
+            and has_table_privilege(role.oid, c.oid, p)
+        union all
+        select p || ' of table', rolname, relname
+        from role, pg_class c, unnest(array['select', 'insert', 'update', 'delete']) p
+        where relkind in ('r', 'p', 'v', 'm', 'f') and relnamespace in (select oid from ours where nspname <> 'qvd')
+            and has_table_privilege(role.oid, c.oid, p)
+        union all
+        -- Settings of the session are written through a view.
+        select p || ' of catalogue', rolname, relname
+        from role, pg_class c, unnest(array['insert', 'update', 'delete', 'truncate', 'trigger']) p
+        where relkind in ('r', 'v') and relnamespace not in (select oid from ours) and relname <> 'pg_settings'
+            and has_table_privilege(role.oid, c.oid, p)
+        union all
+        select 'insert into columns', rolname, relname || '.' || attname
+        from role, pg_class c join pg_attribute a on attrelid = c.oid
+        where relkind in ('r', 'v') and relnamespace = 'qvd'::regnamespace and attnum > 0 and not attisdropped
+            and has_column_privilege(role.oid, c.oid, attnum, 'insert') and not has_table_privilege(role.oid, c.oid, 'insert')
+        union all
+        select p || ' of sequence', rolname, relname from role, sequence s, unnest(array['select', 'update']) p
+        where has_sequence_privilege(role.oid, s.oid, p)
+        union all
+        select 'usage of sequences', rolname, case when every(has_sequence_privilege(role.oid, s.oid, 'usage')) then 'all' else 'some' end
+        from role, sequence s group by rolname having bool_or(has_sequence_privilege(role.oid, s.oid, 'usage'))
+        union all
+        select p || ' of schema', rolname, nspname from role, pg_namespace n, unnest(array['usage', 'create']) p
+        where has_schema_privilege(role.oid, n.oid, p)
+            and not (p = 'usage' and nspname in ('pg_catalog', 'information_schema', 'public'))
+        union all
+        select 'usage of language', rolname, lanname from role, pg_language l
+        where lanpltrusted and lanname <> 'sql' and has_language_privilege(role.oid, l.oid, 'usage')
+        union all
+        select p, rolname, 'the database' from role, unnest(array['connect', 'create', 'temporary']) p
+        where has_database_privilege(role.oid, current_database(), p)
+        union all
+        select 'create in tablespace', rolname, spcname from role, pg_tablespace t
+        where has_tablespace_privilege(role.oid, t.oid, 'create')
+        union all
+        select 'execute', rolname, p.oid::regprocedure::text from role, pg_proc p
+        where pronamespace in (select oid from ours where nspname <> 'qvd') and has_function_privilege(role.oid, p.oid, 'execute')
+        union all
+        select 'execute', rolname, p.oid::regprocedure::text from role, pg_proc p
+        where pronamespace = 'pg_catalog'::regnamespace and has_function_privilege(role.oid, p.oid, 'execute')
+            and proname in ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export', 'pg_read_file',
+                'pg_read_binary_file', 'pg_ls_dir', 'pg_stat_file', 'pg_reload_conf', 'pg_promote', 'pg_switch_wal',
+                'pg_create_restore_point', 'pg_logfile_rotate', 'pg_stat_reset', 'pg_ls_waldir', 'query_to_xml_and_file')
+        union all
+        select 'owner of', rolname, o.what from role join lateral (
+            select relowner as owner, relname::text as what from pg_class union all select proowner, proname from pg_proc
+            union all select nspowner, nspname from pg_namespace union all select datdba, datname from pg_database
+            union all select typowner, typname from pg_type) o on o.owner = role.oid
+        union all
+        select 'member of', rolname, roleid::regrole::text from role join pg_auth_members on member = role.oid
+        union all
+        select 'default privilege', rolname, defaclobjtype::text from role, pg_default_acl d, aclexplode(d.defaclacl) a
+        where a.grantee in (role.oid, 0)
+    ) select distinct what, role, object from may order by 1, 2, 3";
+
+#[tokio::test]
+async fn with_everything_else_a_role_may_do_nothing() {
+    let db = Db::empty().await;
+    db.connector().migrate().await.unwrap();
+    let found: BTreeSet<(String, String, String)> =
+        db.rows(CATALOGUE).await.into_iter().map(|row| <[String; 3]>::try_from(row).unwrap().into()).collect();
+    let owned = |&(what, role, object): &(&str, &str, &str)| (what.to_owned(), role.to_owned(), object.to_owned());
+    let wanted: BTreeSet<(String, String, String)> = ELSE.iter().map(owned).collect();
+    let (more, less): (Vec<_>, Vec<_>) = (found.difference(&wanted).collect(), wanted.difference(&found).collect());
+    assert!(more.is_empty() && less.is_empty(), "more than it should: {more:#?}, less: {less:#?}");
+}
+
+#[tokio::test]
+async fn what_a_role_may_not_do_is_refused_when_it_tries() {
+    let db = Db::empty().await;
+    db.connector().migrate().await.unwrap();
+    for role in ROLES {
+        let session = db.session(role).await;
+        for attempt in [
+            "create table mine ()",
+            "create temporary table mine ()",
+            "create schema mine",
+            "create table public.mine ()",
+            "create function public.mine() returns integer language sql as 'select 1'",
+            "create database mine",
+            "create role mine",
+            "alter role qvd_node superuser",
+            "set session authorization postgres",
+            "alter system set archive_command = 'id'",
+            "truncate qvd.log",
+            "begin; lock table qvd.vm_runtimes in access exclusive mode",
+            "alter table qvd.vms add column mine integer",
+            "drop function qvd.vm_start(integer)",
+            "comment on table qvd.vms is 'mine'",
+            "insert into qvd.migrations (number, name) values (1000, 'mine')",
+            "update qvd.versions set version = '1000'",
+            "select setval('qvd.vms_id_seq', 1)",
+            "copy (select 1) to program 'id'",
+            "copy qvd.configs from '/etc/passwd'",
+            "select pg_read_file('/etc/passwd')",
+            "select lo_create(0)",
+            "select pg_reload_conf()",
+            "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'postgres' and datname = current_database()",
+            "create publication mine for all tables",
+            "create extension hstore",
+        ] {
+            let refusal = session.refused(attempt).await;
+            assert_eq!(refusal.code, "42501", "{role}: {attempt}: {refusal:?}");
+        }
+        if role != "qvd_admin" {
+            assert_eq!(session.refused("do $$begin null; end$$").await.code, "42501", "{role}");
+        }
+    }
 }
