@@ -277,6 +277,37 @@ begin
     return null;
 end $$;
 
+CREATE FUNCTION qvd.database_restored(complete boolean DEFAULT false) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    node integer;
+    used record;
+    up integer := 0;
+begin
+    if not complete then
+        for node in select host_id from host_runtimes order by host_id loop
+            -- Lives are begun less often than once in a second, so the time is beyond all that were begun since the backup.
+            update host_runtimes r
+            set epoch = greatest(r.epoch + 1, extract(epoch from clock_timestamp())::bigint), pid = null,
+                state = case when r.state in ('stopped', 'lost') then r.state else 'lost' end
+            where r.host_id = node;
+            up := up + cardinality(host_forget(node, 'the database was restored from a backup'));
+        end loop;
+        update l7r_instances set ended_at = now() where ended_at is null;
+        delete from user_tokens;
+        for used in select format('%I.%I', schemaname, sequencename) as name, coalesce(last_value, 0) as value
+            from pg_sequences where schemaname = 'qvd' loop
+            perform setval(used.name, used.value + 100000);
+        end loop;
+    end if;
+    insert into versions select 'server', system_identifier::text from pg_control_system()
+    on conflict (component) do update set version = excluded.version;
+    perform audit('restored', 'database', null, current_database(), 0, jsonb_build_object('complete', complete, 'vms', up));
+    return up;
+end $$;
+
 CREATE FUNCTION qvd.di_create(osf text, path text, version text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -1296,6 +1327,15 @@ begin
             join host_runtimes r on r.host_id = h.id
         where me.id = node and r.state in ('starting', 'running', 'stopping') and r.patience is not null
         order by h.id < node, h.id limit 16;
+end $$;
+
+CREATE FUNCTION qvd.node_program(node integer, node_epoch bigint, program text, schema integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    update host_runtimes r set program = node_program.program, program_schema = schema where r.host_id = node;
 end $$;
 
 CREATE FUNCTION qvd.node_progress(node integer, node_epoch bigint, vms integer[], phases text[], ages double precision[], lefts double precision[], tries integer[], notes text[]) RETURNS void
@@ -2753,7 +2793,9 @@ CREATE TABLE qvd.host_runtimes (
     events_degraded_reason text,
     patience double precision,
     storage_degraded_since timestamp with time zone,
-    storage_degraded_reason text
+    storage_degraded_reason text,
+    program text,
+    program_schema integer
 );
 
 CREATE TABLE qvd.l7r_instances (
@@ -2847,7 +2889,8 @@ ALTER TABLE qvd.log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 CREATE TABLE qvd.migrations (
     number integer NOT NULL,
     name text NOT NULL,
-    applied_at timestamp with time zone DEFAULT now() NOT NULL
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    stops_older boolean DEFAULT true NOT NULL
 );
 
 CREATE TABLE qvd.osf_properties (
@@ -3564,6 +3607,9 @@ GRANT USAGE ON SCHEMA qvd TO qvd_l7r;
 GRANT USAGE ON SCHEMA qvd TO qvd_admin;
 GRANT USAGE ON SCHEMA qvd TO qvd_readonly;
 
+REVOKE ALL ON LANGUAGE plpgsql FROM PUBLIC;
+GRANT ALL ON LANGUAGE plpgsql TO qvd_admin;
+
 REVOKE ALL ON FUNCTION qvd.agent_time(at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.announce(channel text, payload text) FROM PUBLIC;
@@ -3604,6 +3650,8 @@ REVOKE ALL ON FUNCTION qvd.configs_balancer() FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.configs_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.configs_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.database_restored(complete boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.di_create(osf text, path text, version text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_create(osf text, path text, version text) TO qvd_admin;
@@ -3785,6 +3833,9 @@ REVOKE ALL ON FUNCTION qvd.node_login(daemon text, host integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.node_peers(node integer, node_epoch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_peers(node integer, node_epoch bigint) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_program(node integer, node_epoch bigint, program text, schema integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_program(node integer, node_epoch bigint, program text, schema integer) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_progress(node integer, node_epoch bigint, vms integer[], phases text[], ages double precision[], lefts double precision[], tries integer[], notes text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_progress(node integer, node_epoch bigint, vms integer[], phases text[], ages double precision[], lefts double precision[], tries integer[], notes text[]) TO qvd_node;

@@ -60,6 +60,14 @@ begin
     returning r.epoch, r.state into node_epoch, state;
 end $$;
 
+-- Which program runs the node, and the newest migration that it knows.
+create or replace function node_program(node integer, node_epoch bigint, program text, schema integer) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    perform node_check(node, node_epoch);
+    update host_runtimes r set program = node_program.program, program_schema = schema where r.host_id = node;
+end $$;
+
 create or replace function node_state(node integer, node_epoch bigint, becomes host_state) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$

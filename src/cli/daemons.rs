@@ -68,6 +68,17 @@ pub async fn l7r(arguments: Daemon) -> anyhow::Result<()> {
     l7r::run(config, stop).await.context("l7r ends")
 }
 
+/// Whether a daemon ended because the schema of the database is newer than it may use.
+pub fn is_outdated(error: &anyhow::Error) -> bool {
+    let (found, known) = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(hkd::HkdError::Schema { found, known }), _) | (_, Some(l7r::L7rError::Schema { found, known })) => {
+            (found, known)
+        }
+        _ => return false,
+    };
+    found.parse::<i32>().is_ok_and(|found| found > *known)
+}
+
 /// Prints the counters of the node's event plane.
 pub async fn status(arguments: Status) -> anyhow::Result<()> {
     let relay = arguments.file.read()?.get(&keys::PATH_RUN).join("relay.sock");

@@ -12,6 +12,17 @@ pub enum Command {
     Migrate {
         #[command(flatten)]
         database: DatabaseArg,
+        /// Also when nodes run programs that must stop then
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Say that this database was restored from a backup: nothing that lives from before is valid any more
+    Restored {
+        #[command(flatten)]
+        database: DatabaseArg,
+        /// Nothing that was committed is missing, so everything goes on
+        #[arg(long)]
+        complete: bool,
     },
     /// Show how the schema stands; exits with 1 when something is to be done
     Status {
@@ -25,7 +36,17 @@ pub enum Command {
 
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Migrate { database } => {
+        Command::Migrate { database, yes } => {
+            let stops = database.connector(Role::Owner)?.migration_status().await?.stops;
+            if !stops.is_empty() {
+                eprintln!(
+                    "these nodes run programs that stop at this; desktops go on, without anybody to manage them:"
+                );
+                stops.iter().for_each(|node| eprintln!("  {node}"));
+                if !yes {
+                    anyhow::bail!("nothing was done; have the newer program ready there, and repeat this with --yes");
+                }
+            }
             let done = database.connector(Role::Owner)?.migrate().await?;
             for migration in &done.pending {
                 println!("applied migration {} ({})", migration.number, migration.name);
@@ -35,6 +56,13 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
             }
             if done.is_current() {
                 println!("the schema is up to date");
+            }
+        }
+        Command::Restored { database, complete } => {
+            let up = database.connector(Role::Owner)?.database_restored(complete).await?;
+            match complete {
+                true => println!("the server is on record; everything goes on"),
+                false => println!("nodes begin another life; {up} desktops are not up any more"),
             }
         }
         Command::Status { database, json } => {

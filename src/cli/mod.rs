@@ -17,7 +17,7 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::client;
+use crate::{client, node::OUTDATED};
 
 /// Virtual Linux desktops: nodes, routers, clients and their administration.
 #[derive(Parser)]
@@ -70,7 +70,10 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("qvd: {error:#}");
-            ExitCode::FAILURE
+            match daemons::is_outdated(&error) {
+                true => ExitCode::from(OUTDATED),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

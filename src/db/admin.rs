@@ -80,6 +80,12 @@ impl Connector {
         Ok(table)
     }
 
+    /// Says that the database was restored, or moved to another server when it is `complete`. Returns how many VMs were up.
+    pub async fn database_restored(&self, complete: bool) -> Result<i32, DbError> {
+        let client = self.client().await?;
+        Ok(client.query_one("select qvd.database_restored($1)", &[&complete]).await?.get(0))
+    }
+
     /// Puts a node on record, with the VM network it is in, unless it is there already.
     pub async fn settle_node(&self, name: &str, address: Ipv4Addr, first_vm: Ipv4Addr) -> Result<(), DbError> {
         let client = self.client().await?;

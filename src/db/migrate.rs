@@ -23,6 +23,9 @@ struct Triggers;
 
 const LOCK: i64 = 0x0071_7664; // "qvd"
 
+/// A line of a migration that leaves alone whatever programs of before use.
+const GO_ON: &str = "-- Older programs go on.";
+
 /// A numbered step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
@@ -30,6 +33,29 @@ pub struct Migration {
     pub number: i32,
     /// Name of its file without number and ending.
     pub name: String,
+    /// Programs that do not know it must stop.
+    pub stops_older: bool,
+    text: String,
+}
+
+impl Migration {
+    /// From the content of its file.
+    pub fn new(number: i32, name: &str, text: String) -> Self {
+        let stops_older = !text.lines().any(|line| line.trim() == GO_ON);
+        Self { number, name: name.to_owned(), stops_older, text }
+    }
+
+    /// Those of this version, in order.
+    pub fn all() -> Vec<Self> {
+        let mut found: Vec<Self> = Sql::iter()
+            .filter_map(|path| {
+                let (number, name) = path.strip_prefix("migrations/")?.strip_suffix(".sql")?.split_once('_')?;
+                Some(Self::new(number.parse().ok()?, name, sql(&path)))
+            })
+            .collect();
+        found.sort_by_key(|migration| migration.number);
+        found
+    }
 }
 
 /// How a database stands against this version.
@@ -41,6 +67,8 @@ pub struct Status {
     pub pending: Vec<Migration>,
     /// Re-appliable files that differ from what was applied last.
     pub changed: Vec<String>,
+    /// Nodes that run programs which the pending migrations stop.
+    pub stops: Vec<String>,
 }
 
 impl Status {
@@ -85,16 +113,36 @@ impl From<tokio_postgres::Error> for MigrateError {
 impl Connector {
     /// How the schema stands.
     pub async fn migration_status(&self) -> Result<Status, MigrateError> {
+        self.migration_status_for(&Migration::all()).await
+    }
+
+    /// How it stands for a program with these migrations.
+    pub async fn migration_status_for(&self, known: &[Migration]) -> Result<Status, MigrateError> {
         let client = self.client().await?;
-        status(&client).await
+        status(&client, known).await
     }
 
     /// Applies what is missing and returns what that was. The role must own the database or be superuser.
     pub async fn migrate(&self) -> Result<Status, MigrateError> {
+        self.migrate_to(&Migration::all()).await
+    }
+
+    /// The same with these migrations.
+    pub async fn migrate_to(&self, known: &[Migration]) -> Result<Status, MigrateError> {
+        loop {
+            match self.migrate_once(known).await {
+                // It met a statement of a daemon. Nothing of it was done.
+                Err(MigrateError::Db(DbError::Undone { message })) => tracing::info!(message, "migrating again"),
+                done => return done,
+            }
+        }
+    }
+
+    async fn migrate_once(&self, known: &[Migration]) -> Result<Status, MigrateError> {
         let mut client = self.client().await?;
         let transaction = client.transaction().await?;
         transaction.execute("select pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-        let status = status(transaction.client()).await?;
+        let status = status(transaction.client(), known).await?;
         if status.is_current() {
             return Ok(status);
         }
@@ -104,15 +152,19 @@ impl Connector {
                  set local client_min_messages = warning;
                  create table if not exists migrations (number integer primary key, name text not null,
                      applied_at timestamptz not null default now());
+                 alter table migrations add column if not exists stops_older boolean not null default true;
                  create table if not exists reapplied (file text primary key, hash text not null,
                      applied_at timestamptz not null default now());",
             )
             .await?;
         for migration in &status.pending {
             let file = format!("migrations/{:04}_{}.sql", migration.number, migration.name);
-            apply(&transaction, &file, &sql(&file)).await?;
+            apply(&transaction, &file, &migration.text).await?;
             transaction
-                .execute("insert into migrations (number, name) values ($1, $2)", &[&migration.number, &migration.name])
+                .execute(
+                    "insert into migrations (number, name, stops_older) values ($1, $2, $3)",
+                    &[&migration.number, &migration.name, &migration.stops_older],
+                )
                 .await?;
         }
         // A changed function may be used by an unchanged view and the reverse, so all are applied when one differs.
@@ -127,11 +179,15 @@ impl Connector {
                 .await?;
         }
         write_keys(&transaction).await?;
-        let known = newest();
+        // The newest migration, the newest that stops older programs, and the server that all this is on. They are woken.
         transaction
-            .execute(
-                "insert into versions values ('schema', $1) on conflict (component) do update set version = $1",
-                &[&known.to_string()],
+            .batch_execute(
+                "insert into versions select 'schema', max(number)::text from migrations
+                     union all select 'schema_oldest', (max(number) filter (where stops_older))::text from migrations
+                 on conflict (component) do update set version = excluded.version;
+                 insert into versions select 'server', system_identifier::text from pg_control_system()
+                 on conflict (component) do nothing;
+                 select wake('qvd_config', 'schema', null)",
             )
             .await?;
         transaction.commit().await?;
@@ -139,8 +195,7 @@ impl Connector {
     }
 }
 
-async fn status(client: &Client) -> Result<Status, MigrateError> {
-    let known = migrations();
+async fn status(client: &Client, known: &[Migration]) -> Result<Status, MigrateError> {
     let exists: bool = client.query_one("select to_regclass('qvd.migrations') is not null", &[]).await?.get(0);
     let (mut applied, mut hashes) = (0, HashMap::new());
     if exists {
@@ -149,7 +204,7 @@ async fn status(client: &Client) -> Result<Status, MigrateError> {
             hashes.insert(row.get::<_, String>(0), row.get::<_, String>(1));
         }
     }
-    let newest = newest();
+    let newest = known.last().map_or(0, |migration| migration.number);
     if applied > newest {
         return Err(MigrateError::Newer { found: applied, known: newest });
     }
@@ -158,7 +213,27 @@ async fn status(client: &Client) -> Result<Status, MigrateError> {
         .filter(|(file, content)| hashes.get(file) != Some(&hash(content)))
         .map(|(file, _)| file)
         .collect();
-    Ok(Status { applied, pending: known.into_iter().filter(|m| m.number > applied).collect(), changed })
+    let pending: Vec<Migration> = known.iter().filter(|migration| migration.number > applied).cloned().collect();
+    let stops = match pending.iter().rfind(|migration| migration.stops_older) {
+        Some(migration) if applied > 0 => nodes_before(client, migration.number).await?,
+        _ => Vec::new(),
+    };
+    Ok(Status { applied, pending, changed, stops })
+}
+
+/// The nodes whose programs do not know this migration, as far as they run.
+async fn nodes_before(client: &Client, number: i32) -> Result<Vec<String>, MigrateError> {
+    let rows = client
+        .query(
+            "select h.name || coalesce(' (' || (to_jsonb(r)->>'program') || ')', '') from qvd.host_runtimes r
+                 join qvd.hosts h on h.id = r.host_id
+             where r.state in ('starting', 'running', 'stopping')
+                 and coalesce((to_jsonb(r)->>'program_schema')::integer, 0) < $1
+             order by h.name",
+            &[&number],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 async fn apply(transaction: &Transaction<'_>, file: &str, content: &str) -> Result<(), MigrateError> {
@@ -187,18 +262,7 @@ async fn write_keys(transaction: &Transaction<'_>) -> Result<(), MigrateError> {
 
 /// Number of the newest migration of this version.
 pub(super) fn newest() -> i32 {
-    migrations().last().map_or(0, |migration| migration.number)
-}
-
-fn migrations() -> Vec<Migration> {
-    let mut found: Vec<Migration> = Sql::iter()
-        .filter_map(|path| {
-            let (number, name) = path.strip_prefix("migrations/")?.strip_suffix(".sql")?.split_once('_')?;
-            Some(Migration { number: number.parse().ok()?, name: name.to_owned() })
-        })
-        .collect();
-    found.sort_by_key(|migration| migration.number);
-    found
+    Migration::all().last().map_or(0, |migration| migration.number)
 }
 
 /// Functions, then views, then triggers, then grants; by name within each.
@@ -245,7 +309,7 @@ mod tests {
 
     #[test]
     fn migrations_are_numbered_without_gaps() {
-        let numbers: Vec<i32> = migrations().iter().map(|migration| migration.number).collect();
+        let numbers: Vec<i32> = Migration::all().iter().map(|migration| migration.number).collect();
         assert_eq!(numbers, (1..=numbers.len() as i32).collect::<Vec<_>>());
         assert!(!numbers.is_empty());
     }

@@ -82,21 +82,28 @@ impl Database {
         Ok(Lease::new(self.pool.get().await?, self.connector.clone()))
     }
 
-    /// Whether the schema is that of this version; otherwise its version (0: there is none), or why it is not known,
-    /// and ours.
+    /// Whether this program may use the schema: it is that of this version, or a newer one whose migrations let older
+    /// programs go on. Otherwise its version (0: there is none), or why it is not known, and ours.
     pub async fn schema_is_ours(&self) -> Result<(), (Result<String, DbError>, i32)> {
         let known = migrate::newest();
         let found = async {
             let connection = self.connection().await?;
-            match connection.query_opt("select version from versions where component = 'schema'", &[]).await {
-                Ok(row) => Ok(row.map(|row| row.get::<_, String>(0)).unwrap_or_default()),
-                Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok("0".to_owned()),
+            let query =
+                "select version, coalesce((select version from versions where component = 'schema_oldest'), version)
+                         from versions where component = 'schema'";
+            match connection.query_opt(query, &[]).await {
+                Ok(Some(row)) => Ok((row.get::<_, String>(0), row.get::<_, String>(1))),
+                Ok(None) => Ok(Default::default()),
+                Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => Ok(("0".to_owned(), "0".to_owned())),
                 Err(error) => Err(error),
             }
         };
         match found.await {
-            Ok(found) if found == known.to_string() => Ok(()),
-            other => Err((other, known)),
+            Ok((found, oldest)) => match (found.parse::<i32>(), oldest.parse::<i32>()) {
+                (Ok(version), Ok(oldest)) if oldest <= known && known <= version => Ok(()),
+                _ => Err((Ok(found), known)),
+            },
+            Err(error) => Err((Err(error), known)),
         }
     }
 

@@ -141,6 +141,13 @@ impl Database {
         })
     }
 
+    /// Says which program runs the node.
+    pub async fn node_program(&self, host: HostId, epoch: Epoch) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        let (program, schema) = (env!("CARGO_PKG_VERSION"), super::migrate::newest());
+        connection.execute("select node_program($1, $2, $3, $4)", &[&host.0, &epoch, &program, &schema]).await
+    }
+
     /// Publishes the state of the node.
     pub async fn node_state(&self, host: HostId, epoch: Epoch, state: HostState) -> Result<(), DbError> {
         let connection = self.connection().await?;

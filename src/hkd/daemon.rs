@@ -5,7 +5,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -145,6 +145,7 @@ pub async fn run(
         (&signs.storage, signs.patience)
     });
     let life = database.node_start(&nodename, &boot_id(), std::process::id(), shared).await?;
+    database.node_program(life.host, life.epoch).await?;
     if let Some(signs) = &signs {
         signs.order()?;
     }
@@ -213,6 +214,7 @@ impl Member {
             urgent: config.get(&keys::HKD_POLL_URGENT),
         };
         let plane = Plane::start(lines.connector.clone(), database.clone(), life.host, intervals, stop.clone());
+        let outdated = Arc::new(OnceLock::new());
         let node = Arc::new(Node {
             host: life.host,
             epoch: life.epoch,
@@ -238,7 +240,7 @@ impl Member {
                 .await;
         }
         tracing::info!(host = %node.host, name = config.get(&keys::NODENAME), epoch = node.epoch, "hkd runs");
-        tokio::spawn(follow_config(node.clone(), config, plane.clone()));
+        tokio::spawn(follow_config(node.clone(), config, plane.clone(), outdated.clone()));
         tokio::spawn(retention::go_on(node.clone()));
         let _ = sd_notify();
 
@@ -250,6 +252,10 @@ impl Member {
 
         // None may come after the farewell.
         let _ = signs_of_life.await;
+        if let Some((found, known)) = outdated.get() {
+            // As if it had been killed: its successor takes up what it leaves, and meanwhile keeper gives signs of life.
+            return Err(HkdError::Schema { found: found.clone(), known: *known });
+        }
         if !stop.is_cancelled() && end == End::Told {
             end_vms(&node).await;
             return Err(HkdError::Revoked);
@@ -412,12 +418,17 @@ async fn end_vms(node: &Node) {
     futures_util::future::join_all(ends).await;
 }
 
-async fn follow_config(node: Arc<Node>, file: Config, plane: Plane) {
+async fn follow_config(node: Arc<Node>, file: Config, plane: Plane, outdated: Arc<OnceLock<(String, i32)>>) {
     let mut watch = plane.hub().watch(Channel::Config).await;
     loop {
         tokio::select! {
             _ = watch.changed() => {}
             () = node.stop.cancelled() => return,
+        }
+        if let Err((Ok(found), known)) = node.database.schema_is_ours().await {
+            let _ = outdated.set((found, known));
+            node.stop.cancel();
+            return;
         }
         if let Ok(rows) = node.database.config_rows().await {
             let mut config = file.clone();

@@ -1,6 +1,14 @@
 //! Start, run and end of the router process. The ports are bound first; then rights are dropped for good.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use nix::unistd::{Uid, User};
@@ -55,6 +63,16 @@ pub enum L7rError {
     /// The database refused.
     #[error("the database does not let this router start")]
     Db(#[from] DbError),
+    /// The schema is of another version.
+    #[error(
+        "the schema of the database has version {found}, this router knows {known}; install the program that made it"
+    )]
+    Schema {
+        /// What the database has.
+        found: String,
+        /// What this program has.
+        known: i32,
+    },
     /// The runtime cannot watch the port.
     #[error("the port cannot be watched")]
     Io(#[from] io::Error),
@@ -84,6 +102,10 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
             return Ok(());
         }
     }
+    database.schema_is_ours().await.map_err(|(found, known)| match found {
+        Ok(found) => L7rError::Schema { found, known },
+        Err(error) => error.into(),
+    })?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
     let pid = std::process::id() as i32;
     let started =
@@ -134,6 +156,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         metrics: Metrics::default(),
         limits: Arc::default(),
         strangers: Arc::default(),
+        outdated: AtomicBool::new(false),
         replaced: CancellationToken::new(),
         stop: stop.clone(),
     });
@@ -197,6 +220,15 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
 async fn follow_config(router: Arc<Router>, file: Config, mut certificates: Option<Follower>) {
     let mut watch = router.hub.watch(Channel::Config).await;
     loop {
+        let outdated = matches!(router.database.schema_is_ours().await, Err((Ok(_), _)));
+        if outdated != router.outdated.swap(outdated, Relaxed) {
+            match outdated {
+                true => tracing::error!(
+                    "too old for the schema of the database; no new users until another router replaces it"
+                ),
+                false => tracing::info!("the schema of the database will do again"),
+            }
+        }
         if let Ok(rows) = router.database.config_rows().await
             && let Ok(of_tenants) = router.database.tenant_config_rows().await
         {

@@ -1,7 +1,11 @@
 //! The requests of one connection, one after the other. Each check is made in the order of the classic protocol, and
 //! nothing is written before access is known to be allowed.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use serde::Serialize;
 
@@ -237,6 +241,9 @@ impl Connection {
 
     /// Who asks, once it is known that the node is on record at all. Whether it serves users is asked after that.
     pub(super) async fn admit(&mut self, request: &Request) -> Result<Authenticated, Answer> {
+        if self.router.outdated.load(Relaxed) {
+            return Err(Answer::text(Status::Unavailable, "Server is being upgraded"));
+        }
         // For those who are known already the node is asked about once, by whatever comes next.
         if !self.knows(request) {
             self.host().await?;

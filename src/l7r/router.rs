@@ -42,6 +42,8 @@ pub struct Router {
     pub limits: Arc<FailedLogins>,
     /// Connections that have not logged in.
     pub strangers: Arc<Strangers>,
+    /// The schema of the database is newer than this program: users stay, nobody comes.
+    pub outdated: AtomicBool,
     /// Another process accepts now. Clients of TCP stay until they leave; those of QUIC, whose packets all come to one
     /// socket, are told to connect again.
     pub replaced: CancellationToken,

@@ -10,7 +10,8 @@
 pub mod join;
 
 use std::{
-    path::PathBuf,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -27,6 +28,12 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// With this status ends a program that is too old for the schema of the database. Starting it again is of no use.
+pub const OUTDATED: u8 = 76;
+/// Whether there is a newer program is looked after so often, and the old one is tried all the same now and then.
+const LOOK: Duration = Duration::from_secs(1);
+const TRY_ALL_THE_SAME: Duration = Duration::from_secs(60);
 
 /// Set for children that must end with their parent.
 const LIFELINE: &str = "QVD_LIFELINE";
@@ -108,6 +115,20 @@ async fn keep(
                     stop.cancel();
                     return Ok(());
                 }
+                Ok(status) if status.code() == Some(OUTDATED.into()) => {
+                    tracing::error!(
+                        process = process.name,
+                        program = %process.program.display(),
+                        "it is too old for the schema of the database; install the newer program, then send SIGHUP to this \
+                         process, which replaces all by it; desktops go on"
+                    );
+                    tokio::select! {
+                        () = newer(&process.program) => {}
+                        () = tokio::time::sleep(TRY_ALL_THE_SAME) => {}
+                        Ok(()) = replace.changed() => {}
+                        () = stop.cancelled() => return Ok(()),
+                    }
+                }
                 Ok(status) => tracing::warn!(process = process.name, %status, "ended; starting it again"),
                 Err(error) => tracing::warn!(process = process.name, %error, "lost; starting it again"),
             },
@@ -140,6 +161,17 @@ async fn keep(
             () = stop.cancelled() => return Ok(()),
         }
         child = start(&process)?;
+    }
+}
+
+/// Waits until another file has taken the place of a program.
+async fn newer(program: &Path) {
+    let seen = |program: &Path| {
+        std::fs::metadata(program).ok().map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()))
+    };
+    let before = seen(program);
+    while seen(program).is_none() || seen(program) == before {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

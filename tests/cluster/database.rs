@@ -126,6 +126,14 @@ impl Db {
         Self::on(cluster, directory).await
     }
 
+    /// Not there yet, on a server of its own.
+    pub async fn fresh() -> Self {
+        let directory = open_directory();
+        let cluster = Cluster::open(options(directory.path(), Durability::Durable, &[])).await.unwrap();
+        let owner = Session::open(&cluster.connection_string("postgres", "postgres")).await;
+        Self { owner, name: ALONE.to_owned(), server: Arc::new(Server { cluster, _directory: directory }) }
+    }
+
     /// The same on a server that follows this one.
     pub async fn standby(&self) -> Self {
         let directory = open_directory();
@@ -138,7 +146,7 @@ impl Db {
         Self { owner, name: ALONE.to_owned(), server: Arc::new(Server { cluster, _directory: directory }) }
     }
 
-    /// The same with a new connection, after the server was restarted.
+    /// The same with a new connection, after the server was restarted or the database made.
     pub async fn again(&self) -> Self {
         let owner = Session::open(&self.url("postgres")).await;
         Self { owner, name: self.name.clone(), server: self.server.clone() }

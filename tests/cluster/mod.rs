@@ -1,6 +1,7 @@
 //! The database, the event plane and hkd with simulated VMs. Containers, routers and clients are not needed here.
 
 mod administration;
+mod backup;
 mod claims;
 mod command_line;
 mod contention;
@@ -25,4 +26,5 @@ mod sessions;
 mod specs;
 mod steps;
 mod stopping;
+mod upgrade;
 mod why;
