@@ -3,7 +3,10 @@
 
 use std::io;
 
-use rustls::{CipherSuite, Error, PeerIncompatible, ProtocolVersion, crypto::aws_lc_rs::ALL_CIPHER_SUITES};
+use rustls::{
+    CipherSuite, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved, ProtocolVersion,
+    crypto::aws_lc_rs::ALL_CIPHER_SUITES,
+};
 
 /// How a connection begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub fn cause(error: &io::Error, first: &[u8]) -> String {
         Error::PeerIncompatible(
             PeerIncompatible::NoSignatureSchemesInCommon | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
         ) => "the client accepts no signature that our certificate's key can make".to_owned(),
+        Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName)
+        | Error::InvalidMessage(InvalidMessage::InvalidServerName) => bad_name(&hello),
         Error::AlertReceived(alert) => {
             use rustls::AlertDescription::{BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA};
             match alert {
@@ -75,6 +80,19 @@ pub fn cause(error: &io::Error, first: &[u8]) -> String {
         Error::NoCertificatesPresented => "the client shows no certificate, and one is required".to_owned(),
         Error::InvalidCertificate(problem) => format!("the certificate of the client is refused ({problem})"),
         other => other.to_string(),
+    }
+}
+
+/// Our library ends the handshake before it asks anybody here, and to change what the client has sent would spoil the proof
+/// that nobody did. So such a client is refused, though nothing here depends on the name.
+fn bad_name(hello: &Hello) -> String {
+    const SHOWN: usize = 80;
+    match &hello.server_name {
+        Some(name) => {
+            let name: String = String::from_utf8_lossy(name).chars().take(SHOWN).collect();
+            format!("the client asks for a server by a name that no host can have: {name:?}")
+        }
+        None => "the client asks for a server by no name or by several".to_owned(),
     }
 }
 
@@ -180,6 +198,7 @@ struct Hello {
     legacy: Option<ProtocolVersion>,
     suites: Vec<CipherSuite>,
     versions: Vec<ProtocolVersion>,
+    server_name: Option<Vec<u8>>,
 }
 
 impl Hello {
@@ -203,15 +222,42 @@ impl Hello {
         let length = at.number()?;
         let suites = at.take(usize::from(length).min(at.0.len()))?;
         let suites = suites.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]).into()).collect();
-        let versions = at.supported_versions().unwrap_or_default();
-        Some(Self { legacy, suites, versions })
+        let mut hello = Self { legacy, suites, ..Self::default() };
+        // What was read before the end counts.
+        let _ = hello.read_extensions(&mut at);
+        Some(hello)
+    }
+
+    fn read_extensions(&mut self, at: &mut Reader<'_>) -> Option<()> {
+        const SERVER_NAME: u16 = 0;
+        const SUPPORTED_VERSIONS: u16 = 43;
+        let compressions = at.take(1)?[0];
+        at.take(compressions.into())?;
+        at.number()?;
+        loop {
+            let (kind, length) = (at.number()?, at.number()?);
+            let body = at.take(length.into())?;
+            match kind {
+                // One name is all that anybody sends: length of the list, kind of name, length.
+                SERVER_NAME => self.server_name = body.get(5..).map(<[u8]>::to_vec),
+                SUPPORTED_VERSIONS => {
+                    let listed = body.get(1..)?.chunks_exact(2);
+                    self.versions = listed.map(|pair| u16::from_be_bytes([pair[0], pair[1]]).into()).collect();
+                }
+                _ => {}
+            }
+        }
     }
 }
 
 /// Explains a failure from any bytes.
 pub(crate) fn read_any(bytes: &[u8]) {
-    for incompatible in [PeerIncompatible::NoCipherSuitesInCommon, PeerIncompatible::Tls12NotOffered] {
-        let error = io::Error::new(io::ErrorKind::InvalidData, Error::PeerIncompatible(incompatible));
+    for error in [
+        Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon),
+        Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered),
+        Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName),
+    ] {
+        let error = io::Error::new(io::ErrorKind::InvalidData, error);
         assert!(!cause(&error, bytes).is_empty());
     }
 }
@@ -228,23 +274,6 @@ impl<'a> Reader<'a> {
     fn number(&mut self) -> Option<u16> {
         self.take(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
     }
-
-    fn supported_versions(&mut self) -> Option<Vec<ProtocolVersion>> {
-        const SUPPORTED_VERSIONS: u16 = 43;
-        let compressions = self.take(1)?[0];
-        self.take(compressions.into())?;
-        self.number()?;
-        loop {
-            let (kind, length) = (self.number()?, self.number()?);
-            let body = self.take(length.into())?;
-            if kind == SUPPORTED_VERSIONS {
-                let listed = body.get(1..)?;
-                return Some(
-                    listed.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]).into()).collect(),
-                );
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -254,19 +283,33 @@ mod tests {
     use super::*;
 
     fn hello(legacy: u16, suites: &[u16], versions: &[u16]) -> Vec<u8> {
-        let pairs = |numbers: &[u16]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<u8>>();
+        let mut extensions = Vec::new();
+        if !versions.is_empty() {
+            let listed = [&[(versions.len() * 2) as u8], pairs(versions).as_slice()].concat();
+            let other = [0, 5, 0, 1, 9];
+            extensions = [&other[..], &[0, 43], &(listed.len() as u16).to_be_bytes(), &listed].concat();
+        }
+        hello_of(legacy, suites, &extensions)
+    }
+
+    fn hello_with(extensions: &[u8]) -> Vec<u8> {
+        hello_of(0x0303, &[0x1301], extensions)
+    }
+
+    fn pairs(numbers: &[u16]) -> Vec<u8> {
+        numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+    }
+
+    fn hello_of(legacy: u16, suites: &[u16], extensions: &[u8]) -> Vec<u8> {
         let mut body = legacy.to_be_bytes().to_vec();
         body.extend([7; 32]);
         body.push(0);
         body.extend(((suites.len() * 2) as u16).to_be_bytes());
         body.extend(pairs(suites));
         body.extend([1, 0]);
-        if !versions.is_empty() {
-            let listed = [&[(versions.len() * 2) as u8], pairs(versions).as_slice()].concat();
-            let other = [0, 5, 0, 1, 9];
-            let extension = [&other[..], &[0, 43], &(listed.len() as u16).to_be_bytes(), &listed].concat();
-            body.extend((extension.len() as u16).to_be_bytes());
-            body.extend(extension);
+        if !extensions.is_empty() {
+            body.extend((extensions.len() as u16).to_be_bytes());
+            body.extend(extensions);
         }
         let length = body.len() as u32;
         let handshake = [&[1], &length.to_be_bytes()[1..], &body].concat();
@@ -296,6 +339,17 @@ mod tests {
         assert!(text(&[0xc02b]).contains("fits the key"));
         assert!(text(&[]).ends_with("offered here"));
         assert!(text(&[0x002f; 9]).ends_with("and 5 more"));
+    }
+
+    #[test]
+    fn a_server_name_that_is_none_is_shown_as_it_was_sent() {
+        let refused = |first: &[u8]| {
+            let error = Error::PeerMisbehaved(PeerMisbehaved::ServerNameMustContainOneHostName);
+            cause(&io::Error::new(io::ErrorKind::InvalidData, error), first)
+        };
+        let text = refused(&hello_with(&[0, 0, 0, 8, 0, 6, 0, 0, 3, b'a', b'\n', b'b']));
+        assert_eq!(text, r#"the client asks for a server by a name that no host can have: "a\nb""#);
+        assert!(refused(&hello_with(&[])).ends_with("by no name or by several"));
     }
 
     #[test]

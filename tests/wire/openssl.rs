@@ -55,6 +55,7 @@ async fn modern_versions_and_suites_are_served() {
         // Whatever name is asked for, and whatever protocol is proposed.
         &["-servername", "my_host"],
         &["-servername", "127.0.0.1"],
+        &["-servername", "vdi.example."],
         &["-alpn", "h2,http/1.1"],
         &["-noservername"],
         &["-servername", "other.example"],
@@ -73,6 +74,8 @@ async fn a_client_that_knows_only_what_is_not_spoken_is_logged_with_the_cause() 
         (&["-tls1_2", "-cipher", "AES128-SHA:AES256-GCM-SHA384"], "the client knows only RSA key exchange"),
         (&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA384"], "the client knows only CBC"),
         (&["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], "fits the key of our certificate"),
+        (&["-servername", "desk top"], r#"by a name that no host can have: "desk top""#),
+        (&["-servername", "büro..example"], r#"by a name that no host can have: "büro..example""#),
     ] {
         let said = s_client(stage, arguments).await;
         assert!(!is_served(&said), "{said}");
