@@ -374,3 +374,52 @@ async fn the_router_asks_at_the_places_where_classic_does() {
     let log = std::fs::read_to_string(stage.site.log()).unwrap();
     assert!(!log.contains(PASSWORD), "a password is in the log");
 }
+
+#[tokio::test]
+async fn what_a_client_sends_along_and_nobody_can_read_is_left_out_and_harms_nobody() {
+    let stage = calm().await;
+    let desktop = stage.in_tenant(&[("l7r.auth.plugins", "authTester")]).await;
+    let request = |headers: &str| format!("GET /qvd/list_of_vm HTTP/1.1\r\n{}{headers}\r\n", desktop.authorization());
+    // The headers, with one behind them that can be read, and what the authenticators then hear.
+    let heard = async |headers: &str, mark: &str| {
+        let readable: String = mark.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let answer = stage.client().await.ask(request(&format!("{headers}Auth-{readable}: eWVz\r\n"))).await;
+        assert_eq!(answer.status, 200, "{headers:?}");
+        let log = std::fs::read_to_string(stage.site.log()).unwrap();
+        let line = log.lines().filter(|line| line.contains(mark)).find_map(|line| line.split_once("variables="));
+        line.map(|(_, variables)| variables.to_owned())
+    };
+    let began = std::time::Instant::now();
+    while heard("", &format!("first{}", desktop.id)).await.is_none() {
+        assert!(began.elapsed() < super::stage::PATIENCE, "the authenticators are not asked");
+    }
+    for (number, bad) in [
+        "Auth-: Qg==",
+        "Auth-4: Qg==",
+        "Auth-zz: Qg==",
+        "Auth-4142434g: Qg==",
+        "Auth-ff: Qg==",
+        "Auth-41: ?",
+        "Auth-41: Q",
+        "Auth-41: =Qg=",
+        "Auth-41: Qg==\r\n  Qg==",
+        "Auth-41: /w==",
+        "Auth-41: Q\u{e9}==",
+        "Auth-41-42: Qg==",
+        "Auth--41: Qg==",
+        "Auth_41: Qg==",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mark = format!("mark{number}of{}", desktop.id);
+        let variables = heard(&format!("{bad}\r\n"), &mark).await.expect("the authenticators are not asked");
+        assert!(variables.starts_with(&format!(r#"[("{mark}", "yes")]"#)), "{bad:?}: {variables}");
+    }
+    // What is no header at all is no request.
+    for broken in ["Auth-41", "Auth 41: Qg==", "Auth-\u{e9}: Qg==", "Auth-41\0: Qg==", "Auth-41: Q\u{1b}g=="] {
+        let mut client = stage.client().await;
+        assert_eq!(client.ask(request(&format!("{broken}\r\n"))).await.status, 400, "{broken:?}");
+        assert!(client.ended().await);
+    }
+}
