@@ -2,14 +2,11 @@
 //! keeps for it, whether another client is served meanwhile, and whether the administrator can see it.
 
 use std::{
-    fs, io,
+    fs,
     time::{Duration, Instant},
 };
 
-use nix::sys::{
-    resource::{Resource, getrlimit, setrlimit},
-    socket::{setsockopt, sockopt::TcpRepair},
-};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -18,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    elsewhere::Elsewhere,
     stage::{Desktop, PASSWORD, PATIENCE, SIEGE_HANDSHAKE, Stage, Tunnel, User, besieged},
     strangers::{client, counted, counter, list, tcp},
 };
@@ -301,27 +299,32 @@ async fn a_client_that_vanishes_while_its_vm_reads_nothing_is_missed_soon() {
     assert_eq!(desktop.end_reason().await, "the client left");
 }
 
-/// The client's machine has lost its power: nothing says that the connection is gone.
-fn lose(tcp: TcpStream) -> io::Result<()> {
-    setsockopt(&tcp, TcpRepair, &1)?;
-    Ok(())
-}
-
 #[tokio::test]
 async fn half_open_connections_end_by_the_time_limit_and_in_a_tunnel_by_the_keepalive() {
     let (stage, _alone) = besieged().await;
+    let elsewhere = Elsewhere::new(2).await;
+    let port = stage.site.port();
     let watch = Watch::begin(stage).await;
-    let (desktop, tunnel) = tunnels(stage, 1).await.pop().unwrap();
-    tunnel.client.lose();
+    let mut silent = stage.running().await;
+    let mut drawing = stage.running().await;
+    let _silent_ends = silent.connected_over(elsewhere.connections(port, 1).remove(0)).await;
+    let mut drawing_ends = drawing.connected_over(elsewhere.connections(port, 1).remove(0)).await;
     let before = counter(stage, "failed_handshakes").await;
-    for tcp in crowd(stage, 500, &hello()[..20]).await {
-        lose(tcp).unwrap();
+    let mut crowd = elsewhere.connections(port, 500);
+    for tcp in &mut crowd {
+        tcp.write_all(&hello()[..20]).await.unwrap();
     }
+    elsewhere.go_dark().await;
+    let began = Instant::now();
+    // Nobody hears that they close, either.
+    drop(crowd);
+    drawing_ends.nx.write_all(&[9; 100_000]).await.unwrap();
     watch.costs(500, 40).await;
     watch.others_are_served().await;
     counted(stage, "failed_handshakes", &before, 500).await;
-    let began = Instant::now();
-    desktop.freed().await;
-    println!("the tunnel ended {:?} later", began.elapsed());
-    assert!(desktop.end_reason().await.starts_with("the connection to the client failed"));
+    for desktop in [silent, drawing] {
+        desktop.freed().await;
+        println!("a tunnel ended {:?} later", began.elapsed());
+        assert!(desktop.end_reason().await.starts_with("the connection to the client failed"));
+    }
 }

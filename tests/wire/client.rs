@@ -6,7 +6,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use nix::sys::socket::{setsockopt, sockopt::TcpRepair};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -252,11 +251,6 @@ impl Client {
         self.tls.send_close_notify();
         self.flush().await;
         self.tcp.shutdown().await.unwrap();
-    }
-
-    /// Is gone, and nothing says so: neither a goodbye nor a packet.
-    pub fn lose(self) {
-        setsockopt(&self.tcp, TcpRepair, &1).unwrap();
     }
 
     /// Leaves without a word, and so that the server's next packet is refused.

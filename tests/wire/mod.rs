@@ -7,6 +7,7 @@ mod certificate;
 mod client;
 mod connect;
 mod daemon;
+mod elsewhere;
 mod failures;
 mod handover;
 mod hooks;

@@ -19,6 +19,7 @@ use tokio::{
 };
 
 use super::{
+    elsewhere::Elsewhere,
     handover::successor,
     quic::{Quic, connected},
     stage::{Desktop, PASSWORD, PATIENCE, Stage, calm, rough_alone},
@@ -49,14 +50,14 @@ impl Visitor {
         fs::write(home.path().join(".qvd/client.conf"), settings).unwrap();
         let program = env!("CARGO_BIN_EXE_qvd");
         let (mut client, host) = match from {
-            None => (Command::new(program), "localhost"),
+            None => (Command::new(program), "localhost".to_owned()),
             Some(elsewhere) => {
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", &elsewhere.name, program]);
-                (command, ROUTER)
+                command.args(["netns", "exec", elsewhere.name(), program]);
+                (command, elsewhere.router().to_string())
             }
         };
-        client.args(["client", "--host", host, "--port", &stage.site.port().to_string(), "--user", login]);
+        client.args(["client", "--host", &host, "--port", &stage.site.port().to_string(), "--user", login]);
         client.args(["--transport", "quic", "--ssl-errors", "continue"]);
         client.env("HOME", home.path()).env("QVDPASSWORD", PASSWORD).env("DISPLAY", ":77").env("QVD_LOG", "info");
         client.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
@@ -90,59 +91,17 @@ async fn comes(desktop: &mut Desktop, visitor: &Visitor) -> TcpStream {
     timeout(PATIENCE / 2, greeted).await.unwrap_or_else(|_| panic!("nxproxy does not come: {}", visitor.said()))
 }
 
-/// Where the router is for those who are elsewhere.
-const ROUTER: &str = "10.213.250.1";
-
-/// A network namespace: a machine of its own with one network interface.
-struct Elsewhere {
-    name: String,
-}
-
-impl Elsewhere {
-    async fn new() -> Self {
-        let elsewhere = Self { name: format!("qvdm{}", std::process::id()) };
-        let (name, link) = (&elsewhere.name, format!("{}v", elsewhere.name));
-        ip(&["netns", "add", name]).await;
-        ip(&["link", "add", &link, "type", "veth", "peer", "name", "wlan", "netns", name]).await;
-        ip(&["address", "add", &format!("{ROUTER}/24"), "dev", &link]).await;
-        ip(&["link", "set", &link, "up"]).await;
-        ip(&["-n", name, "link", "set", "lo", "up"]).await;
-        ip(&["-n", name, "link", "set", "wlan", "up"]).await;
-        elsewhere.arrive("10.213.250.2").await;
-        elsewhere
-    }
-
-    async fn arrive(&self, address: &str) {
-        ip(&["-n", &self.name, "address", "add", &format!("{address}/24"), "dev", "wlan"]).await;
-    }
-
-    async fn leave(&self) {
-        ip(&["-n", &self.name, "address", "flush", "dev", "wlan", "scope", "global"]).await;
-    }
-}
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        // The interface goes with it.
-        let _ = std::process::Command::new("ip").args(["netns", "delete", &self.name]).status();
-    }
-}
-
-async fn ip(args: &[&str]) {
-    assert!(Command::new("ip").args(args).status().await.unwrap().success(), "ip {args:?}");
-}
-
 #[tokio::test]
 async fn our_client_goes_on_when_its_machine_gets_another_address() {
     let stage = calm().await;
     let mut desktop = stage.running().await;
-    let elsewhere = Elsewhere::new().await;
+    let elsewhere = Elsewhere::new(1).await;
     let mut visitor = Visitor::new(stage, &desktop.login, Some(&elsewhere));
     let mut nx = comes(&mut desktop, &visitor).await;
     nx.write_all(b"one,").await.unwrap();
     elsewhere.leave().await;
     nx.write_all(b"two,").await.unwrap();
-    elsewhere.arrive("10.213.250.77").await;
+    elsewhere.arrive(77).await;
     let notices = async {
         let mut clock = interval(Duration::from_millis(50));
         while !visitor.said().contains("going on from another address") {

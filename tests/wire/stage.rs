@@ -290,7 +290,18 @@ impl Desktop {
 
     /// A tunnel, with the id of its session.
     pub async fn connected(&mut self) -> Tunnel {
-        let mut client = self.ask().await;
+        let client = self.ask().await;
+        self.answered(client).await
+    }
+
+    /// The same over a connection that is there already.
+    pub async fn connected_over(&mut self, tcp: tokio::net::TcpStream) -> Tunnel {
+        let mut client = Client::over(tcp, &rustls::version::TLS13).await;
+        client.send(self.connect_request("")).await;
+        self.answered(client).await
+    }
+
+    async fn answered(&mut self, mut client: Client) -> Tunnel {
         let (_, answer) = client.conclusion().await;
         assert_eq!(answer.status, 101, "{}", answer.text());
         let nx = self.vm.nx().await;
