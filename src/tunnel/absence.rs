@@ -1,7 +1,7 @@
 //! Notices that the outer side has gone while the inner side takes nothing: then nobody reads from the outer side, and
 //! what it sent last stands between us and its end. It is given a while, for what it said last may still be wanted;
-//! after that the tunnel is over. An end that the kernel still holds back, because there is no room for what comes before
-//! it, is not noticed here; then the kernel's limit for the inner side, a minute, ends the tunnel.
+//! after that the tunnel is over. An end that the kernel holds back, because there is no room for what comes before it,
+//! is seen once `ahead` has made room.
 
 use std::{
     os::fd::AsFd,

@@ -67,7 +67,9 @@ impl Buffer {
             if self.space.len() - queued >= wanted {
                 self.space.copy_within(self.start..self.end, 0);
             } else {
-                let mut space = borrow(queued + wanted);
+                // What grows beyond the pool grows faster than it is filled, so that it is not copied for every piece.
+                let least = if queued > LARGE / 2 { queued * 2 } else { queued };
+                let mut space = borrow(least.max(queued + wanted));
                 space[..queued].copy_from_slice(self.filled());
                 give_back(std::mem::replace(&mut self.space, space));
             }

@@ -4,6 +4,7 @@
 //! Who is at the ends, and whether they may talk, is not known here.
 
 mod absence;
+mod ahead;
 mod buffers;
 mod conn;
 pub mod gate;

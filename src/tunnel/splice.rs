@@ -3,6 +3,7 @@
 //! tunnel between two plain sockets. What a TLS record means that is not data, is for the caller of `pump` to know.
 
 use std::{
+    future::poll_fn,
     io,
     net::Shutdown,
     ops::ControlFlow,
@@ -10,6 +11,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -20,6 +22,7 @@ use tokio::{io::Interest, net::TcpStream};
 use super::{
     Counters, Reason,
     absence::{hung_up, left_behind},
+    ahead::ReadAhead,
     pipe::Load,
 };
 
@@ -66,7 +69,26 @@ pub async fn pump_metered(
     source: &TcpStream,
     sink: &TcpStream,
     delivered: &AtomicU64,
+    meter: impl FnMut(usize) -> ControlFlow<()>,
+) -> Result<Stop, Broken> {
+    move_on(source, sink, delivered, meter, None).await
+}
+
+/// Moves bytes from the outer to the inner side; while that one takes nothing, the outer one is read on from, so that
+/// its end can be seen.
+///
+/// # Errors
+/// As above.
+pub async fn pump_inwards(source: &TcpStream, sink: &TcpStream, delivered: &AtomicU64) -> Result<Stop, Broken> {
+    move_on(source, sink, delivered, |_| ControlFlow::Continue(()), Some(ReadAhead::default())).await
+}
+
+async fn move_on(
+    source: &TcpStream,
+    sink: &TcpStream,
+    delivered: &AtomicU64,
     mut meter: impl FnMut(usize) -> ControlFlow<()>,
+    mut ahead: Option<ReadAhead>,
 ) -> Result<Stop, Broken> {
     let mut turn = 0;
     let mut failure = None;
@@ -91,10 +113,20 @@ pub async fn pump_metered(
         failure = load.failure.take();
         let mut enough = false;
         while !load.is_empty() {
-            let given = sink.async_io(Interest::WRITABLE, || load.give(sink)).await.map_err(Broken::Sink)?;
+            let blocked = |cx: &mut Context<'_>| {
+                // What comes next may be something else than bytes.
+                if let Some(ahead) = ahead.as_mut().filter(|_| failure.is_none()) {
+                    ahead.poll(cx, source, delivered.load(Ordering::Relaxed));
+                }
+            };
+            let given = give(sink, || load.give(sink), blocked).await.map_err(Broken::Sink)?;
             delivered.fetch_add(given as u64, Ordering::Relaxed);
             turn += given;
             enough |= meter(given).is_break();
+        }
+        if let Some(ahead) = &mut ahead {
+            deliver_ahead(ahead, source, sink, delivered).await?;
+            failure = failure.or(ahead.failure.take());
         }
         if enough && failure.is_none() {
             return Ok(Stop::Enough);
@@ -105,6 +137,29 @@ pub async fn pump_metered(
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Delivers what was read on, and goes on with that whenever the sink takes nothing for a while.
+async fn deliver_ahead(
+    ahead: &mut ReadAhead,
+    source: &TcpStream,
+    sink: &TcpStream,
+    delivered: &AtomicU64,
+) -> Result<(), Broken> {
+    while !ahead.is_empty() {
+        let taken = poll_fn(|cx| {
+            let taken = poll_give(cx, sink, || sink.try_write(ahead.filled()));
+            if taken.is_pending() {
+                ahead.poll(cx, source, delivered.load(Ordering::Relaxed));
+            }
+            taken
+        });
+        let taken = taken.await.map_err(Broken::Sink)?;
+        delivered.fetch_add(taken as u64, Ordering::Relaxed);
+        ahead.consume(taken);
+    }
+    ahead.rest();
+    Ok(())
 }
 
 /// Delivers bytes that were read before the tunnel began.
@@ -124,13 +179,43 @@ pub async fn deliver(mut bytes: &[u8], sink: &TcpStream, delivered: &AtomicU64) 
     Ok(())
 }
 
+/// Gives a sink something; whenever it takes nothing, `blocked` is called.
+async fn give(
+    sink: &TcpStream,
+    mut something: impl FnMut() -> io::Result<usize>,
+    mut blocked: impl FnMut(&mut Context<'_>),
+) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let given = poll_give(cx, sink, &mut something);
+        if given.is_pending() {
+            blocked(cx);
+        }
+        given
+    })
+    .await
+}
+
+fn poll_give(
+    cx: &mut Context<'_>,
+    sink: &TcpStream,
+    mut something: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(sink.poll_write_ready(cx))?;
+        match sink.try_io(Interest::WRITABLE, &mut something) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            given => return Poll::Ready(given),
+        }
+    }
+}
+
 /// Carries bytes both ways between two plain sockets until both sides have closed or one fails.
 pub async fn carry(outer: &TcpStream, inner: &TcpStream, leftover: Vec<u8>, counters: &Counters) -> Reason {
     let first = OnceLock::new();
     let up = async {
         deliver(&leftover, inner, &counters.up).await?;
         drop(leftover);
-        let stop = pump(outer, inner, &counters.up).await?;
+        let stop = pump_inwards(outer, inner, &counters.up).await?;
         finish(stop, inner, &first, Reason::OuterClosed)
     };
     let up = unless_left_behind(up, outer, &counters.up, &first);

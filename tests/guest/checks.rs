@@ -32,6 +32,9 @@ pub async fn all() {
     goodbyes().await;
     said("goodbyes, both ways, and none", began);
     let began = Instant::now();
+    closed_behind_more().await;
+    said("a client that closes behind more than its VM takes", began);
+    let began = Instant::now();
     answer_left().await;
     said("an answer to a key update that is left", began);
     let (began, taken) = (Instant::now(), worn_out().await);
@@ -145,6 +148,19 @@ async fn goodbyes() {
     let ended = soon("the end", tunnel.ended).await.unwrap();
     assert!(matches!(ended.reason, Reason::OuterCut), "{:?}", ended.reason);
     assert!(stage.kernel.is_on(), "none of this is a failure of the kernel");
+}
+
+/// The kernel holds its end back until there is room for what comes before it.
+async fn closed_behind_more() {
+    let stage = Stage::open(Some(TLS13_AES_128_GCM_SHA256)).await;
+    let mut tunnel = stage.tunnel().await;
+    let piece = vec![7; 64 * 1024];
+    let blocked = std::time::Duration::from_secs(1);
+    while tokio::time::timeout(blocked, tunnel.client.write_all(&piece)).await.is_ok() {}
+    drop(tunnel.client.into_inner().0);
+    let ended = soon("the end", tunnel.ended).await.unwrap();
+    assert!(matches!(ended.reason, Reason::OuterCut), "{:?}", ended.reason);
+    assert!(stage.kernel.is_on(), "this is no failure of the kernel");
 }
 
 async fn bulk(size: usize) {

@@ -24,6 +24,8 @@ use super::{
 const MANY: usize = 10_000;
 /// What the router may hold besides what connections cost, in KiB: its heap grows in steps, and lists with it.
 const SLACK: usize = 6 * 1024;
+/// What all tunnels together keep of what their VMs do not take, in KiB.
+const READ_AHEAD: usize = 16 * 1024;
 /// Within this a client is missed whose VM reads nothing. The kernel would give up the VM after a minute.
 pub const SOON: Duration = Duration::from_secs(20);
 /// Silence after which a writer counts as blocked.
@@ -83,6 +85,16 @@ impl Watch {
         let settled = timeout(BLOCKED, settled).await;
         println!("{number} cost {} KiB, {:.1} KiB each", more(), more() as f64 / number as f64);
         settled.unwrap_or_else(|_| panic!("the router holds {} KiB for {number}", more()));
+    }
+
+    /// Waits until the router holds so much, in KiB.
+    async fn holds(&self, kib: usize) {
+        let grown = async {
+            while held(self.pid) < self.before + kib {
+                yield_now().await;
+            }
+        };
+        timeout(PATIENCE, grown).await.unwrap_or_else(|_| panic!("the router never holds {kib} KiB"));
     }
 }
 
@@ -241,8 +253,10 @@ async fn vms_that_send_and_never_read_hold_up_only_their_own_client_and_only_one
     for (_, tunnel) in &mut tunnels {
         fill_up(tunnel).await;
     }
-    watch.costs(tunnels.len(), 320).await;
     watch.others_are_served().await;
+    // After a while the router reads on a little, to see whether they are still there.
+    watch.holds(READ_AHEAD / 2).await;
+    watch.costs(1, READ_AHEAD + tunnels.len() * 320).await;
     for (_, tunnel) in &mut tunnels {
         tunnel.nx.write_all(b"still drawing").await.unwrap();
         assert_eq!(tunnel.client.read(13).await, b"still drawing");
@@ -294,6 +308,19 @@ async fn a_client_that_vanishes_while_its_vm_reads_nothing_is_missed_soon() {
     fill_up(&mut tunnel).await;
     let Tunnel { client, nx: _nx, .. } = tunnel;
     client.cut();
+    let took = desktop.freed().await;
+    assert!(took < SOON, "the desktop was freed only after {took:?}");
+    assert_eq!(desktop.end_reason().await, "the client left");
+}
+
+#[tokio::test]
+async fn a_client_that_closes_behind_more_than_its_vm_takes_is_missed_soon() {
+    let (stage, _alone) = besieged().await;
+    let (desktop, mut tunnel) = tunnels(stage, 1).await.pop().unwrap();
+    fill_up(&mut tunnel).await;
+    let Tunnel { client, nx: _nx, .. } = tunnel;
+    // Its kernel holds the end back until there is room for what comes before it.
+    drop(client);
     let took = desktop.freed().await;
     assert!(took < SOON, "the desktop was freed only after {took:?}");
     assert_eq!(desktop.end_reason().await, "the client left");

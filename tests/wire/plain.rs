@@ -140,3 +140,16 @@ async fn a_client_or_a_desktop_that_dies_ends_the_session_with_the_reason() {
     desktop.freed().await;
     assert!(desktop.end_reason().await.starts_with("the connection to the desktop failed"));
 }
+
+#[tokio::test]
+async fn a_client_that_closes_behind_more_than_its_vm_takes_is_missed_soon() {
+    let stage = plain().await;
+    let mut desktop = stage.running().await;
+    let mut tcp = switched(&desktop, b"").await;
+    let _nx = desktop.vm.nx().await;
+    fill(&mut tcp).await;
+    drop(tcp);
+    let took = desktop.freed().await;
+    assert!(took < SOON, "the desktop was freed only after {took:?}");
+    assert_eq!(desktop.end_reason().await, "the client left");
+}

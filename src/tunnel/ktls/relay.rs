@@ -25,7 +25,7 @@ use super::{
 };
 use crate::tunnel::{
     Counters, Reason,
-    splice::{Broken, Stop, deliver, pump, pump_metered, unless_left_behind},
+    splice::{Broken, Stop, deliver, pump_inwards, pump_metered, unless_left_behind},
 };
 
 /// Message types of the handshake that may come after it.
@@ -43,7 +43,7 @@ pub async fn carry(outer: &mut KernelTls, inner: &TcpStream, leftover: &[u8], co
         deliver(plain.filled(), inner, &counters.up).await?;
         plain.clear();
         let end = loop {
-            let surprise = match pump(tcp, inner, &counters.up).await? {
+            let surprise = match pump_inwards(tcp, inner, &counters.up).await? {
                 Stop::End | Stop::Enough => break Reason::OuterCut,
                 Stop::NotData(error) => error,
             };

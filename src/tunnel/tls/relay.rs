@@ -1,6 +1,6 @@
 //! TLS ↔ plain in user space. A record is decrypted where it was received and written from where rustls leaves it; what
-//! the inner side does not take is queued, and until it has taken that nothing more is read. A direction begins with
-//! little space and asks for eight records at a time once its reads come full.
+//! the inner side does not take is queued, and until it has taken that nothing more is read, but see `ahead`. A direction
+//! begins with little space and asks for eight records at a time once its reads come full.
 
 use std::{
     future::poll_fn,
@@ -22,6 +22,7 @@ use super::{
 use crate::tunnel::{
     Counters, Reason,
     absence::{Absence, closed_tcp},
+    ahead::Permit,
     buffers::{Buffer, LARGE},
     relay::{End, Failure, State, Verdict},
 };
@@ -41,7 +42,7 @@ pub async fn carry(outer: &mut TlsStream, inner: &mut TcpStream, leftover: &[u8]
     queue.extend(leftover);
     queue.extend(plain.filled());
     plain.clear();
-    let mut up = Up { state: State::Moving, queue, busy: false, end: None };
+    let mut up = Up { state: State::Moving, queue, ahead: Permit::default(), busy: false, end: None };
     let mut down = Down { state: State::Moving, unsent: 0, busy: false, ended: false };
     let mut verdict = Verdict::default();
     let mut absence = Absence::new(&counters.up);
@@ -61,6 +62,7 @@ struct Up {
     state: State,
     /// Decrypted and not taken by the inner side.
     queue: Buffer,
+    ahead: Permit,
     busy: bool,
     end: Option<End>,
 }
@@ -77,14 +79,24 @@ impl Up {
         loop {
             match self.state {
                 State::Moving => {
-                    ready!(self.poll_queue(cx, inner, delivered)).map_err(Failure::Write)?;
+                    match self.poll_queue(cx, inner, delivered) {
+                        Poll::Ready(result) => result.map_err(Failure::Write)?,
+                        Poll::Pending => {
+                            let taken = delivered.load(Ordering::Relaxed);
+                            ready!(self.ahead.poll(cx, taken, self.queue.filled().len()));
+                        }
+                    }
                     if session.heard_goodbye() {
                         self.end = Some(End::Said);
                         self.state = State::Closing;
                         continue;
                     }
                     let wanted = if self.busy { LARGE / 2 } else { 0 };
-                    let read = ready!(session.poll_receive(cx, tcp, wanted)).map_err(Failure::Read)?;
+                    let read = match ready!(session.poll_receive(cx, tcp, wanted)) {
+                        // What was read on may still be wanted.
+                        Err(_) if !self.queue.is_empty() => 0,
+                        read => read.map_err(Failure::Read)?,
+                    };
                     if read == 0 {
                         self.end = Some(End::Cut);
                         self.state = State::Closing;
@@ -146,6 +158,7 @@ impl Up {
             self.queue.consume(taken);
         }
         self.queue.rest();
+        self.ahead.give_back();
         Poll::Ready(Ok(()))
     }
 }
