@@ -8,7 +8,10 @@ use std::{
 
 use listenfd::ListenFd;
 
-use crate::model::config::{Config, keys};
+use crate::{
+    model::config::{Config, keys},
+    tunnel::udp,
+};
 
 use super::{
     daemon::L7rError,
@@ -29,10 +32,23 @@ impl Port {
         Self { bound, udp: None, giver: None }
     }
 
+    /// What the service manager holds for us, in whatever order: `ListenStream` is TCP, `ListenDatagram` UDP.
+    fn activated(passed: &mut ListenFd) -> Option<Self> {
+        let (mut tcp, mut udp) = (None, None);
+        for index in 0..passed.len() {
+            match passed.take_tcp_listener(index) {
+                Ok(Some(listener)) => tcp = tcp.or(Some(listener)),
+                _ => udp = udp.or(passed.take_udp_socket(index).ok().flatten()),
+            }
+        }
+        let udp = udp.filter(|udp| udp::prepare(udp).is_ok());
+        Some(Self { udp, ..Self::own(tcp?) })
+    }
+
     /// From the service manager, from the router that runs, or bound here.
     pub(super) fn get(config: &Config, path_run: &Path) -> Result<Self, L7rError> {
-        if let Ok(Some(bound)) = ListenFd::from_env().take_tcp_listener(0) {
-            return Ok(Self::own(bound));
+        if let Some(activated) = Self::activated(&mut ListenFd::from_env()) {
+            return Ok(activated);
         }
         let (address, number) = (config.get(&keys::L7R_ADDRESS), config.get(&keys::L7R_PORT));
         match Taken::from_running(path_run) {

@@ -8,7 +8,7 @@ use quinn::{
     AsyncUdpSocket, IdleTimeout, Runtime, TokioRuntime, TransportConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Bytes asked for in each direction. One socket of a router serves all its clients.
 const BUFFER: usize = 8 * 1024 * 1024;
@@ -64,16 +64,26 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    // Beyond the system's limit where we have the right to it, up to the limit where not.
-    if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
-        let _ = socket.set_recv_buffer_size(BUFFER);
+    let socket = socket.into();
+    prepare(&socket)?;
+    Ok(socket)
+}
+
+/// Gives a socket large buffers: beyond the system's limit where we have the right to it, up to the limit where not.
+///
+/// # Errors
+/// When it cannot be made not to block.
+pub fn prepare(socket: &UdpSocket) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    let buffers = SockRef::from(socket);
+    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        let _ = buffers.set_recv_buffer_size(BUFFER);
     }
-    if setsockopt(&socket, sockopt::SndBufForce, &BUFFER).is_err() {
-        let _ = socket.set_send_buffer_size(BUFFER);
+    if setsockopt(socket, sockopt::SndBufForce, &BUFFER).is_err() {
+        let _ = buffers.set_send_buffer_size(BUFFER);
     }
-    Ok(socket.into())
+    Ok(())
 }
 
 /// A UDP socket as the system gave it.

@@ -3,12 +3,15 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    os::fd::{AsFd, AsRawFd},
+    path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
 };
 
 use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -37,6 +40,10 @@ pub struct Quic {
 
 impl Quic {
     pub async fn connect(stage: &Stage) -> Self {
+        Self::connect_to(stage.site.port()).await
+    }
+
+    async fn connect_to(port: u16) -> Self {
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
@@ -47,7 +54,7 @@ impl Quic {
         let mut endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let crypto = QuicClientConfig::try_from(config).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
-        let connecting = endpoint.connect((Ipv4Addr::LOCALHOST, stage.site.port()).into(), "localhost").unwrap();
+        let connecting = endpoint.connect((Ipv4Addr::LOCALHOST, port).into(), "localhost").unwrap();
         let connection = timeout(PATIENCE, connecting).await.expect("nobody answers over UDP").unwrap();
         let (send, recv) = connection.open_bi().await.unwrap();
         Self { endpoint, connection, send, recv }
@@ -312,6 +319,48 @@ async fn a_client_whose_router_was_killed_is_told_by_the_next_one() {
     assert_eq!(why, quinn::ConnectionError::Reset);
 }
 
+/// The configuration of a router of its own.
+fn configuration(stage: &Stage, directory: &Path, node: &str, port: u16) -> PathBuf {
+    let file = directory.join("node.conf");
+    let settings = format!(
+        "nodename = {node}\npath.run = {0}/run\npath.l7r.ssl = {0}/ssl\nl7r.address = 127.0.0.1\nl7r.port = {port}\n\
+         database.host = {1}\n",
+        directory.display(),
+        stage.site.cluster().socket_dir().display()
+    );
+    fs::write(&file, settings).unwrap();
+    file
+}
+
+#[tokio::test]
+async fn a_service_manager_may_hold_both_ports_in_any_order() {
+    let stage = calm().await;
+    let scratch = tempfile::tempdir().unwrap();
+    stage.sql("select host_create('activated', '10.98.0.2')").await;
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let held = [udp.as_raw_fd(), tcp.as_raw_fd()];
+    for socket in [udp.as_fd(), tcp.as_fd()] {
+        fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+    }
+    // As systemd passes them: from descriptor 3 on, to the process that was promised them.
+    let passed = format!("export LISTEN_PID=$$ LISTEN_FDS=2; exec \"$@\" 3<&{} 4<&{}", held[0], held[1]);
+    let _router = tokio::process::Command::new("bash")
+        .args(["-c", &passed, "-", env!("CARGO_BIN_EXE_qvd"), "l7r", "--config"])
+        .arg(configuration(stage, scratch.path(), "activated", port))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let request = "GET /qvd/ping HTTP/1.1\r\n\r\n";
+    assert_eq!(Client::connect(port).await.ask(request).await.text(), "Server is stopped");
+    assert_eq!(Quic::connect_to(port).await.ask(request).await.text(), "Server is stopped");
+    stage.sql("delete from hosts where name = 'activated'").await;
+}
+
 #[tokio::test]
 async fn where_the_udp_port_is_taken_users_are_served_over_tcp() {
     let stage = calm().await;
@@ -319,14 +368,7 @@ async fn where_the_udp_port_is_taken_users_are_served_over_tcp() {
     stage.sql("select host_create('udpless', '10.98.0.1')").await;
     let port = free_port().unwrap();
     let _taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-    let (file, log) = (scratch.path().join("node.conf"), scratch.path().join("log"));
-    let settings = format!(
-        "nodename = udpless\npath.run = {0}/run\npath.l7r.ssl = {0}/ssl\nl7r.address = 127.0.0.1\nl7r.port = {port}\n\
-         database.host = {1}\n",
-        scratch.path().display(),
-        stage.site.cluster().socket_dir().display()
-    );
-    fs::write(&file, settings).unwrap();
+    let (file, log) = (configuration(stage, scratch.path(), "udpless", port), scratch.path().join("log"));
     let mut router = tokio::process::Command::new(env!("CARGO_BIN_EXE_qvd"))
         .args(["l7r", "--config"])
         .arg(file)
