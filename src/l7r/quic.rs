@@ -19,6 +19,7 @@ use quinn::{
 };
 use rand::Rng;
 use thiserror::Error;
+use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{handover::Release, listener::HandshakeError, tls::Tls};
@@ -42,6 +43,8 @@ const SECRET_LENGTH: usize = 32;
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 /// How long clients may take to finish when another process takes over.
 const WIND_DOWN: Duration = Duration::from_secs(1);
+/// As many may come meanwhile.
+const NEWCOMERS: usize = 1024;
 /// How long it may take until everybody was sent the last word.
 const LAST_WORD: Duration = Duration::from_millis(50);
 /// Bytes of a connection id.
@@ -268,18 +271,24 @@ impl QuicListener {
     }
 
     /// Lets the clients that are served finish what they are saying, for a moment, and then tells all of them to connect
-    /// again. What arrives after that is left to the process that has the port now. Newcomers hear nothing meanwhile;
-    /// they try again by themselves.
+    /// again. What arrives after that is left to the process that has the port now. Newcomers are answered meanwhile and
+    /// told the same: silence would cost them a second, and send those who may to TCP.
     pub async fn move_on(&self, clients: &TaskTracker) {
         clients.close();
-        let ignore = async {
-            while let Some(incoming) = self.endpoint.accept().await {
-                incoming.ignore();
+        let mut newcomers = JoinSet::new();
+        let receive = async {
+            while let Some(incoming) = self.accept().await {
+                if newcomers.len() < NEWCOMERS {
+                    // Held as long as the set is; what they ask is for the next process to answer.
+                    newcomers.spawn(incoming.handshake());
+                } else {
+                    incoming.incoming.ignore();
+                }
             }
         };
         tokio::select! {
             () = clients.wait() => {}
-            () = ignore => {}
+            () = receive => {}
             () = tokio::time::sleep(WIND_DOWN) => {}
         }
         self.gate.close();

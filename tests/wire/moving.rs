@@ -127,6 +127,44 @@ async fn router_of(desktop: &Desktop) -> String {
     desktop.stage.sql(&format!("{query} {} order by id desc limit 1", desktop.id)).await
 }
 
+/// The last word of a router that is replaced.
+fn told() -> ConnectionError {
+    ConnectionError::ApplicationClosed(ApplicationClose {
+        error_code: VarInt::from_u32(1),
+        reason: b"this server is being replaced; connect again"[..].into(),
+    })
+}
+
+#[tokio::test]
+async fn who_knocks_while_the_router_is_replaced_is_answered_and_told_to_connect_again() {
+    const PING: &str = "GET /qvd/ping HTTP/1.1\r\n\r\n";
+    let (stage, _alone) = rough_alone().await;
+    let mut desktop = stage.running().await;
+    // On a busy machine a second may pass before anybody has a turn.
+    for _ in 0..4 {
+        let (mut slow, _nx) = connected(&mut desktop).await;
+        let mut next = successor(stage);
+        // The router waits for this client's goodbye, for a second.
+        assert!(slow.ended().await);
+        let newcomer = tokio::select! {
+            biased;
+            newcomer = Quic::connect(stage) => Some(newcomer),
+            _ = slow.connection.closed() => None,
+        };
+        if let Some(newcomer) = &newcomer {
+            assert_eq!(timeout(PATIENCE, newcomer.connection.closed()).await.expect("the client is not told"), told());
+        }
+        assert_eq!(Quic::connect(stage).await.ask(PING).await.status, 200);
+        assert!(timeout(PATIENCE, next.wait()).await.expect("the successor is replaced").unwrap().success());
+        stage.until("select count(*) from l7r_instances where ended_at is null", "1").await;
+        desktop.freed().await;
+        if newcomer.is_some() {
+            return;
+        }
+    }
+    panic!("nobody is answered before the change is over");
+}
+
 #[tokio::test]
 async fn clients_of_quic_are_told_to_connect_again_and_lose_nothing_that_was_said() {
     let (stage, _alone) = rough_alone().await;
@@ -154,12 +192,8 @@ async fn clients_of_quic_are_told_to_connect_again_and_lose_nothing_that_was_sai
     let mut heard = Vec::new();
     timeout(PATIENCE, nx.read_to_end(&mut heard)).await.expect("the desktop is not left").unwrap();
     assert!(heard[..said.len()] == said && &heard[said.len()..] == b"late");
-    let told = ConnectionError::ApplicationClosed(ApplicationClose {
-        error_code: VarInt::from_u32(1),
-        reason: b"this server is being replaced; connect again"[..].into(),
-    });
     for connection in [&client.connection, &idle.connection] {
-        assert_eq!(timeout(PATIENCE, connection.closed()).await.expect("nobody tells the client"), told);
+        assert_eq!(timeout(PATIENCE, connection.closed()).await.expect("nobody tells the client"), told());
     }
     // Who is told finds the next router at once.
     let mut again = Quic::connect(stage).await;
