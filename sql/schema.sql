@@ -730,7 +730,7 @@ begin
     perform audit('create', 'vm', new_id, vm_name(new_id), in_tenant);
 end $$;
 
-CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) RETURNS record
+CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text DEFAULT NULL::text, learnt jsonb DEFAULT NULL::jsonb, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -750,6 +750,7 @@ begin
     returning seconds(config_get('l7r.session.idle_limit', s.tenant_id)),
         seconds(config_get('l7r.session.limit', s.tenant_id))
     into idle_limit, total_limit;
+    perform token_resume(wanted, resume, learnt);
     connected := true;
 end $$;
 
@@ -794,13 +795,16 @@ begin
     on conflict (host_id, reason) do update set sessions = c.sessions + excluded.sessions;
 end $$;
 
-CREATE FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) RETURNS void
+CREATE FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint, resumable boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
     update vm_runtimes set user_state = 'disconnected' where vm_id = session_vm(wanted) and session_id = wanted;
+    if not resumable then
+        update user_tokens set expiration = '-infinity' where session_id = wanted;
+    end if;
     update user_sessions set ended_at = now(), end_reason = reason, bytes_up = up, bytes_down = down
     where id = wanted and ended_at is null;
 end $$;
@@ -1016,12 +1020,15 @@ CREATE FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenan
 declare
     held user_tokens;
 begin
-    select * into held from user_tokens k where k.token = presented for update;
+    select * into held from user_tokens k
+    where k.token = presented and k.session_id is null
+        or k.token = token_digest(presented) and k.session_id is not null
+    for update;
     if held.token is null then
         return;
     end if;
     if held.expiration <= now() then
-        delete from user_tokens k where k.token = presented;
+        delete from user_tokens k where k.token = held.token;
         return;
     end if;
     select u.id, t.id, u.login, u.blocked or t.blocked, held.vm_id, held.multi_use, p.parameters
@@ -1029,8 +1036,8 @@ begin
     from users u join tenants t on t.id = u.tenant_id
         left join user_auth_parameters p on p.id = held.auth_params_id
     where u.id = held.user_id;
-    if not held.multi_use and not blocked then
-        update user_tokens k set expiration = '-infinity' where k.token = presented;
+    if not held.multi_use and held.session_id is null and not blocked then
+        update user_tokens k set expiration = '-infinity' where k.token = held.token;
     end if;
 end $$;
 
@@ -1809,6 +1816,30 @@ begin
     return null;
 end $$;
 
+CREATE FUNCTION qvd.token_digest(token text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN encode(sha256(convert_to(token, 'UTF8'::name)), 'hex'::text);
+
+CREATE FUNCTION qvd.token_resume(session bigint, token text, learnt jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    here user_sessions;
+    stored integer;
+begin
+    select * into here from user_sessions where id = session;
+    update user_tokens set expiration = '-infinity'
+    where user_id = here.user_id and vm_id = here.vm_id and session_id is not null;
+    if token is null then
+        return;
+    end if;
+    insert into user_auth_parameters (parameters, user_id) values (learnt, here.user_id) returning id into stored;
+    insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use, session_id)
+    values (token_digest(token_resume.token), here.user_id, here.vm_id, 'infinity', stored, false, session);
+end $$;
+
 CREATE FUNCTION qvd.tokens_expire(account integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -1895,6 +1926,16 @@ begin
     update users u set password = password_hash(user_password.password) where u.id = user_id(wanted)
     returning * into target;
     perform audit('update', 'user', target.id, target.login, target.tenant_id, '{"password": "changed"}');
+end $$;
+
+CREATE FUNCTION qvd.user_sessions_ended() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    update user_tokens set expiration = now() + interval '5 minutes'
+    where session_id = new.id and expiration > now() + interval '5 minutes';
+    return null;
 end $$;
 
 CREATE FUNCTION qvd.user_sessions_wake() RETURNS trigger
@@ -3119,6 +3160,7 @@ CREATE TABLE qvd.user_tokens (
     expiration timestamp with time zone NOT NULL,
     auth_params_id integer,
     multi_use boolean DEFAULT false NOT NULL,
+    session_id bigint,
     CONSTRAINT user_tokens_token_check CHECK (((length(token) >= 40) AND (length(token) <= 256)))
 );
 
@@ -3379,6 +3421,8 @@ CREATE INDEX user_tokens_auth_params_id_idx ON qvd.user_tokens USING btree (auth
 
 CREATE INDEX user_tokens_expiration_idx ON qvd.user_tokens USING btree (expiration);
 
+CREATE INDEX user_tokens_session_id_idx ON qvd.user_tokens USING btree (session_id) WHERE (session_id IS NOT NULL);
+
 CREATE INDEX user_tokens_user_id_idx ON qvd.user_tokens USING btree (user_id);
 
 CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
@@ -3404,6 +3448,8 @@ CREATE TRIGGER account AFTER UPDATE OF vm_state ON qvd.vm_runtimes FOR EACH ROW 
 CREATE TRIGGER balancer AFTER INSERT OR DELETE OR UPDATE ON qvd.config_keys FOR EACH STATEMENT EXECUTE FUNCTION qvd.configs_balancer();
 
 CREATE TRIGGER balancer AFTER INSERT OR DELETE OR UPDATE ON qvd.configs FOR EACH STATEMENT EXECUTE FUNCTION qvd.configs_balancer();
+
+CREATE TRIGGER ended AFTER UPDATE OF ended_at ON qvd.user_sessions FOR EACH ROW WHEN (((old.ended_at IS NULL) AND (new.ended_at IS NOT NULL))) EXECUTE FUNCTION qvd.user_sessions_ended();
 
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON qvd.configs FOR EACH ROW EXECUTE FUNCTION qvd.configs_guard();
 
@@ -3519,6 +3565,9 @@ ALTER TABLE ONLY qvd.user_properties
 
 ALTER TABLE ONLY qvd.user_tokens
     ADD CONSTRAINT user_tokens_auth_params_id_fkey FOREIGN KEY (auth_params_id) REFERENCES qvd.user_auth_parameters(id);
+
+ALTER TABLE ONLY qvd.user_tokens
+    ADD CONSTRAINT user_tokens_session_id_fkey FOREIGN KEY (session_id) REFERENCES qvd.user_sessions(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY qvd.user_tokens
     ADD CONSTRAINT user_tokens_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
@@ -3721,8 +3770,8 @@ GRANT ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb
 REVOKE ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text, learnt jsonb, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text, learnt jsonb, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) TO qvd_l7r;
@@ -3733,8 +3782,8 @@ GRANT ALL ON FUNCTION qvd.l7r_count_refused(node integer, crowd bigint, handshak
 REVOKE ALL ON FUNCTION qvd.l7r_count_sessions(node integer, ways text[], opened bigint[], ups bigint[], downs bigint[], reasons text[], ended bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_count_sessions(node integer, ways text[], opened bigint[], ups bigint[], downs bigint[], reasons text[], ended bigint[]) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint, resumable boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint, resumable boolean) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_gone(instances bigint[], reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_gone(instances bigint[], reason text) TO qvd_l7r;
@@ -3918,6 +3967,10 @@ GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.tenants_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.token_digest(token text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.token_resume(session bigint, token text, learnt jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.tokens_expire(account integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) FROM PUBLIC;
@@ -3932,6 +3985,8 @@ GRANT ALL ON FUNCTION qvd.user_id(wanted text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.user_password(wanted text, password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_password(wanted text, password text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.user_sessions_ended() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.user_sessions_wake() FROM PUBLIC;
 

@@ -235,10 +235,10 @@ begin
 end $$;
 
 -- The last check before bytes flow: not connected when the session was aborted or has ended. The limits are those of
--- the session's tenant in seconds; 0 is none.
-drop function if exists l7r_connected(bigint, text);
-create function l7r_connected(
-    wanted bigint, way text, out connected boolean, out idle_limit float8, out total_limit float8
+-- the session's tenant in seconds; 0 is none. A client that asked for a token to come back with gets it from here on.
+create or replace function l7r_connected(
+    wanted bigint, way text, resume text default null, learnt jsonb default null,
+    out connected boolean, out idle_limit float8, out total_limit float8
 )
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
@@ -257,6 +257,7 @@ begin
     returning seconds(config_get('l7r.session.idle_limit', s.tenant_id)),
         seconds(config_get('l7r.session.limit', s.tenant_id))
     into idle_limit, total_limit;
+    perform token_resume(wanted, resume, learnt);
     connected := true;
 end $$;
 
@@ -281,12 +282,17 @@ begin
         and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance);
 end $$;
 
--- A session is over. Whoever has the VM by now keeps it.
-create or replace function l7r_end(wanted bigint, reason text, up bigint, down bigint) returns void
+-- A session is over. Whoever has the VM by now keeps it. Only a client that is to come back may do so with its token.
+create or replace function l7r_end(
+    wanted bigint, reason text, up bigint, down bigint, resumable boolean default false
+) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
     update vm_runtimes set user_state = 'disconnected' where vm_id = session_vm(wanted) and session_id = wanted;
+    if not resumable then
+        update user_tokens set expiration = '-infinity' where session_id = wanted;
+    end if;
     update user_sessions set ended_at = now(), end_reason = reason, bytes_up = up, bytes_down = down
     where id = wanted and ended_at is null;
 end $$;

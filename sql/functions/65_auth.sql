@@ -10,7 +10,7 @@ begin
 end $$;
 
 -- Presents a token. No row: there is none, or its time is over, which is also its end. One for a single use is over
--- with its first success; a blocked user does not use it up.
+-- with its first success, one to come back with when its bearer is connected; a blocked user does not use it up.
 create or replace function l7r_token_use(
     presented text,
     out user_id integer, out tenant_id integer, out login text, out blocked boolean,
@@ -22,12 +22,15 @@ language plpgsql security definer set search_path = qvd, pg_temp
 declare
     held user_tokens;
 begin
-    select * into held from user_tokens k where k.token = presented for update;
+    select * into held from user_tokens k
+    where k.token = presented and k.session_id is null
+        or k.token = token_digest(presented) and k.session_id is not null
+    for update;
     if held.token is null then
         return;
     end if;
     if held.expiration <= now() then
-        delete from user_tokens k where k.token = presented;
+        delete from user_tokens k where k.token = held.token;
         return;
     end if;
     select u.id, t.id, u.login, u.blocked or t.blocked, held.vm_id, held.multi_use, p.parameters
@@ -35,8 +38,8 @@ begin
     from users u join tenants t on t.id = u.tenant_id
         left join user_auth_parameters p on p.id = held.auth_params_id
     where u.id = held.user_id;
-    if not held.multi_use and not blocked then
-        update user_tokens k set expiration = '-infinity' where k.token = presented;
+    if not held.multi_use and held.session_id is null and not blocked then
+        update user_tokens k set expiration = '-infinity' where k.token = held.token;
     end if;
 end $$;
 

@@ -31,6 +31,31 @@ begin
     return stored;
 end $$;
 
+-- Whoever is connected has used up what it came with. The token that it may come back with, if it wants one, is for this
+-- user and this VM, good as long as the session lasts and for a while after it (triggers/user_sessions.sql), and once.
+create or replace function token_resume(session bigint, token text, learnt jsonb) returns void
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+declare
+    here user_sessions;
+    stored integer;
+begin
+    select * into here from user_sessions where id = session;
+    update user_tokens set expiration = '-infinity'
+    where user_id = here.user_id and vm_id = here.vm_id and session_id is not null;
+    if token is null then
+        return;
+    end if;
+    insert into user_auth_parameters (parameters, user_id) values (learnt, here.user_id) returning id into stored;
+    insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use, session_id)
+    values (token_digest(token_resume.token), here.user_id, here.vm_id, 'infinity', stored, false, session);
+end $$;
+
+-- What is kept of a token that is known to its bearer alone.
+create or replace function token_digest(token text) returns text
+language sql immutable strict parallel safe
+return encode(sha256(convert_to(token, 'UTF8')), 'hex');
+
 -- The expired tokens of an account, with the parameters that belong to them alone.
 create or replace function tokens_expire(account integer) returns void
 language plpgsql security definer set search_path = qvd, pg_temp

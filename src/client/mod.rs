@@ -33,6 +33,8 @@ use trust::{Finding, Refusal, Scope, Trust};
 
 /// How often a server is tried in all.
 const ATTEMPTS: u32 = 5;
+/// Said when a server wants its clients back at once.
+const REPLACED: &str = "the server was replaced; connecting again";
 
 /// Runs `qvd client` as its arguments say, with the environment and terminal of this process.
 pub async fn run(args: ClientArgs) -> ExitCode {
@@ -97,17 +99,21 @@ async fn use_server(
     }
     let parameters = connect::parameters(settings, environment);
     let parting = session.parting();
-    let again = async || {
-        console.say("the server was replaced; connecting again");
-        rejoin(&server, &credentials, dialer, settings, console, (desktop.id, &parameters)).await
+    let again = async |resume| {
+        console.say(REPLACED);
+        let proofs = match resume {
+            Some(resume) => (resume, Some(credentials.clone())),
+            None => (credentials.clone(), None),
+        };
+        rejoin(&server, proofs, dialer, settings, console, (desktop.id, &parameters)).await
     };
     let mut link = match session.connect(desktop.id, &parameters, &mut progress).await {
-        Err(error) if error.is_about_connection() && connect::wants_return(parting).await => again().await?,
+        Err(error) if error.is_about_connection() && connect::wants_return(parting).await => again(None).await?,
         connected => connected?,
     };
     let mut interrupt = connect::interrupt()?;
     loop {
-        let name = link.session.clone();
+        let (name, resume) = (link.session.clone(), link.resume.take());
         let why = async {
             let mut session = Session::on(dialer.dial(&server).await.ok()?, &server, &credentials);
             session.end_of(&name?).await.ok()?
@@ -117,7 +123,7 @@ async fn use_server(
             return Ok(());
         }
         link = tokio::select! {
-            link = again() => link?,
+            link = again(resume) => link?,
             () = &mut interrupt => {
                 console.say("interrupted");
                 return Ok(());
@@ -126,26 +132,38 @@ async fn use_server(
     }
 }
 
-/// Connects to the desktop that was used before, with further attempts when the network fails. The user is asked
-/// nothing.
+/// Connects to the desktop that was used before, with further attempts when the network fails, and with other credentials
+/// when some are rejected. The user is asked only for a password that is good no more.
 async fn rejoin(
     server: &Server,
-    credentials: &Credentials,
+    (mut credentials, others): (Credentials, Option<Credentials>),
     dialer: &Dialer,
     settings: &Settings,
     console: &(impl Console + Sync),
     (vm, parameters): (VmId, &[(String, String)]),
 ) -> Result<Link, ClientError> {
-    let mut attempt = 1;
+    let (mut attempt, mut others) = (1, others.into_iter());
     loop {
         let tried = async {
-            let session = Session::on(dialer.dial(server).await?, server, credentials);
+            let session = Session::on(dialer.dial(server).await?, server, &credentials);
             session.connect(vm, parameters, &mut |text| console.say(text)).await
         };
         match tried.await {
             Err(error) if error.is_about_connection() && attempt < ATTEMPTS => {
                 pause(&error, attempt, settings, console).await;
                 attempt += 1;
+            }
+            Err(error @ ClientError::Rejected { .. }) => {
+                credentials = match (others.next(), credentials) {
+                    (Some(other), _) => other,
+                    (None, Credentials::Password { login, .. }) if console.interactive() && attempt < ATTEMPTS => {
+                        attempt += 1;
+                        console.say(&error.sentence());
+                        let password = ask_password(&login, console)?;
+                        Credentials::Password { login, password }
+                    }
+                    _ => return Err(error),
+                }
             }
             outcome => return outcome,
         }
@@ -169,8 +187,10 @@ async fn log_in(
 ) -> Result<(Session, Vec<Desktop>), ClientError> {
     let mut attempt = 1;
     loop {
+        let mut parting = None;
         let tried = async {
             let mut session = Session::on(dialer.dial(server).await?, server, credentials);
+            parting = session.parting();
             let desktops = session.list().await?;
             Ok::<_, ClientError>((session, desktops))
         };
@@ -179,6 +199,11 @@ async fn log_in(
             Err(error) if attempt == ATTEMPTS => return Err(error),
             Err(error) => error,
         };
+        if error.is_about_connection() && connect::wants_return(parting).await {
+            console.say(REPLACED);
+            attempt += 1;
+            continue;
+        }
         match (error, dialer.trust()) {
             (ClientError::Certificate(Refusal::Questionable(finding)), Some(trust)) => {
                 let scope = consent(&finding, server, settings.ssl_errors, console)?;
@@ -223,7 +248,7 @@ fn credentials(settings: &Settings, console: &impl Console) -> Result<Credential
     };
     let password = match &settings.password {
         Some(password) => password.clone(),
-        None if console.interactive() => console.ask_hidden(&format!("Password of {login}: "))?,
+        None if console.interactive() => ask_password(&login, console)?,
         None => {
             return Err(ClientError::Usage(format!(
                 "the password of {login} is not known and there is no terminal to ask on; set QVDPASSWORD"
@@ -231,6 +256,10 @@ fn credentials(settings: &Settings, console: &impl Console) -> Result<Credential
         }
     };
     Ok(Credentials::Password { login, password })
+}
+
+fn ask_password(login: &str, console: &impl Console) -> Result<String, ClientError> {
+    Ok(console.ask_hidden(&format!("Password of {login}: "))?)
 }
 
 #[cfg(test)]

@@ -55,6 +55,15 @@ pub enum Credentials {
     Token(String),
 }
 
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Password { login, .. } => write!(f, "Password({login:?}, …)"),
+            Self::Token(_) => f.write_str("Token(…)"),
+        }
+    }
+}
+
 impl Credentials {
     fn header(&self) -> String {
         match self {
@@ -119,6 +128,8 @@ pub struct Link {
     pub slave_key: String,
     /// Names this session to a server that can say later why it ended; classic servers do not.
     pub session: Option<String>,
+    /// Lets the user come back to this desktop when the server is replaced; classic servers give none.
+    pub resume: Option<Credentials>,
     /// `host:port`, for messages.
     pub server: String,
 }
@@ -195,15 +206,16 @@ impl Session {
         for (key, value) in parameters {
             target.push_str(&format!("&{}={}", escape(key), escape(value)));
         }
-        let upgrade = [("Connection", "Upgrade"), ("Upgrade", "QVD/1.0")];
-        let answer = self.request(&target, &upgrade, progress).await?;
+        let headers = [("Connection", "Upgrade"), ("Upgrade", "QVD/1.0"), ("X-QVD-Resume", "1")];
+        let answer = self.request(&target, &headers, progress).await?;
         if answer.status != 101 {
             return Err(self.refused(&answer));
         }
         let slave_key = answer.header("X-QVD-Slave-Key").unwrap_or_default().to_owned();
         let session = answer.header("X-QVD-Session-Id").map(str::to_owned);
+        let resume = answer.header("X-QVD-Resume-Token").map(|token| Credentials::Token(token.to_owned()));
         let (conn, leftover) = self.exchange.into_parts();
-        Ok(Link { conn, leftover, slave_key, session, server: self.server })
+        Ok(Link { conn, leftover, slave_key, session, resume, server: self.server })
     }
 
     /// Sends a request and passes interim answers on until the final one.

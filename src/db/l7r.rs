@@ -385,12 +385,20 @@ impl Database {
         Ok(())
     }
 
-    /// The last check before bytes flow: `None` when the session was aborted, has ended, or its VM no longer runs.
-    pub async fn l7r_connected(&self, session: SessionId, way: &str) -> Result<Option<SessionLimits>, DbError> {
+    /// The last check before bytes flow: `None` when the session was aborted, has ended, or its VM no longer runs. With
+    /// `resume`, a token that carries what authentication found out, the client may come back when its router is gone.
+    pub async fn l7r_connected(
+        &self,
+        session: SessionId,
+        way: &str,
+        resume: Option<&str>,
+        found: &[(String, String)],
+    ) -> Result<Option<SessionLimits>, DbError> {
         let connection = self.connection().await?;
-        let statement =
-            connection.prepare_cached("select connected, idle_limit, total_limit from l7r_connected($1, $2)").await?;
-        let row = connection.query_one(&statement, &[&session.0, &way]).await?;
+        let statement = connection
+            .prepare_cached("select connected, idle_limit, total_limit from l7r_connected($1, $2, $3, $4)")
+            .await?;
+        let row = connection.query_one(&statement, &[&session.0, &way, &resume, &object(found)]).await?;
         let limit = |seconds: f64| Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero());
         let connected: bool = row.get(0);
         Ok(connected.then(|| SessionLimits { idle: limit(row.get(1)), total: limit(row.get(2)) }))
@@ -411,11 +419,18 @@ impl Database {
         Ok(rows.iter().map(|row| (SessionId(row.get(0)), AbortCause::of(row.get(1), row.get(2)))).collect())
     }
 
-    /// A session is over.
-    pub async fn l7r_end(&self, session: SessionId, reason: &str, up: u64, down: u64) -> Result<(), DbError> {
+    /// A session is over. When it is `resumable`, its client may come back with the token that it was given.
+    pub async fn l7r_end(
+        &self,
+        session: SessionId,
+        reason: &str,
+        up: u64,
+        down: u64,
+        resumable: bool,
+    ) -> Result<(), DbError> {
         let connection = self.connection().await?;
-        let statement = connection.prepare_cached("select l7r_end($1, $2, $3, $4)").await?;
-        connection.execute(&statement, &[&session.0, &reason, &(up as i64), &(down as i64)]).await?;
+        let statement = connection.prepare_cached("select l7r_end($1, $2, $3, $4, $5)").await?;
+        connection.execute(&statement, &[&session.0, &reason, &(up as i64), &(down as i64), &resumable]).await?;
         Ok(())
     }
 

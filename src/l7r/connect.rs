@@ -27,6 +27,9 @@ use super::{
     tunnel::finish,
 };
 
+/// With this header a client asks for a token to come back with.
+const WANTS_RESUME: &str = "X-QVD-Resume";
+
 /// One client on its way to its VM.
 pub(super) struct Attempt {
     pub(super) router: Arc<Router>,
@@ -38,6 +41,8 @@ pub(super) struct Attempt {
     /// How the bytes will be moved.
     pub(super) way: Way,
     pub(super) token: String,
+    /// What the client may come back with, if it wants to be able to.
+    pub(super) resume: Option<String>,
     pub(super) watch: Watch,
     pub(super) session: Option<(SessionId, Registered)>,
     pub(super) acquired: Option<Acquired>,
@@ -71,6 +76,7 @@ pub async fn connect(
         slave_key: random(64),
         way: dialogue.stream().way(),
         token: random_token(),
+        resume: request.header(WANTS_RESUME).map(|_| random_token()),
         watch,
         session: None,
         acquired: None,
@@ -156,7 +162,7 @@ impl Attempt {
     async fn end(&mut self, end: End, reason: &str) {
         if let Some((session, _registered)) = self.session.take() {
             self.router.metrics.end(end);
-            finish(&self.router, session, reason, 0, 0).await;
+            finish(&self.router, session, reason, (0, 0), false).await;
         }
     }
 }

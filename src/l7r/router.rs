@@ -312,7 +312,7 @@ impl Router {
     /// Ends a session that the database gave to this process and that nobody here knows of.
     async fn disown(&self, session: SessionId) {
         self.metrics.end(End::Lost);
-        match self.database.l7r_end(session, "its client never got it", 0, 0).await {
+        match self.database.l7r_end(session, "its client never got it", 0, 0, false).await {
             Ok(()) => tracing::warn!(%session, "ended a session that was lost on the way from the database"),
             Err(error) => tracing::warn!(%session, %error, "cannot end a session that was lost"),
         }

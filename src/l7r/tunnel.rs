@@ -29,6 +29,10 @@ const DIAL_RETRY: Duration = Duration::from_millis(20);
 /// Names the session, so that the client can ask later why it ended. Classic clients do not look at it.
 const SESSION_HEADER: &str = "X-QVD-Session-Id";
 
+/// Lets a client that asked for it come back when this router is gone, without the credentials it came with: they may
+/// have been good for once.
+const RESUME_HEADER: &str = "X-QVD-Resume-Token";
+
 impl Attempt {
     /// Connects to nxagent.
     pub(super) async fn dial(&mut self) -> Result<(), String> {
@@ -57,7 +61,8 @@ impl Attempt {
     /// Publishes that bytes are about to flow, if they still may.
     pub(super) async fn confirm(&mut self) -> Result<Event, DbError> {
         let Some((session, _)) = &self.session else { return Ok(Event::Aborted(None)) };
-        let granted = self.router.database.l7r_connected(*session, self.way.as_str()).await?;
+        let (way, found) = (self.way.as_str(), &self.visit.user.parameters);
+        let granted = self.router.database.l7r_connected(*session, way, self.resume.as_deref(), found).await?;
         if let Some(granted) = &granted {
             self.limits = tunnel::Limits { idle: granted.idle, total: granted.total };
         }
@@ -70,12 +75,14 @@ impl Attempt {
             return Ok(Served::Closed);
         };
         let router = self.router.clone();
-        let headers = [("X-QVD-Slave-Key", self.slave_key.as_str()), (SESSION_HEADER, &session.to_string())];
+        let name = session.to_string();
+        let mut headers = vec![("X-QVD-Slave-Key", self.slave_key.as_str()), (SESSION_HEADER, &name)];
+        headers.extend(self.resume.as_deref().map(|token| (RESUME_HEADER, token)));
         let (outer, leftover) = match dialogue.switch(&headers).await {
             Ok(switched) => switched,
             Err(error) => {
                 router.metrics.end(End::ClientLeftEarly);
-                finish(&router, session, "the client left while it was connecting", 0, 0).await;
+                finish(&router, session, "the client left while it was connecting", (0, 0), false).await;
                 return Err(error);
             }
         };
@@ -118,7 +125,7 @@ impl Attempt {
         tracing::info!(
             vm = %self.vm, %session, way = %self.way, up = ended.up, down = ended.down, seconds = lasted.as_secs(), reason, "disconnected"
         );
-        finish(&router, session, &reason, ended.up, ended.down).await;
+        finish(&router, session, &reason, (ended.up, ended.down), end == End::RouterReplaced).await;
         Ok(Served::Closed)
     }
 }
@@ -161,10 +168,10 @@ async fn dial_once(address: SocketAddr, deadline: Instant) -> std::io::Result<Tc
 }
 
 /// Ends a session in the database, however long that takes: until then nobody else gets the VM.
-pub(super) async fn finish(router: &Router, session: SessionId, reason: &str, up: u64, down: u64) {
+pub(super) async fn finish(router: &Router, session: SessionId, reason: &str, (up, down): (u64, u64), resumable: bool) {
     let mut pause = Duration::from_millis(50);
     loop {
-        match router.database.l7r_end(session, reason, up, down).await {
+        match router.database.l7r_end(session, reason, up, down, resumable).await {
             Ok(()) => return,
             Err(error) if error.is_passing() && !router.stop.is_cancelled() => {
                 tracing::debug!(%session, %error, "cannot end the session yet");

@@ -29,6 +29,7 @@ const SPELLINGS: &[&str] = &[
     "X-QVD-VM-Info",
     "X-QVD-Slave-Key",
     "X-QVD-Session-Id",
+    "X-QVD-Resume-Token",
 ];
 
 /// One connection.

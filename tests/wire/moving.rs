@@ -10,6 +10,7 @@ use std::{
 };
 
 use quinn::{ApplicationClose, ConnectionError, VarInt};
+use qvd::{auth::Totp, model::config::Config};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -21,8 +22,10 @@ use tokio::{
 use super::{
     elsewhere::Elsewhere,
     handover::successor,
+    outage::kill_router,
+    proofs::{give_secret, now, status},
     quic::{Quic, connected},
-    stage::{Desktop, PASSWORD, PATIENCE, Stage, calm, rough_alone},
+    stage::{Desktop, PASSWORD, PATIENCE, Stage, authorization, calm, rough_alone},
 };
 
 /// Stands for nxproxy: greets, and says what it hears until the server ends.
@@ -41,6 +44,10 @@ struct Visitor {
 
 impl Visitor {
     fn new(stage: &Stage, login: &str, from: Option<&Elsewhere>) -> Self {
+        Self::with(stage, login, PASSWORD, from)
+    }
+
+    fn with(stage: &Stage, login: &str, password: &str, from: Option<&Elsewhere>) -> Self {
         let home = tempfile::tempdir().unwrap();
         let nxproxy = home.path().join("nxproxy");
         fs::write(&nxproxy, NXPROXY).unwrap();
@@ -59,7 +66,7 @@ impl Visitor {
         };
         client.args(["client", "--host", &host, "--port", &stage.site.port().to_string(), "--user", login]);
         client.args(["--transport", "quic", "--ssl-errors", "continue"]);
-        client.env("HOME", home.path()).env("QVDPASSWORD", PASSWORD).env("DISPLAY", ":77").env("QVD_LOG", "info");
+        client.env("HOME", home.path()).env("QVDPASSWORD", password).env("DISPLAY", ":77").env("QVD_LOG", "info");
         client.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
         let process = client.stderr(fs::File::create(said_file(home.path())).unwrap()).spawn().unwrap();
         Self { home, process }
@@ -163,6 +170,45 @@ async fn who_knocks_while_the_router_is_replaced_is_answered_and_told_to_connect
         }
     }
     panic!("nobody is answered before the change is over");
+}
+
+#[tokio::test]
+async fn who_came_with_a_one_time_password_comes_back_without_when_the_router_is_replaced_or_killed() {
+    let (stage, _alone) = rough_alone().await;
+    let settings = [("l7r.auth.plugins", "TOTP"), ("l7r.auth.plugin.totp.interval", "100000000")];
+    let mut desktop = stage.running_in_tenant(&settings).await;
+    let secret = give_secret(stage, &desktop.login).await;
+    let mut config = Config::default();
+    config.set("l7r.auth.plugin.totp.interval", "100000000").unwrap();
+    let totp = Totp::from_config(&config);
+    let password = format!("{PASSWORD}{}", totp.code(&secret, totp.step(now())));
+    // One of TCP stays with the old router, which therefore stays.
+    let stays = stage.running().await.connected().await;
+
+    let mut visitor = Visitor::with(stage, &desktop.login, &password, None);
+    let mut seen = comes(&mut desktop, &visitor).await;
+    seen.write_all(b"one,").await.unwrap();
+    assert_eq!(status(&mut stage.client().await, &authorization(&desktop.login, &password)).await, 401);
+
+    let mut next = successor(stage);
+    assert_eq!(seen.read(&mut [0]).await.unwrap(), 0, "the desktop's program sees the link end");
+    drop(seen);
+    let mut seen = comes(&mut desktop, &visitor).await;
+    seen.write_all(b"two,").await.unwrap();
+    drop(stays);
+    assert!(timeout(PATIENCE, next.wait()).await.expect("the successor is replaced").unwrap().success());
+    drop(seen);
+    let mut seen = comes(&mut desktop, &visitor).await;
+    seen.write_all(b"three,").await.unwrap();
+
+    kill_router(stage).await;
+    drop(seen);
+    let mut last = comes(&mut desktop, &visitor).await;
+    last.write_all(b"four").await.unwrap();
+    drop(last);
+    let left = timeout(PATIENCE, visitor.process.wait()).await.expect("the client stays").unwrap();
+    assert!(left.success(), "{}", visitor.said());
+    assert_eq!(visitor.drawn(), "one,two,three,four");
 }
 
 #[tokio::test]

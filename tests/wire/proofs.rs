@@ -19,6 +19,7 @@ use qvd::{
 use super::{
     client::Client,
     stage::{PASSWORD, Stage, authorization, calm, rough_alone},
+    strangers::client,
 };
 
 const LIST: &str = "/qvd/list_of_vm";
@@ -31,7 +32,7 @@ fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {}\r\n", BASE64_STANDARD.encode(token))
 }
 
-async fn status(client: &mut Client, header: &str) -> u16 {
+pub async fn status(client: &mut Client, header: &str) -> u16 {
     client.ask(get(header)).await.status
 }
 
@@ -148,22 +149,29 @@ async fn tokens_of_blocked_users_and_tokens_that_are_none_are_refused_and_not_us
     assert!(!log.contains(&once), "a token is in the log");
 }
 
-/// A tenant whose users have one-time passwords, with one user, and the secret.
+/// A tenant with one user who has one-time passwords, and the secret.
 async fn vault(stage: &Stage) -> (String, String, Vec<u8>) {
-    const SECRET: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
     let tenant = stage.tenant().await;
     let user = format!("val@{tenant}");
+    stage.sql(&format!("select user_create('{user}', '{PASSWORD}')")).await;
+    let secret = give_secret(stage, &user).await;
+    (tenant, user, secret)
+}
+
+/// Gives the first user of a tenant what one-time passwords are made from.
+pub async fn give_secret(stage: &Stage, user: &str) -> Vec<u8> {
+    const SECRET: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
     stage
         .sql(&format!(
-            "select user_create('{user}', '{PASSWORD}');
-             with p as (insert into properties_list (key, tenant_id)
-                     select 'l7r.auth.plugin.totp.secret32', id from tenants where name = '{tenant}' returning id),
+            "with p as (insert into properties_list (key, tenant_id)
+                     select 'l7r.auth.plugin.totp.secret32', tenant_id from users where id = user_id('{user}')
+                     returning id),
                  o as (insert into qvd_object_properties_list (property_id, qvd_object)
                      select id, 'user' from p returning id)
              insert into user_properties (user_id, property_id, value) select user_id('{user}'), id, '{SECRET}' from o"
         ))
         .await;
-    (tenant, user, decode_base32(SECRET).unwrap())
+    decode_base32(SECRET).unwrap()
 }
 
 #[tokio::test]
@@ -195,7 +203,8 @@ async fn a_stop_is_refused_in_the_classic_order_and_a_token_may_follow_a_passwor
     }
 }
 
-fn now() -> Duration {
+/// The time since 1970.
+pub fn now() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
 }
 
@@ -469,4 +478,67 @@ async fn attempts_and_successes_are_counted_and_what_is_remembered_is_not() {
         before[1] + 2
     );
     stage.until(&reached, "t").await;
+}
+
+#[tokio::test]
+async fn a_token_to_come_back_with_is_for_one_desktop_and_one_return_and_lasts_a_while_longer_than_its_session() {
+    let stage = calm().await;
+    let mut desktop = stage.running().await;
+    let second = stage.lent(&desktop.login, "second", "desk").await;
+    let connect = async |proof: &str, id: i32, more: &str| {
+        // Of an address of its own, so that nobody else has to wait for what is refused here.
+        let mut client = client(stage, 60).await;
+        let upgrade = format!("Connection: Upgrade\r\nUpgrade: QVD/1.0\r\n{more}");
+        client.send(format!("GET /qvd/connect_to_vm?id={id} HTTP/1.1\r\n{proof}{upgrade}\r\n")).await;
+        let (_, answer) = client.conclusion().await;
+        let token = answer.header("X-QVD-Resume-Token").map(str::to_owned);
+        (client, answer.status, token)
+    };
+    let ask = "X-QVD-Resume: 1\r\n";
+    let proof = desktop.authorization();
+    // Who does not ask for one hears nothing of it.
+    let (first, status_of_first, none) = connect(&proof, desktop.id, "").await;
+    assert_eq!((status_of_first, none), (101, None));
+    let _nx = desktop.vm.nx().await;
+    let (_client, _, one) = connect(&proof, desktop.id, ask).await;
+    let (_nx, one) = (desktop.vm.nx().await, one.unwrap());
+    drop(first);
+    let kept = format!("select token from user_tokens where session_id is not null and vm_id = {}", desktop.id);
+    let digest = stage.sql(&kept).await;
+    assert!(digest.len() == 64 && digest != one, "only a digest is kept");
+    assert_eq!(connect(&bearer(&digest), desktop.id, ask).await.1, 401);
+    assert_eq!(connect(&bearer(&one), second.id, ask).await.1, 403);
+    // A connection that was refused has not used it up; one that came about has.
+    let (returned, came, two) = connect(&bearer(&one), desktop.id, ask).await;
+    let (_nx, two) = (desktop.vm.nx().await, two.unwrap());
+    assert_eq!(came, 101);
+    assert_eq!(connect(&bearer(&one), desktop.id, ask).await.1, 401);
+    // Who leaves needs no way back.
+    drop(returned);
+    desktop.freed().await;
+    assert_eq!(connect(&bearer(&two), desktop.id, ask).await.1, 401);
+
+    let (_client, _, three) = connect(&proof, desktop.id, ask).await;
+    let (_nx, three) = (desktop.vm.nx().await, three.unwrap());
+    let of_session =
+        format!("session_id = (select id from user_sessions where vm_id = {} order by id desc limit 1)", desktop.id);
+    let lasts = |until: &str| format!("select bool_and(expiration {until}) from user_tokens where {of_session}");
+    assert_eq!(stage.sql(&lasts("= 'infinity'")).await, "t");
+    // What is done for a router that is gone.
+    let gone = format!(
+        "update vm_runtimes set user_state = 'disconnected' where vm_id = {0};
+         update user_sessions set ended_at = now(), end_reason = 'its router died' where vm_id = {0} and ended_at is null",
+        desktop.id
+    );
+    stage.sql(&gone).await;
+    assert_eq!(stage.sql(&lasts("between now() + interval '4 minutes' and now() + interval '5 minutes'")).await, "t");
+    stage.sql(&format!("select user_block('{}')", desktop.login)).await;
+    assert_eq!(connect(&bearer(&three), desktop.id, ask).await.1, 401);
+    stage.sql(&format!("select user_block('{}', false)", desktop.login)).await;
+    let (_client, came, four) = connect(&bearer(&three), desktop.id, ask).await;
+    assert_eq!(came, 101);
+    let _nx = desktop.vm.nx().await;
+    stage.sql(&gone).await;
+    stage.sql(&format!("update user_tokens set expiration = now() - interval '1 second' where {of_session}")).await;
+    assert_eq!(connect(&bearer(&four.unwrap()), desktop.id, ask).await.1, 401);
 }
