@@ -104,7 +104,8 @@ impl Settled {
             Ok(outer) => outer,
             Err(error) => return Ended { up: 0, down: 0, reason: Reason::OuterFailed(error) },
         };
-        let carrying = async {
+        // Apart, for it is large, and whoever is not there yet should not hold room for it.
+        let carrying = Box::pin(async {
             match &mut outer {
                 Outer::Kernel(kernel) => ktls::carry(kernel, &inner, &leftover, counters).await,
                 Outer::Conn(Conn::Plain(tcp)) => splice::carry(tcp, &inner, leftover, counters).await,
@@ -113,7 +114,7 @@ impl Settled {
                     carry(stream, &mut inner, leftover, counters, last_call).await
                 }
             }
-        };
+        });
         let reason = tokio::select! {
             biased;
             () = cancel.cancelled() => Reason::Cancelled,

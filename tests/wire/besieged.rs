@@ -153,7 +153,7 @@ async fn ten_thousand_handshakes_that_stop_cost_little_and_end_at_their_limit() 
     let (stage, _alone) = besieged().await;
     let hello = hello();
     // Nothing, the beginning of a record, all that a client says first.
-    for (number, sent, kib) in [(MANY, 0, 16), (MANY, 20, 32), (1000, hello.len(), 48)] {
+    for (number, sent, kib) in [(MANY, 0, 16), (MANY, 20, 16), (1000, hello.len(), 24)] {
         let watch = Watch::begin(stage).await;
         let before = counter(stage, "failed_handshakes").await;
         let began = Instant::now();
