@@ -3,6 +3,7 @@
 //! is not done here; see `hypervisor`.
 
 mod address;
+mod announce;
 mod firewall;
 mod links;
 #[cfg(test)]
@@ -13,6 +14,7 @@ use std::{io, net::Ipv4Addr};
 use thiserror::Error;
 
 pub use address::{Mac, Subnet};
+use announce::announce;
 pub use firewall::Firewall;
 
 use crate::model::{
@@ -211,10 +213,15 @@ impl Network {
         match links.attach(&self.bridge, plug).await {
             Err(NetworkError::Absent { link }) if link == self.bridge => {
                 self.prepare().await?;
-                links.attach(&self.bridge, plug).await
+                links.attach(&self.bridge, plug).await?;
             }
-            result => result,
+            result => result?,
         }
+        // This node reaches it in any case.
+        if let Err(error) = announce(&self.bridge, plug.mac, plug.address) {
+            tracing::warn!(bridge = self.bridge, address = %plug.address, %error, "other nodes may look for a VM elsewhere");
+        }
+        Ok(())
     }
 
     /// Removes the interface of a VM and what the bridge knows of its address, as far as they are there.

@@ -117,6 +117,35 @@ impl Drop for Listener {
 }
 
 #[tokio::test]
+async fn a_switch_that_knew_a_vm_behind_another_port_learns_where_it_is_plugged_in_now() {
+    let mut lab = Lab::new(17).await;
+    let mac = lab.network.plan(VmId(1), lab.address(VmId(1))).unwrap().mac;
+    // The switch, a cable to the lab's bridge, and one to where the VM was.
+    for command in [
+        "ip link add hplsw type bridge".to_owned(),
+        "ip link set hplsw up".to_owned(),
+        "ip link add hplnow type veth peer name hplnowp".to_owned(),
+        "ip link set hplnow up master hplsw".to_owned(),
+        format!("ip link set hplnowp up master {}", lab.network.bridge),
+        "ip link add hplold type veth peer name hploldp".to_owned(),
+        "ip link set hplold up master hplsw".to_owned(),
+        "ip link set hploldp up".to_owned(),
+        format!("bridge fdb replace {mac} dev hplold master dynamic"),
+    ] {
+        assert!(run(&command), "{command}");
+    }
+    lab.boot(VmId(1)).await;
+    let begin = std::time::Instant::now();
+    while !printed("bridge fdb show br hplsw").contains(&format!("{mac} dev hplnow ")) {
+        assert!(begin.elapsed().as_secs() < 20, "{}", printed("bridge fdb show br hplsw"));
+        std::thread::yield_now();
+    }
+    for link in ["hplnow", "hplold", "hplsw"] {
+        run(&format!("ip link del {link}"));
+    }
+}
+
+#[tokio::test]
 async fn nodes_reach_vms_and_vms_reach_neither_nodes_nor_each_other() {
     let mut lab = Lab::new(11).await;
     let (a, b) = (VmId(1), VmId(2));
