@@ -13,7 +13,7 @@ use crate::{
     auth::Visit,
     db::{Acquired, DbError, SessionVm},
     events::{Channel, Watch},
-    model::{SessionId, VmId, config::keys},
+    model::{SessionId, VmId, VmSecret, VmState, config::keys},
     tunnel::{self, Conn, Way},
 };
 
@@ -43,7 +43,6 @@ pub(super) struct Attempt {
     pub(super) token: String,
     /// What the client may come back with, if it wants to be able to.
     pub(super) resume: Option<String>,
-    pub(super) watch: Watch,
     pub(super) session: Option<(SessionId, Registered)>,
     pub(super) acquired: Option<Acquired>,
     pub(super) seen: Option<SessionVm>,
@@ -66,7 +65,7 @@ pub async fn connect(
     count(&router.counts.nx_attempts);
     let began = Instant::now();
     // Listening comes before the first look, so that no change after it can be missed.
-    let watch = router.hub.watch(Channel::Vm(vm)).await;
+    let mut watch = router.hub.watch(Channel::Vm(vm)).await;
     let parameters = request.query.iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned()));
     let mut attempt = Attempt {
         vm,
@@ -77,7 +76,6 @@ pub async fn connect(
         way: dialogue.stream().way(),
         token: random_token(),
         resume: request.header(WANTS_RESUME).map(|_| random_token()),
-        watch,
         session: None,
         acquired: None,
         seen: None,
@@ -86,7 +84,9 @@ pub async fn connect(
         pause: None,
         router,
     };
-    let outcome = attempt.drive(&mut dialogue).await;
+    let outcome = attempt.drive(&mut dialogue, &mut watch).await;
+    // Nobody needs to be woken for this VM while bytes flow.
+    drop(watch);
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
@@ -108,7 +108,11 @@ pub async fn connect(
 
 impl Attempt {
     /// `Ok(Err(reason))`: it cannot be done; `Err`: the client is gone.
-    async fn drive(&mut self, dialogue: &mut Dialogue<Conn>) -> Result<Result<(), String>, DialogueError> {
+    async fn drive(
+        &mut self,
+        dialogue: &mut Dialogue<Conn>,
+        watch: &mut Watch,
+    ) -> Result<Result<(), String>, DialogueError> {
         let (mut flow, mut step) = Flow::new(self.vm, limits(&self.router), Instant::now());
         loop {
             let Step { tell, next } = step;
@@ -118,13 +122,34 @@ impl Attempt {
             let router = self.router.clone();
             let held = self.session.as_ref().map(|(_, session)| session.held.clone()).unwrap_or_default();
             let abort = &held.abort;
-            let outcome = match next {
-                Next::Switch => return Ok(Ok(())),
-                Next::Fail(why) => return Ok(Err(why)),
+            let talk = flow.needs_vm().then(|| self.talk()).flatten();
+            let outcome = match (next, talk) {
+                (Next::Switch, _) => return Ok(Ok(())),
+                (Next::Fail(why), _) => return Ok(Err(why)),
                 // Not to be interrupted: what the database gives without anybody knowing would stay taken.
-                Next::Do(Operation::Acquire) => Ok(self.perform(Operation::Acquire).await),
-                Next::Do(operation) => unless_ended(&router, abort, dialogue, self.perform(operation)).await,
-                Next::Wait(until) => unless_ended(&router, abort, dialogue, self.wait(until)).await,
+                (Next::Do(Operation::Acquire), _) => Ok(self.perform(Operation::Acquire).await),
+                (Next::Do(operation), None) => unless_ended(&router, abort, dialogue, self.perform(operation)).await,
+                (Next::Do(operation), Some(talk)) => {
+                    let unless_lost = async {
+                        tokio::select! {
+                            done = self.perform(operation) => done,
+                            event = talk.ended(watch) => Ok(event),
+                        }
+                    };
+                    unless_ended(&router, abort, dialogue, unless_lost).await
+                }
+                (Next::Wait(until), None) => {
+                    let woken = async {
+                        let _ = tokio::time::timeout_at(until.into(), watch.changed()).await;
+                        Ok(Event::Woken)
+                    };
+                    unless_ended(&router, abort, dialogue, woken).await
+                }
+                (Next::Wait(until), Some(talk)) => {
+                    let unless_lost = tokio::time::timeout_at(until.into(), talk.ended(watch));
+                    let waited = async { Ok(unless_lost.await.unwrap_or(Event::Woken)) };
+                    unless_ended(&router, abort, dialogue, waited).await
+                }
             };
             let event = match outcome {
                 Ok(Ok(event)) => event,
@@ -140,12 +165,6 @@ impl Attempt {
         }
     }
 
-    async fn wait(&mut self, until: Instant) -> Result<Event, DbError> {
-        let until = tokio::time::Instant::from_std(until);
-        let _ = tokio::time::timeout_at(until, self.watch.changed()).await;
-        Ok(Event::Woken)
-    }
-
     async fn perform(&mut self, operation: Operation) -> Result<Event, DbError> {
         match operation {
             Operation::Acquire => self.acquire().await,
@@ -159,10 +178,44 @@ impl Attempt {
         }
     }
 
+    /// The talk with the VM as it was seen last.
+    fn talk(&self) -> Option<Talk> {
+        let (session, secret) = (self.session.as_ref()?.0, self.seen.as_ref()?.secret.clone());
+        Some(Talk { router: self.router.clone(), session, secret })
+    }
+
     async fn end(&mut self, end: End, reason: &str) {
         if let Some((session, _registered)) = self.session.take() {
             self.router.metrics.end(end);
             finish(&self.router, session, reason, (0, 0), false).await;
+        }
+    }
+}
+
+/// Before it is looked whether a VM that says nothing is still there. Mostly it has answered by then.
+const SILENCE: Duration = Duration::from_millis(200);
+
+/// What is said to a VM that may be gone: with its node, no answer would come.
+struct Talk {
+    router: Arc<Router>,
+    session: SessionId,
+    /// Each run of a VM has another.
+    secret: Option<VmSecret>,
+}
+
+impl Talk {
+    /// Resolves when the VM stopped, or runs elsewhere.
+    async fn ended(self, watch: &mut Watch) -> Event {
+        tokio::time::sleep(SILENCE).await;
+        loop {
+            watch.changed().await;
+            match self.router.database.l7r_session(self.session).await {
+                Ok(Some(vm)) if vm.state == VmState::Running && vm.secret == self.secret => {}
+                Ok(Some(_)) => return Event::Lost,
+                Ok(None) => return Event::Aborted(None),
+                // A VM does not need the database.
+                Err(_) => {}
+            }
         }
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!  Acquiring ──acquired──► Preparing ──► Looking ──runs──► StartingX ──► WaitingX ──listening──► Dialling ─┐
-//!   │  ▲                                  │   ▲               │  ▲                                          │
-//!   └──┘ contended:                       │   │ changed       └──┘ refused: again        done ◄── Confirming ◄┘
-//!        woken, again                     └───┘ stopped: start it, once    after a pause
+//!   │  ▲                                  │  ▲ ▲              │  ▲ │            │                   │      │
+//!   └──┘ contended:                       │  │ │              └──┘ └────────────┴───────┬───────────┘      │
+//!        woken, again                     └──┘ │    refused: again after a pause         │                  │
+//!                    stopped: start it, once   └─── the VM stopped meanwhile, once ──────┘                  │
+//!                                                                             done ◄────── Confirming ◄─────┘
 //! ```
 //!
 //! One operation is under way at a time, or a wait for a wake-up with a limit. Every wait has a deadline but the one
@@ -110,6 +112,8 @@ pub enum Event {
     Confirmed(bool),
     /// A wake-up, or the end of a wait.
     Woken,
+    /// The VM that was being talked to runs no more, or elsewhere: it stopped, or its node was lost.
+    Lost,
     /// Somebody wants this session to end; `None`: it has ended already.
     Aborted(Option<AbortCause>),
 }
@@ -135,6 +139,7 @@ pub struct Flow {
     deadline: Instant,
     next_tell: Instant,
     start_asked: bool,
+    lost: bool,
     attempts: u32,
 }
 
@@ -150,9 +155,15 @@ impl Flow {
             deadline: now + limits.takeover,
             next_tell: now,
             start_asked: false,
+            lost: false,
             attempts: 0,
         };
         (flow, silent(Next::Do(Operation::Acquire)))
+    }
+
+    /// Whether the VM is being talked to, so that it matters when it stops.
+    pub fn needs_vm(&self) -> bool {
+        matches!(self.phase, Phase::StartingX | Phase::WaitingX(_) | Phase::Dialling)
     }
 
     /// What follows from an event.
@@ -241,6 +252,16 @@ impl Flow {
                 silent(Next::Do(Operation::Confirm))
             }
             (Phase::Dialling, Event::Dialled(Err(why))) => self.fail(format!("Unable to connect X session: {why}")),
+
+            (_, Event::Lost) if self.needs_vm() && !self.lost => {
+                self.lost = true;
+                self.start_asked = false;
+                self.attempts = 0;
+                self.phase = Phase::Looking;
+                self.deadline = now + self.limits.vm_start;
+                silent(Next::Do(Operation::Look))
+            }
+            (_, Event::Lost) => self.fail(format!("virtual machine {} stopped again", self.vm)),
 
             (Phase::Confirming, Event::Confirmed(true)) => {
                 self.phase = Phase::Done;
@@ -453,6 +474,31 @@ mod tests {
         assert_eq!(step.next, Next::Fail("Unable to start X session: later".to_owned()));
     }
 
+    #[test]
+    fn a_vm_that_stops_while_it_is_talked_to_is_started_anew_but_not_for_ever() {
+        let now = Instant::now();
+        let begun = vec![Event::Acquired(true), Event::Prepared(Ok(())), seen(VmState::Running)];
+        let later = [
+            vec![],
+            vec![Event::XStarted(Err("no route".into()))],
+            vec![Event::XStarted(Ok(()))],
+            vec![Event::XStarted(Ok(())), Event::X(Ok(XState::Listening))],
+        ];
+        for events in later {
+            let (mut flow, _) = Flow::new(VmId(7), LIMITS, now);
+            drive(&mut flow, begun.clone().into_iter().chain(events).collect(), now);
+            assert!(flow.needs_vm());
+            let (_, next) = drive(&mut flow, vec![Event::Lost], now);
+            assert_eq!(next, Next::Do(Operation::Look));
+            let (_, next) = drive(&mut flow, vec![seen(VmState::Stopped)], now);
+            assert_eq!(next, Next::Do(Operation::StartVm));
+            let (_, next) = drive(&mut flow, vec![Event::StartAsked(Ok(())), seen(VmState::Running)], now);
+            assert_eq!(next, Next::Do(Operation::StartX));
+            let (_, next) = drive(&mut flow, vec![Event::Lost], now);
+            assert_eq!(next, Next::Fail("virtual machine 7 stopped again".to_owned()));
+        }
+    }
+
     proptest! {
         #[test]
         fn answering_what_is_asked_always_ends_and_never_with_an_internal_error(
@@ -493,6 +539,7 @@ mod tests {
                     Next::Do(Operation::Dial) => Event::Dialled(outcome()),
                     Next::Do(Operation::Confirm) => Event::Confirmed(good),
                 };
+                let event = if choice == 7 && seconds == 7 && flow.needs_vm() { Event::Lost } else { event };
                 step = flow.step(event, now);
             }
             prop_assert!(ended);

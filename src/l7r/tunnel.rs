@@ -86,8 +86,6 @@ impl Attempt {
                 return Err(error);
             }
         };
-        // Nobody needs to be woken for this VM while bytes flow.
-        drop(self.watch);
         let held = registered.held.clone();
         let stopped = router.stop.clone();
         let guard = held.abort.clone();
