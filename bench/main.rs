@@ -7,6 +7,7 @@ mod connect;
 mod crowd;
 mod desktop;
 mod ends;
+mod failover;
 mod fake;
 mod in_guest;
 mod list;
@@ -60,6 +61,12 @@ enum Scenario {
     Roam,
     /// From vm_start to the answer of the VM's agent, beside a bare lxc-start
     Vmstart,
+    /// From the last sign of life of a node to its user's desktop elsewhere, beside the lapse
+    Failover {
+        /// How often a node dies
+        #[arg(long, default_value_t = 10)]
+        rounds: usize,
+    },
     /// Bulk through a tunnel, both directions, 1, 8 and 64 connections, beside other proxies
     Tunnel {
         /// Plain TCP in place of TLS, beside a relay that copies
@@ -138,6 +145,7 @@ fn main() -> ExitCode {
             Scenario::Logins => logins::run(arguments.repetitions.unwrap_or(7)).await,
             Scenario::Roam => roam::run(arguments.repetitions.unwrap_or(15)).await,
             Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
+            Scenario::Failover { rounds } => failover::run(rounds).await,
             // These use threads, as tunnels with little of anything else in the way need it.
             Scenario::Tunnel { in_guest: true, mib, .. } => {
                 block_in_place(|| in_guest::run(arguments.repetitions.unwrap_or(3), mib.unwrap_or(256)))

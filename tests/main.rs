@@ -5,5 +5,6 @@
 
 mod cluster;
 mod desktop;
+mod hosts;
 mod platform;
 mod wire;

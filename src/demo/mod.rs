@@ -5,6 +5,7 @@
 pub mod attached;
 pub mod display;
 pub mod guest;
+pub mod hosts;
 pub mod image;
 pub mod postgres;
 pub mod screenshot;

@@ -334,7 +334,7 @@ impl Site {
 }
 
 /// Asks until the answer is `wanted`.
-async fn wait_until(
+pub(super) async fn wait_until(
     otherwise: &str,
     wanted: &str,
     ask: impl AsyncFn() -> Result<String, DbError>,

@@ -104,6 +104,7 @@ pub fn write_access_rules(options: &ClusterOptions, account: &Account) -> Result
 fn access_file(access: Access) -> &'static str {
     match access {
         Access::Peer => "local all all peer map=qvd\n",
+        Access::Network => "local all all trust\nhost all all samenet trust\n",
         Access::Trust => "local all,replication all trust\nhostssl all all all scram-sha-256\n",
     }
 }

@@ -29,8 +29,8 @@ use self::binaries::Binaries;
 use super::attached::{Account, Attached, attached_command};
 use crate::process::{ProcessError, Program, last_lines};
 
-/// The port is part of the socket's name.
-const PORT: u16 = 5432;
+/// The port is part of the socket's name, and where a setting makes the server listen.
+pub const PORT: u16 = 5432;
 /// Crash recovery of a demo's database is a matter of seconds.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const PROGRAM_LIMIT: Duration = Duration::from_secs(60);
@@ -54,6 +54,8 @@ pub enum Access {
     Peer,
     /// Every local user as anybody, and over TCP whoever has a password and uses TLS: tests.
     Trust,
+    /// The same, and everybody whose network the machine is in: nodes that have one each.
+    Network,
 }
 
 /// What a cluster is made of.

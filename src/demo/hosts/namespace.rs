@@ -1,0 +1,126 @@
+//! The network between nodes, made with `ip`: a bridge, and a namespace for each node with a cable to it. Inside, the
+//! cable is a port of the node's own bridge, as where nodes and VMs share a network.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// The bridge of VMs and cable inside each namespace.
+pub const INNER_BRIDGE: &str = "qvdnet";
+
+/// The bridge that joins the nodes. It goes with this value.
+pub struct Bridge {
+    name: String,
+}
+
+impl Bridge {
+    /// With an address for what listens beside the nodes.
+    pub fn make(name: &str, address: Ipv4Addr) -> io::Result<Self> {
+        let name = format!("{name}br");
+        ip(&format!("link add {name} type bridge"))?;
+        let bridge = Self { name };
+        ip(&format!("addr add {address}/24 dev {}", bridge.name))?;
+        ip(&format!("link set {} up", bridge.name))?;
+        Ok(bridge)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        let _ = ip(&format!("link del {}", self.name));
+    }
+}
+
+/// The network of one node. It goes with this value; what lives in it does not.
+pub struct Namespace {
+    name: String,
+    cable: String,
+    inode: u64,
+}
+
+impl Namespace {
+    pub fn make(name: &str, bridge: &str, address: Ipv4Addr) -> io::Result<Self> {
+        ip(&format!("netns add {name}"))?;
+        let mut namespace = Self { name: name.to_owned(), cable: format!("{name}c"), inode: 0 };
+        namespace.inode = fs::metadata(namespace.path())?.ino();
+        let cable = &namespace.cable;
+        ip(&format!("link add {cable} type veth peer name eth0 netns {name}"))?;
+        ip(&format!("link set {cable} master {bridge} up"))?;
+        for inside in [
+            "link set lo up".to_owned(),
+            format!("link add {INNER_BRIDGE} type bridge"),
+            format!("link set eth0 master {INNER_BRIDGE} up"),
+            format!("link set {INNER_BRIDGE} up"),
+            format!("addr add {address}/24 dev {INNER_BRIDGE}"),
+        ] {
+            ip(&format!("-n {name} {inside}"))?;
+        }
+        Ok(namespace)
+    }
+
+    /// What `nsenter --net=` wants.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Pulls the cable, or puts it back.
+    pub fn plug(&self, plugged: bool) -> io::Result<()> {
+        ip(&format!("link set {} {}", self.cable, if plugged { "up" } else { "down" }))
+    }
+
+    /// Lets packets to this address and port vanish, or no more.
+    pub fn block(&self, address: Ipv4Addr, port: u16, blocked: bool) -> io::Result<()> {
+        let table = "table inet blocked";
+        let mut rules = format!("{table}\ndelete {table}\n");
+        if blocked {
+            rules.push_str(&format!(
+                "{table} {{
+                    chain out {{ type filter hook output priority filter; ip daddr {address} tcp dport {port} drop; }}
+                    chain in {{ type filter hook input priority filter; ip saddr {address} tcp sport {port} drop; }}
+                }}\n"
+            ));
+        }
+        let path = self.path();
+        let mut nft = Command::new("nsenter");
+        nft.arg(format!("--net={}", path.display())).args(["nft", "-f", "-"]);
+        let mut child = nft.stdin(Stdio::piped()).spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            io::Write::write_all(&mut input, rules.as_bytes())?;
+        }
+        match child.wait()? {
+            status if status.success() => Ok(()),
+            status => Err(io::Error::other(format!("nft: {status}"))),
+        }
+    }
+
+    /// The processes that live in it. Those inside containers have networks of their own.
+    pub fn processes(&self) -> Vec<i32> {
+        let inside = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|net| net.ino() == self.inode);
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(inside).collect()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = ip(&format!("link del {}", self.cable));
+        let _ = ip(&format!("netns del {}", self.name));
+    }
+}
+
+fn ip(arguments: &str) -> io::Result<()> {
+    let output = Command::new("ip").args(arguments.split_whitespace()).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("ip {arguments}: {}", said.trim())))
+}
