@@ -68,7 +68,8 @@ grant execute on function is_secret to qvd_node, qvd_l7r, qvd_admin, qvd_readonl
 grant select on versions, configs to qvd_node, qvd_l7r;
 grant execute on function
     node_start, node_program, node_state, node_lease, node_claim, node_vms, node_vm_state, node_storage, node_peers,
-    node_take_over, node_duties, node_progress, node_vm_told, node_stopping, vms_restart, epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce
+    node_take_over, node_routers, node_routers_gone, node_duties, node_progress, node_vm_told, node_stopping, vms_restart,
+    epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce
     to qvd_node;
 grant execute on function
     l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_list, l7r_vm, l7r_acquire,

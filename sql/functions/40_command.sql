@@ -214,7 +214,7 @@ begin
     if problem is not null then
         raise exception '% = %: %', wanted, new_value, problem using errcode = 'QV014';
     end if;
-    if wanted like 'database.%' or wanted in ('nodename', 'path.run') then
+    if wanted like 'database.%' or wanted in ('nodename', 'path.run', 'fence.remount') then
         raise exception '% is set in the configuration file of each node, not here', wanted using errcode = 'QV014';
     end if;
     if not exists (select from config_keys where key = wanted) then

@@ -34,6 +34,26 @@ begin
         order by h.id < node, h.id limit 16;
 end $$;
 
+-- The routers of a node that have not ended: hkd, which runs beside them, sees whether they live.
+create or replace function node_routers(node integer, node_epoch bigint)
+returns table (instance bigint, boot_id uuid, pid integer, pid_start bigint)
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    perform node_check(node, node_epoch);
+    return query select id, boot_id, pid, pid_start from l7r_instances where host_id = node and ended_at is null;
+end $$;
+
+-- Ends what routers of a node left that are proven gone. Returns how many sessions that were.
+create or replace function node_routers_gone(node integer, node_epoch bigint, gone bigint[]) returns integer
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    perform node_check(node, node_epoch);
+    return l7r_gone(array(select id from l7r_instances where host_id = node and id = any (gone)), 'its router died');
+end $$;
+
 -- Frees everything that is on record for a node whose processes are all dead. VMs that are to be kept running, and those
 -- whose start it had not begun, are due elsewhere. Returns the VMs that were up.
 create or replace function host_forget(node integer, reason text) returns integer[]

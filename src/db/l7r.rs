@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tokio_postgres::Row;
+
 use crate::model::{HostId, HostState, InstanceId, SessionId, TenantId, UserId, VmId, VmSecret, VmState};
 
 use super::{Database, DbError, node::word};
@@ -32,6 +34,12 @@ pub struct Instance {
     pub pid: i32,
     /// Start time of that process in ticks since boot.
     pub pid_start: i64,
+}
+
+impl Instance {
+    pub(super) fn read(row: &Row) -> Self {
+        Self { instance: InstanceId(row.get(0)), boot_id: row.get(1), pid: row.get(2), pid_start: row.get(3) }
+    }
 }
 
 /// Why a session must end.
@@ -199,15 +207,7 @@ impl Database {
         let rows = connection
             .query("select instance, boot_id::text, pid, pid_start from l7r_instances_of($1)", &[&host.0])
             .await?;
-        Ok(rows
-            .iter()
-            .map(|row| Instance {
-                instance: InstanceId(row.get(0)),
-                boot_id: row.get(1),
-                pid: row.get(2),
-                pid_start: row.get(3),
-            })
-            .collect())
+        Ok(rows.iter().map(Instance::read).collect())
     }
 
     /// Ends instances that are proven gone, with all their sessions. Returns the number of sessions.

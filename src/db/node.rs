@@ -5,11 +5,12 @@ use std::{net::IpAddr, time::Duration};
 use tokio_postgres::Row;
 
 use crate::model::{
-    DiId, Epoch, Expiry, HostId, HostState, OsfId, StorageId, TenantId, UserId, VmCommand, VmId, VmPorts, VmSecret,
+    DiId, Epoch, Expiry, HostId, HostState, InstanceId, OsfId, StorageId, TenantId, UserId, VmCommand, VmId, VmPorts,
+    VmSecret,
     VmSpec, VmState,
 };
 
-use super::{Database, DbError};
+use super::{Database, DbError, Instance};
 
 /// A node's present life: who it is and under which epoch it may write.
 #[derive(Clone, Debug)]
@@ -222,6 +223,22 @@ impl Database {
         let connection = self.connection().await?;
         let statement = connection.prepare_cached("select vms_restart()").await?;
         Ok(connection.query_one(&statement, &[]).await?.get(0))
+    }
+
+    /// The routers of a node that have not ended.
+    pub async fn node_routers(&self, host: HostId, epoch: Epoch) -> Result<Vec<Instance>, DbError> {
+        let connection = self.connection().await?;
+        let statement = connection
+            .prepare_cached("select instance, boot_id::text, pid, pid_start from node_routers($1, $2)")
+            .await?;
+        Ok(connection.query(&statement, &[&host.0, &epoch]).await?.iter().map(Instance::read).collect())
+    }
+
+    /// Ends routers of a node that are proven gone, with all their sessions. Returns the number of sessions.
+    pub async fn node_routers_gone(&self, host: HostId, epoch: Epoch, gone: &[InstanceId]) -> Result<i32, DbError> {
+        let ids: Vec<i64> = gone.iter().map(|instance| instance.0).collect();
+        let connection = self.connection().await?;
+        Ok(connection.query_one("select node_routers_gone($1, $2, $3)", &[&host.0, &epoch, &ids]).await?.get(0))
     }
 
     /// Whether what this host wrote in this epoch binds nobody any more.

@@ -312,6 +312,7 @@ impl Site {
              path.storage.root = {directory}/storage\n\
              storage.local = 1\n\
              fence.reboot = 0\n\
+             fence.remount = true\n\
              path.l7r.ssl = {directory}/l7r\n\
              l7r.port = {port}\n\
              vm.hypervisor = {hypervisor}\n\

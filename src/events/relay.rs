@@ -7,15 +7,17 @@
 use std::{
     collections::HashMap,
     io,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use nix::poll::{PollFd, PollFlags, poll};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +29,8 @@ use super::{
 const PULSE: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_millis(100);
+/// In milliseconds, from the end of a connection to the end of the process that had it.
+const LAST_BREATH: u16 = 5000;
 
 /// Asks the daemon for something that `qvd status` shows.
 pub type States = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
@@ -49,8 +53,9 @@ impl RelayServer {
         Ok(Self { listener })
     }
 
-    /// Serves until `stop`. `states` says what else is asked of the daemon: how many VMs are in which phase.
-    pub async fn serve(self, hub: Hub, states: States, stop: CancellationToken) {
+    /// Serves until `stop`. `states` says what else is asked of the daemon: how many VMs are in which phase. `departures` is
+    /// told of every client whose process has ended.
+    pub async fn serve(self, hub: Hub, states: States, departures: Arc<Notify>, stop: CancellationToken) {
         let states = Arc::new(states);
         loop {
             let accepted = tokio::select! {
@@ -60,9 +65,18 @@ impl RelayServer {
             match accepted {
                 Ok((stream, _)) => {
                     let (hub, states, stop) = (hub.clone(), states.clone(), stop.clone());
+                    let departures = departures.clone();
                     tokio::spawn(async move {
+                        let process = stream.peer_cred().ok().and_then(|peer| Process::with(peer.pid()?));
+                        let served = async {
+                            let _ = serve_one(stream, hub, &states).await;
+                            if let Some(process) = process {
+                                process.ended().await;
+                                departures.notify_one();
+                            }
+                        };
                         tokio::select! {
-                            _ = serve_one(stream, hub, &states) => {}
+                            () = served => {}
                             () = stop.cancelled() => {}
                         }
                     });
@@ -73,6 +87,22 @@ impl RelayServer {
                 }
             }
         }
+    }
+}
+
+/// A process at the other end, whatever becomes of its number.
+struct Process(OwnedFd);
+
+impl Process {
+    fn with(pid: i32) -> Option<Self> {
+        let pid = rustix::process::Pid::from_raw(pid)?;
+        rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok().map(Self)
+    }
+
+    /// Resolves when it has ended, though it may still wait to be noticed by its parent, or does not within a while.
+    async fn ended(self) {
+        let wait = move || poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], LAST_BREATH);
+        let _ = tokio::task::spawn_blocking(wait).await;
     }
 }
 

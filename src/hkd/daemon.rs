@@ -13,7 +13,10 @@ use arc_swap::ArcSwap;
 use futures_util::future::BoxFuture;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,6 +35,7 @@ use super::{
     fleet::{Fleet, Node},
     lease, progress,
     reconcile::{reconcile, recover},
+    remount::RemountError,
     retention,
     signs::Signs,
     slots::Slots,
@@ -89,6 +93,9 @@ pub enum HkdError {
         /// Name of the key.
         margin: &'static str,
     },
+    /// VMs had to end, and the storage was not mounted anew since.
+    #[error("this node may not use its storage")]
+    Quarantined(#[from] RemountError),
     /// The storage does not even say what it is.
     #[error("the storage does not answer")]
     StorageHangs,
@@ -226,14 +233,15 @@ impl Member {
             stop: stop.child_token(),
             told_to_stop: CancellationToken::new(),
         });
-        if let Some(relay) = relay {
-            let asked = node.clone();
+        let departures = relay.map(|relay| {
+            let (asked, departures) = (node.clone(), Arc::<Notify>::default());
             let states = Box::new(move || serde_json::json!(progress::histogram(&asked)));
-            tokio::spawn(relay.serve(plane.hub().clone(), states, stop.clone()));
+            tokio::spawn(relay.serve(plane.hub().clone(), states, departures.clone(), stop.clone()));
             tokio::spawn(tell_states(node.clone()));
-        }
+            departures
+        });
         adopt(&node, &life).await?;
-        let signs_of_life = lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), lines);
+        let signs_of_life = lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), departures, lines);
         let signs_of_life = tokio::spawn(signs_of_life.go_on());
         if life.state != HostState::Running {
             node.retrying("say that the node runs", || database.node_state(node.host, node.epoch, HostState::Running))
@@ -247,7 +255,7 @@ impl Member {
         tokio::spawn(progress::report(node.clone()));
         tokio::spawn(duties::go_on(node.clone(), plane.hub().clone()));
         let ordered = tokio::spawn(obey(node.clone()));
-        serve(&node, &plane).await;
+        serve(&node, signs.as_deref(), &plane).await;
         let end = if ordered.await.unwrap_or(false) { End::Ordered } else { End::Told };
 
         // None may come after the farewell.
@@ -344,11 +352,19 @@ async fn obey(node: Arc<Node>) -> bool {
     true
 }
 
-async fn serve(node: &Arc<Node>, plane: &Plane) {
+async fn serve(node: &Arc<Node>, signs: Option<&Signs>, plane: &Plane) {
     let mut commands = plane.hub().watch(Channel::Host(node.host)).await;
     let mut cause = Cause::Woken;
     let mut unsure = false;
     loop {
+        if signs.is_some_and(|signs| signs.quarantine.is_imposed()) {
+            // Commands wait: what they would use must be mounted anew first.
+            let pause = node.config.load().get(&keys::HKD_POLL_URGENT);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => continue,
+                () = node.stop.cancelled() => return,
+            }
+        }
         let outcome = if unsure { recover(node).await } else { Ok(()) };
         let outcome = match outcome {
             Ok(()) => reconcile(node).await,

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::Notify;
+
 use crate::{
     db::{Connector, Database, DbError, Peer},
     events::Hub,
@@ -16,7 +18,9 @@ use super::{
     daemon::Lines,
     fleet::Node,
     observer::{Look, Observer},
+    remount, routers,
     signs::Signs,
+    supervisor::describe,
 };
 
 /// How often nodes are looked at that are late.
@@ -37,11 +41,28 @@ pub struct Life {
     database: Database,
     cpu: f32,
     storage_silent: bool,
+    /// Why the storage is not used after VMs had to end.
+    quarantined: Option<String>,
+    routers: Option<Routers>,
+}
+
+/// The routers of this node.
+struct Routers {
+    /// One of them may have ended.
+    departures: Arc<Notify>,
+    /// One of them may be gone that the database believes alive.
+    suspected: bool,
 }
 
 impl Life {
-    /// To be begun with [`Life::go_on`].
-    pub fn new(node: Arc<Node>, hub: Hub, signs: Option<Arc<Signs>>, lines: Lines) -> Self {
+    /// To be begun with [`Life::go_on`]. `departures` tells of routers that ended, where there are any.
+    pub fn new(
+        node: Arc<Node>,
+        hub: Hub,
+        signs: Option<Arc<Signs>>,
+        departures: Option<Arc<Notify>>,
+        lines: Lines,
+    ) -> Self {
         Self {
             node,
             hub,
@@ -51,6 +72,8 @@ impl Life {
             connector: lines.connector,
             cpu: usable_cpu(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             storage_silent: false,
+            quarantined: None,
+            routers: departures.map(|departures| Routers { departures, suspected: true }),
         }
     }
 
@@ -69,11 +92,14 @@ impl Life {
             let interval: Duration = self.node.config.load().get(&keys::HKD_LEASE_RENEW);
             if Instant::now() >= renew_at {
                 renew_at = Instant::now() + interval;
+                self.settle_storage().await;
                 let done = self.renew().await;
                 self.note(done, "renew the lease");
                 let done = self.restart_vms().await;
                 self.note(done, "start VMs whose node was lost");
             }
+            let done = self.end_sessions_of_dead_routers().await;
+            self.note(done, "end what dead routers left");
             let mut late = false;
             if let Some(signs) = self.signs.clone() {
                 let done = self.look_around(&signs).await;
@@ -81,7 +107,10 @@ impl Life {
                 late = self.observer.somebody_is_late(Instant::now(), interval);
             }
             let pause = renew_at.saturating_duration_since(Instant::now());
-            tokio::time::sleep(if late { pause.min(ALERT) } else { pause }).await;
+            tokio::select! {
+                () = tokio::time::sleep(if late { pause.min(ALERT) } else { pause }) => {}
+                () = departure(self.routers.as_mut()) => {}
+            }
         }
     }
 
@@ -93,7 +122,7 @@ impl Life {
     async fn renew(&mut self) -> Result<(), DbError> {
         let ram = usable_ram(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default());
         let (node, trouble) = (&self.node, self.hub.trouble());
-        let storage = self.storage_silent.then_some(STORAGE_SILENT);
+        let storage = self.quarantined.as_deref().or(self.storage_silent.then_some(STORAGE_SILENT));
         let began = BootTime::now();
         in_time(
             self.answer_limit(),
@@ -110,6 +139,30 @@ impl Life {
         let started = in_time(self.answer_limit(), self.database.vms_restart()).await?;
         if started > 0 {
             tracing::info!(host = %self.node.host, started, "VMs whose node was lost start again");
+        }
+        Ok(())
+    }
+
+    /// After VMs had to end: mounts the storage anew. Until then the node begins nothing.
+    async fn settle_storage(&mut self) {
+        let Some(signs) = &self.signs else { return };
+        match remount::settle(&self.node.config.load(), &signs.quarantine).await {
+            Ok(_) => self.quarantined = None,
+            Err(error) => {
+                let error = describe(&error);
+                if self.quarantined.as_ref() != Some(&error) {
+                    tracing::error!(host = %self.node.host, "{error}");
+                }
+                self.quarantined = Some(error);
+            }
+        }
+    }
+
+    async fn end_sessions_of_dead_routers(&mut self) -> Result<(), DbError> {
+        let limit = self.answer_limit();
+        if let Some(routers) = self.routers.as_mut().filter(|routers| routers.suspected) {
+            in_time(limit, routers::end_sessions_of_dead(&self.node, &self.database)).await?;
+            routers.suspected = false;
         }
         Ok(())
     }
@@ -164,6 +217,17 @@ impl Life {
                 }
             }
         }
+    }
+}
+
+/// Resolves when a router may have ended.
+async fn departure(routers: Option<&mut Routers>) {
+    match routers {
+        Some(routers) => {
+            routers.departures.notified().await;
+            routers.suspected = true;
+        }
+        None => std::future::pending().await,
     }
 }
 

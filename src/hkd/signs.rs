@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::{
     db::{Database, Peer},
     keeper::{
-        Orders,
+        Orders, Quarantine,
         fence::{BootTime, Fence, Signer},
     },
     model::{
@@ -30,6 +30,7 @@ use crate::{
 use super::{
     daemon::HkdError,
     observer::{Beat, Beats},
+    remount,
 };
 
 /// How long the storage may take to say what it is. One that takes longer hangs.
@@ -41,6 +42,8 @@ pub struct Signs {
     pub storage: StorageId,
     /// How long both signs must stand still before others take over.
     pub patience: Duration,
+    /// Whether the storage must be mounted anew first.
+    pub quarantine: Quarantine,
     /// For how long VMs may live after a sign.
     limit: Duration,
     orders: Orders,
@@ -53,6 +56,9 @@ impl Signs {
     /// Makes sure that the storage is the one that this node had.
     pub async fn prepare(config: &Config, database: &Database) -> Result<Self, HkdError> {
         let (name, run) = (config.get(&keys::NODENAME), config.get(&keys::PATH_RUN));
+        let failed = |source| HkdError::File { what: "cannot use", path: run.clone(), source };
+        let quarantine = Quarantine::of_node(&run).map_err(failed)?;
+        remount::settle(config, &quarantine).await?;
         let recorded = database.node_storage(&name).await?;
         let (storage, of_node) = (Storage::new(config), recorded.clone());
         let identify = move || -> Result<(StorageId, Storage), StorageError> {
@@ -74,10 +80,9 @@ impl Signs {
             storage: id.clone(),
             limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
         };
-        let failed = |source| HkdError::File { what: "cannot use", path: run.clone(), source };
         let fence = Fence::of_node(&run).map_err(failed)?;
         let reader = Reader::new(storage.hosts(), &name);
-        Ok(Self { storage: id, patience, limit, orders, run, fence, reader })
+        Ok(Self { storage: id, patience, quarantine, limit, orders, run, fence, reader })
     }
 
     /// From here on this node's VMs have a deadline. To be called before the database hears of the node, so that no VM goes

@@ -13,7 +13,10 @@ use nix::sys::{
     timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
 };
 
-use super::fence::{BootTime, Fence, FenceSpec, Verdict};
+use super::{
+    Quarantine,
+    fence::{BootTime, Fence, FenceSpec, Verdict},
+};
 
 /// How often a node that signed off is looked at, in case it came back.
 const LEISURE: Duration = Duration::from_secs(1);
@@ -26,6 +29,8 @@ pub struct Deadline {
     born: u64,
     dead_within: Duration,
     sysrq: Option<PathBuf>,
+    /// `path.run` of the node.
+    run: PathBuf,
     /// When the deadline was found to have passed.
     struck: Option<BootTime>,
 }
@@ -41,6 +46,7 @@ impl Deadline {
             timer: TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?,
             dead_within: Duration::from_millis(spec.dead_within_ms),
             sysrq: spec.sysrq.clone(),
+            run: spec.file.parent().map(PathBuf::from).unwrap_or_default(),
             struck: None,
         };
         deadline.wake_at(BootTime::now()?)?;
@@ -61,6 +67,11 @@ impl Deadline {
             }
         }
         Ok(self.struck.is_some())
+    }
+
+    /// Keeps the node from using its storage until it is mounted anew.
+    pub fn quarantine(&self) -> io::Result<()> {
+        Quarantine::of_node(&self.run)?.impose()
     }
 
     /// Whether it was found to have passed.

@@ -22,7 +22,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use super::{
-    Orders,
+    Orders, Quarantine,
     fence::{BootTime, Fence, Signer},
     in_one_line, priority, process_table,
 };
@@ -67,6 +67,11 @@ pub enum BeatError {
         /// Why.
         source: io::Error,
     },
+    /// VMs were ended here, and the storage was not mounted anew since.
+    #[error(
+        "VMs of this node had to end; its storage must be mounted anew before it is used again, which is hkd's business"
+    )]
+    Quarantined,
     /// Somebody else writes the same file.
     #[error("{} does not hold what was just written; does another machine have this node's name?", .path.display())]
     Foreign {
@@ -152,6 +157,9 @@ pub fn run(spec: &HeartbeatSpec) -> io::Result<()> {
 fn give_sign(spec: &HeartbeatSpec, heartbeat: &mut Heartbeat, fence: &Fence) -> Result<(), BeatError> {
     let failed = |source| BeatError::Run { run: spec.run.clone(), source };
     let began = BootTime::now().map_err(failed)?;
+    if Quarantine::of_node(&spec.run).map_err(failed)?.is_imposed() {
+        return Err(BeatError::Quarantined);
+    }
     let orders = Orders::read(&spec.run).and_then(|orders| orders.ok_or(io::ErrorKind::NotFound.into()));
     let orders = orders.map_err(failed)?;
     orders.check().map_err(|source| BeatError::Storage { root: orders.root.clone(), source })?;

@@ -13,6 +13,7 @@ mod orders;
 mod outlet;
 mod priority;
 pub mod process_table;
+mod quarantine;
 pub mod shim;
 mod spawn;
 mod spec;
@@ -20,6 +21,7 @@ mod words;
 
 pub use detach::{Readiness, detach};
 pub use orders::Orders;
+pub use quarantine::Quarantine;
 pub use spec::{Ended, Phase, ShimDir, ShimSpec, ShimStatus};
 
 /// An error with its causes, in one line.

@@ -215,9 +215,13 @@ impl Shim {
     fn obey_fence(&mut self) -> io::Result<()> {
         let Some(deadline) = &mut self.deadline else { return Ok(()) };
         if deadline.has_passed()? && self.status.phase == Phase::Running {
+            let quarantined = deadline.quarantine();
             self.outlet
                 .note("the node could give no sign of life for too long; others may start this VM, so it ends here");
             self.kill_vm();
+            if let Err(error) = quarantined {
+                self.outlet.note(&format!("the node is not kept from its storage: {error}"));
+            }
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -17,12 +16,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{Chain, Hashing},
-    db::{Connector, Database, DbError, Instance, Role},
+    db::{Connector, Database, DbError, Role},
     events::{self, Channel},
     model::{
         InstanceId,
         config::{Config, keys},
     },
+    process::{began_at, is_gone},
 };
 
 use super::{
@@ -109,12 +109,12 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
     let pid = std::process::id() as i32;
     let started =
-        database.l7r_start(&config.get(&keys::NODENAME), &boot_id, pid, process_start(pid).unwrap_or_default()).await?;
+        database.l7r_start(&config.get(&keys::NODENAME), &boot_id, pid, began_at(pid).unwrap_or_default()).await?;
     let gone: Vec<InstanceId> = database
         .l7r_instances(started.host)
         .await?
         .into_iter()
-        .filter(|other| other.instance != started.instance && is_gone(other, &boot_id))
+        .filter(|other| other.instance != started.instance && is_gone(&other.boot_id, other.pid, other.pid_start))
         .map(|other| other.instance)
         .collect();
     let ended = database.l7r_gone(&gone, "its router died").await?;
@@ -271,20 +271,4 @@ fn raise_descriptor_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-}
-
-/// An instance is gone when the machine was booted since, or no process has its number and start time.
-fn is_gone(other: &Instance, boot_id: &str) -> bool {
-    other.boot_id != boot_id || process_start(other.pid) != Some(other.pid_start)
-}
-
-/// Start time of a process in clock ticks since boot: field 22 of its `stat`, counted behind the name in parentheses.
-fn process_start(pid: i32) -> Option<i64> {
-    let stat = std::fs::read_to_string(PathBuf::from(format!("/proc/{pid}/stat"))).ok()?;
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let state = after_name.split_whitespace().next()?;
-    if state == "Z" {
-        return None;
-    }
-    after_name.split_whitespace().nth(19)?.parse().ok()
 }

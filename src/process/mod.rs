@@ -2,6 +2,8 @@
 //! Every run is logged with its command line, has a time limit, and fails with what the program itself said.
 //! Programs that live on are not started here; they belong to a shim.
 
+mod identity;
+
 use std::{
     ffi::OsStr,
     io,
@@ -21,6 +23,8 @@ use tokio::{
     time::timeout,
 };
 use tracing::debug;
+
+pub use identity::{began_at, is_gone};
 
 /// Most that is kept of each of a program's outputs, in bytes. The rest is read and dropped.
 const KEPT: usize = 64 * 1024;

@@ -1,7 +1,11 @@
 //! Two nodes that share a storage, and what becomes of the VMs of one that dies, freezes, loses the database or the
 //! storage, or only seems to.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 
@@ -35,6 +39,10 @@ impl Cluster {
     }
 
     fn host<'a>(&'a self, name: &'a str) -> Host<'a> {
+        self.host_with(name, &[])
+    }
+
+    fn host_with<'a>(&'a self, name: &'a str, further: &[(&str, &str)]) -> Host<'a> {
         let storage = self.storage.path().display().to_string();
         let patience = PATIENCE.to_string();
         let settings = [
@@ -44,7 +52,7 @@ impl Cluster {
             ("fence.margin", "1"),
             ("internal.hkd.poll.urgent", "0.3"),
         ];
-        Host::named(&self.db, name, &settings)
+        Host::named(&self.db, name, &[&settings[..], further].concat())
     }
 
     async fn node<'a>(&'a self, name: &'a str) -> Node<'a> {
@@ -179,20 +187,97 @@ async fn nobody_is_taken_over_because_of_a_database_that_was_away() {
     }
 }
 
+/// A file system whose writers hang while it is frozen, as those of a share whose server is gone. It goes with this value.
+struct Share(PathBuf);
+
+impl Share {
+    fn mounted_at(path: &Path, file: &Path) -> Self {
+        std::fs::File::create(file).unwrap().set_len(64 << 20).unwrap();
+        run(&format!("mkfs.ext4 -q {}", file.display()));
+        run(&format!("mount -o loop {} {}", file.display(), path.display()));
+        Self(path.to_owned())
+    }
+
+    fn freeze(&self, frozen: bool) {
+        run(&format!("fsfreeze {} {}", if frozen { "-f" } else { "-u" }, self.0.display()));
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let quietly = |command: &str| {
+            let mut words = command.split_whitespace();
+            drop(Command::new(words.next().unwrap()).args(words).stderr(Stdio::null()).status());
+        };
+        quietly(&format!("fsfreeze -u {}", self.0.display()));
+        // Whoever hung in it may be about to end.
+        quietly(&format!("umount -l {}", self.0.display()));
+    }
+}
+
+fn run(command: &str) {
+    let mut words = command.split_whitespace();
+    let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
+    assert!(status.success(), "{command}");
+}
+
 #[tokio::test]
-async fn a_node_whose_storage_does_not_take_its_sign_takes_no_new_vms_and_says_so() {
-    let cluster = Cluster::with_vms(1).await;
+async fn a_node_whose_storage_hangs_takes_no_new_vms_and_says_so_until_it_answers_again() {
+    let cluster = Cluster::with_vms(2).await;
     let db = &cluster.db;
-    let node = cluster.node("n1").await;
-    // As for hkd, a storage that hangs looks like a keeper that hangs.
-    node.keeper.freeze(true);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let share = Share::mounted_at(cluster.storage.path(), file.path());
+    let _node = cluster.node("n1").await;
+    db.sql("select vm_start('alice/d2')").await;
+    db.wait_vm("d2", "running").await;
+    share.freeze(true);
     let reason = "select storage_degraded_reason from host_list where host = 'n1'";
     db.wait_for(reason, "the storage does not take this node's sign of life").await;
     assert_eq!(db.refused("select vm_start('alice/d1')").await.code, "QV030");
-    node.keeper.freeze(false);
+    assert_eq!(db.sql("select vm_state from vm_runtimes where vm_id = vm_id('alice/d2')").await.unwrap(), "running");
+    share.freeze(false);
     db.wait_for(&format!("select ({reason}) is null"), "t").await;
     db.sql("select vm_start('alice/d1')").await;
     db.wait_vm("d1", "running").await;
+    assert_eq!(db.sql("select epoch from host_list where host = 'n1'").await.unwrap(), "1");
+}
+
+#[tokio::test]
+async fn storage_that_vms_had_to_leave_is_mounted_anew_before_it_is_used_again() {
+    let cluster = Cluster::with_vms(1).await;
+    let db = &cluster.db;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let (unready, ready) = (cluster.host("n1"), open_directory());
+    let mark = unready.run().join(format!("fenced.{}", boot.trim()));
+    std::fs::create_dir_all(unready.run()).unwrap();
+    std::fs::write(&mark, "").unwrap();
+    let mut hkd = unready.start();
+    assert_eq!(hkd.ended().await.code(), Some(1));
+    let said = hkd.said();
+    assert!(said.contains("this node may not use its storage"), "{said}");
+    assert!(said.contains(&format!("mount the storage anew and remove {}", mark.display())), "{said}");
+
+    // As soon as it can be mounted.
+    let share = ready.path().join("share");
+    let host = cluster.host_with("n1", &[("fence.remount", &format!("test -e {}", share.display()))]);
+    let mark = host.run().join(format!("fenced.{}", boot.trim()));
+    let _keeper = host.start_keeper(cluster.storage.path());
+    let _hkd = host.started().await;
+    db.sql("select vm_start('alice/d1')").await;
+    db.wait_vm("d1", "running").await;
+    std::fs::write(&mark, "").unwrap();
+    let reason =
+        "select storage_degraded_reason like 'the storage cannot be mounted anew%' from host_list where host = 'n1'";
+    db.wait_for(reason, "t").await;
+    db.sql("select vm_stop('alice/d1')").await;
+    let beats_before = beats(cluster.storage.path(), "n1");
+    cluster.watched(1).await;
+    assert!(beats(cluster.storage.path(), "n1") <= beats_before + 1, "it gives no sign there");
+    assert_eq!(db.sql("select command from vm_list").await.unwrap(), "stop", "commands wait");
+    std::fs::write(&share, "").unwrap();
+    db.wait_vm("d1", "stopped").await;
+    assert!(!mark.exists());
+    db.wait_for("select storage_degraded_reason is null from host_list where host = 'n1'", "t").await;
 }
 
 #[tokio::test]

@@ -47,6 +47,28 @@ async fn no_desktop_notices_that_a_daemon_was_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_of_a_router_that_died_are_free_at_once_though_nobody_starts_another() {
+    let stage = Stage::open().await;
+    let before = stage.lives();
+    let victim = stage.node_of_router(&stage.users[0]);
+    let died = "select count(*) > 0 from user_sessions s join hosts h on h.id = s.l7r_host_id
+                where s.end_reason = 'its router died' and s.ended_at > now() - interval '1 minute'";
+    let died = format!("{died} and h.name = '{}'", victim.name());
+    // Nobody starts another one.
+    victim.signal("node", Signal::SIGSTOP);
+    stage.tell(&format!("the router of {} is killed", victim.name()));
+    victim.signal("l7r", Signal::SIGKILL);
+    stage.hosts.wait_for("the sessions did not end", &died, "t").await.unwrap();
+    stage.tell("its sessions are ended");
+    stage.everybody_works().await;
+    stage.tell("every user works again");
+    victim.signal("node", Signal::SIGCONT);
+    stage.hosts.wait_node(victim).await.unwrap();
+    assert_eq!(stage.lives(), before);
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_desktop_notices_that_a_daemon_was_frozen() {
     let stage = Stage::open().await;
     let epochs = stage.epochs().await;

@@ -235,6 +235,11 @@ impl Stage {
         }
     }
 
+    /// The node whose router a user is connected through.
+    pub fn node_of_router(&self, user: &User) -> &Node {
+        self.hosts.nodes().iter().find(|node| node.name() == user.router()).unwrap()
+    }
+
     /// The users that are connected through the router of this node.
     pub fn users_of_router(&self, node: &Node) -> Vec<usize> {
         let through = |(place, user): (usize, &User)| (user.router() == node.name()).then_some(place);

@@ -55,6 +55,7 @@ impl Node {
              path.run = {own}/run\n\
              path.storage.root = {all}/storage\n\
              fence.reboot = 0\n\
+             fence.remount = true\n\
              path.l7r.ssl = {own}/l7r\n\
              l7r.port = {PORT}\n\
              l7r.use_ssl = 0\n\

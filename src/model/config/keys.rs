@@ -255,6 +255,10 @@ keys! {
     FENCE_MARGIN: Duration = "fence.margin", "2";
     /// Whether a node restarts its machine at once when it must end a VM and the VM does not die.
     FENCE_REBOOT: bool = "fence.reboot", "1";
+    /// Shell command that mounts the shared storage anew. It is run after VMs had to end because the node could give no sign
+    /// of life, before anything of the storage is used again. Empty: the machine is restarted if fence.reboot allows it, else
+    /// the node waits for an administrator. Only in the file.
+    FENCE_REMOUNT: String = "fence.remount", "";
     /// Whether the storage belongs to this node alone. Then nobody takes its VMs over and nothing ends them.
     STORAGE_LOCAL: bool = "storage.local", "0";
     /// Interval at which a healthy node looks for work that nothing announced.

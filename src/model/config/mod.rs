@@ -78,6 +78,12 @@ pub enum ConfigError {
         /// What was expected.
         problem: String,
     },
+    /// A command that a node runs is not for those to choose who may write the database.
+    #[error("{key} is only read from the configuration file")]
+    OnlyInFile {
+        /// The key.
+        key: String,
+    },
     /// A reference that leads back to itself.
     #[error("{key}: the reference ${{{reference}}} leads back to itself or nowhere")]
     Reference {
@@ -115,6 +121,10 @@ impl Config {
     pub fn add_rows(&mut self, rows: impl IntoIterator<Item = (String, String)>) -> Vec<ConfigError> {
         let mut refused = Vec::new();
         for (key, value) in rows {
+            if key == keys::FENCE_REMOUNT.name {
+                refused.push(ConfigError::OnlyInFile { key });
+                continue;
+            }
             let before = self.values.insert(key.clone(), (value, Origin::Database));
             if let Err(error) = self.check() {
                 refused.push(error);
@@ -240,6 +250,15 @@ mod tests {
             let text = config.text(info.name).unwrap();
             (info.check)(&text).unwrap_or_else(|problem| panic!("{} = {text}: {problem}", info.name));
         }
+    }
+
+    #[test]
+    fn no_command_comes_from_the_database() {
+        let mut config = Config::default();
+        config.add_file("node.conf", "fence.remount = mount /srv\n").unwrap();
+        let refused = config.add_rows([("fence.remount".to_owned(), "touch /tmp/owned".to_owned())]);
+        assert_eq!(refused, [ConfigError::OnlyInFile { key: "fence.remount".to_owned() }]);
+        assert_eq!(config.get(&keys::FENCE_REMOUNT), "mount /srv");
     }
 
     #[test]
