@@ -13,11 +13,12 @@ begin
 end $$;
 
 -- The one who starts hkd on a node asks who he is. The same boot of the same machine keeps its epoch, so what it
--- runs stays its own. Another boot begins a new epoch: everything that ran is dead. While the old life still gives
--- signs, another machine of the same name is refused. So is one that found another storage than it had: a share that is
--- not mounted looks like an empty one.
+-- runs stays its own. Another boot begins a new epoch: everything that ran is dead. Another machine begins one only when it
+-- names the lease that stood still before its eyes, or when there is nothing that could still run. Refused is also one that
+-- found another storage than it had: a share that is not mounted looks like an empty one.
 create or replace function node_start(
     node_name text, node_boot uuid, node_pid integer, storage uuid default null, patience float8 default null,
+    machine text default null, seen_epoch bigint default null, seen_lease bigint default null,
     out node integer, out address inet, out node_epoch bigint, out state host_state, out released integer[]
 )
 language plpgsql security definer set search_path = qvd, pg_temp
@@ -41,13 +42,17 @@ begin
     select * into runtime from host_runtimes where host_id = node for update;
     released := '{}';
     if runtime.boot_id is distinct from node_boot then
-        if runtime.state in ('starting', 'running') and runtime.ok_ts
-            > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second' then
-            raise exception 'a host named % gives signs of life from another machine', node_name
-                using errcode = 'QV002', hint = 'Give this machine a name of its own, or wait until the other is off.';
+        if not coalesce(runtime.boot_id is null or runtime.machine_id = machine
+            or (runtime.epoch, runtime.lease) = (seen_epoch, seen_lease), false)
+            and (runtime.state in ('starting', 'running', 'stopping')
+                or exists (select from vm_runtimes v where v.host_id = node and v.vm_state <> 'stopped'))
+        then
+            raise exception 'host % is another machine, and nobody has seen that it is off', node_name
+                using errcode = 'QV002', hint = format('Give this machine a name of its own. If the other one is off for '
+                    'good: select host_release(%L);', node_name);
         end if;
         released := host_forget(node, 'its node was restarted');
-        update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting', cmd = null
+        update host_runtimes r set boot_id = node_boot, machine_id = machine, epoch = r.epoch + 1, state = 'starting', cmd = null
         where r.host_id = node;
     elsif runtime.state <> 'running' then
         -- One that was told to stop, and whose daemon died over it, goes on to stop.
@@ -66,6 +71,23 @@ language plpgsql security definer set search_path = qvd, pg_temp as $$
 begin
     perform node_check(node, node_epoch);
     update host_runtimes r set program = node_program.program, program_schema = schema where r.host_id = node;
+end $$;
+
+-- Who was the node of that name last, for a machine that wants to be it. No row: there is no such host, or nobody was.
+create or replace function node_former(node_name text)
+returns table (
+    host integer, boot_id uuid, machine_id text, epoch bigint, lease bigint, patience float8, lives boolean, vms bigint
+)
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    return query
+        select h.id, r.boot_id, r.machine_id, r.epoch, r.lease, r.patience,
+            r.state in ('starting', 'running', 'stopping'),
+            (select count(*) from vm_runtimes v where v.host_id = h.id and v.vm_state <> 'stopped')
+        from hosts h join host_runtimes r on r.host_id = h.id
+        where h.name = node_name and r.boot_id is not null;
 end $$;
 
 create or replace function node_state(node integer, node_epoch bigint, becomes host_state) returns void

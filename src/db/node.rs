@@ -6,8 +6,7 @@ use tokio_postgres::Row;
 
 use crate::model::{
     DiId, Epoch, Expiry, HostId, HostState, InstanceId, OsfId, StorageId, TenantId, UserId, VmCommand, VmId, VmPorts,
-    VmSecret,
-    VmSpec, VmState,
+    VmSecret, VmSpec, VmState,
 };
 
 use super::{Database, DbError, Instance};
@@ -25,6 +24,29 @@ pub struct Life {
     pub state: HostState,
     /// VMs that were on record here and cannot live, since the machine was booted anew.
     pub released: Vec<VmId>,
+}
+
+/// Who was the node of a name last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The node.
+    pub host: HostId,
+    /// Its name.
+    pub name: String,
+    /// The boot of its machine.
+    pub boot_id: String,
+    /// Its machine, if it has an identity.
+    pub machine_id: Option<String>,
+    /// Its life.
+    pub epoch: Epoch,
+    /// Advanced by every renewal.
+    pub lease: i64,
+    /// How long it must be silent before others act; `None`: nobody takes anything over from it.
+    pub patience: Option<Duration>,
+    /// It neither said that it stops nor was given up.
+    pub lives: bool,
+    /// VMs that are up according to the record.
+    pub vms: i64,
 }
 
 /// A VM on record for a node.
@@ -114,22 +136,64 @@ impl Database {
             .transpose()
     }
 
+    /// Who was the node named `name` last, and what stands for the server and the connection that said so.
+    pub async fn node_former(&self, name: &str) -> Result<(String, Option<Former>), DbError> {
+        let connection = self.connection().await?;
+        let row = connection
+            .query_one(
+                "select pg_postmaster_start_time()::text, host, boot_id::text, machine_id, epoch, lease, patience, lives, vms
+                 from (select) as always left join node_former($1) on true",
+                &[&name],
+            )
+            .await?;
+        let source = connection.source() + row.get::<_, &str>(0);
+        let Some(host) = row.get::<_, Option<i32>>(1) else { return Ok((source, None)) };
+        let patience: Option<f64> = row.get(6);
+        let patience = patience
+            .map(Duration::try_from_secs_f64)
+            .transpose()
+            .map_err(|_| DbError::Shape(format!("the patience of host {host} is negative")))?;
+        let former = Former {
+            host: HostId(host),
+            name: name.to_owned(),
+            boot_id: row.get(2),
+            machine_id: row.get(3),
+            epoch: row.get(4),
+            lease: row.get(5),
+            patience,
+            lives: row.get(7),
+            vms: row.get(8),
+        };
+        Ok((source, Some(former)))
+    }
+
     /// Begins or continues the life of the node named `name`, on a storage that it shares with others: both its signs of
-    /// life must stand still for `patience` before they take its VMs over. Without a storage nobody does.
+    /// life must stand still for `patience` before they take its VMs over. Without a storage nobody does. Another machine
+    /// names whom it saw `dead` that was the node before.
     pub async fn node_start(
         &self,
         name: &str,
-        boot_id: &str,
+        (boot_id, machine_id): (&str, Option<&str>),
         pid: u32,
         shared: Option<(&StorageId, Duration)>,
+        dead: Option<&Peer>,
     ) -> Result<Life, DbError> {
         let (storage, patience) =
             (shared.map(|(id, _)| id.as_str()), shared.map(|(_, patience)| patience.as_secs_f64()));
         let connection = self.connection().await?;
         let row = connection
             .query_one(
-                "select node, address, node_epoch, state::text, released from node_start($1, $2::text::uuid, $3, $4::text::uuid, $5)",
-                &[&name, &boot_id, &(pid as i32), &storage, &patience],
+                "select node, address, node_epoch, state::text, released from node_start($1, $2::text::uuid, $3, $4::text::uuid, $5, $6, $7, $8)",
+                &[
+                    &name,
+                    &boot_id,
+                    &(pid as i32),
+                    &storage,
+                    &patience,
+                    &machine_id,
+                    &dead.map(|dead| dead.epoch),
+                    &dead.map(|dead| dead.lease),
+                ],
             )
             .await?;
         let released: Vec<i32> = row.get(4);

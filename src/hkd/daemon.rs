@@ -33,13 +33,14 @@ use crate::{
 use super::{
     duties,
     fleet::{Fleet, Node},
-    lease, progress,
+    heir, lease, progress,
     reconcile::{reconcile, recover},
     remount::RemountError,
     retention,
     signs::Signs,
     slots::Slots,
     stopping,
+    succession::Machine,
     supervisor::Begin,
 };
 
@@ -147,11 +148,19 @@ pub async fn run(
         true => None,
         false => Some(Arc::new(Signs::prepare(&config, &database).await?)),
     };
+    let machine = Machine::own();
+    let dead = heir::wait(&nodename, &machine, signs.as_deref(), &database, &stop).await?;
+    if stop.is_cancelled() {
+        return Ok(End::Told);
+    }
     let shared = signs.as_ref().map(|signs| {
         signs.begin();
         (&signs.storage, signs.patience)
     });
-    let life = database.node_start(&nodename, &boot_id(), std::process::id(), shared).await?;
+    let life = {
+        let machine = (machine.boot_id.as_str(), machine.id.as_deref());
+        database.node_start(&nodename, machine, std::process::id(), shared, dead.as_ref()).await?
+    };
     database.node_program(life.host, life.epoch).await?;
     if let Some(signs) = &signs {
         signs.order()?;

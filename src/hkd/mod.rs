@@ -9,6 +9,7 @@
 mod daemon;
 mod duties;
 mod fleet;
+mod heir;
 mod lease;
 mod machine;
 mod observer;
@@ -20,6 +21,7 @@ mod routers;
 mod signs;
 mod slots;
 mod stopping;
+mod succession;
 mod supervisor;
 
 pub use daemon::{End, HkdError, Lines, Member, hypervisor_for, run};

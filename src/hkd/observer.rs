@@ -79,6 +79,12 @@ struct Watched {
 }
 
 impl Observer {
+    /// The observer of one node that may have died long before anybody saw its heart beat.
+    pub fn expecting(peer: Peer, now: Instant) -> Self {
+        let watched = Watched { peer, beat: None, beats: true, still_since: now };
+        Self { watched: HashMap::from([(watched.peer.host, watched)]), ..Self::default() }
+    }
+
     /// Takes note of what a look showed; returns the nodes to take over.
     pub fn look(&mut self, look: Look) -> Vec<Peer> {
         let Look { began, ended, database, storage } = look;

@@ -113,6 +113,22 @@ impl Signs {
         }
     }
 
+    /// What a machine sees of the one that is the node now, whose name it has: gives a heartbeat under the name of its own
+    /// boot, which shows whether the storage takes and shows what is new, and reads both.
+    pub async fn beats_of_another(&self, boot_id: &str, number: u64, other: &Peer, limit: Duration) -> Option<Beats> {
+        let reader =
+            Reader { name: boot_id.to_owned(), hosts: self.reader.hosts.clone(), busy: self.reader.busy.clone() };
+        let ours = self.reader.hosts.join(format!("{boot_id}.beat"));
+        beside(move || fs::write(ours, number.to_string()).is_ok(), limit).await.filter(|written| *written)?;
+        reader.read(vec![(other.host, other.name.clone())], limit).await
+    }
+
+    /// Takes back what `beats_of_another` left.
+    pub async fn forget_beats(&self, boot_id: &str, limit: Duration) {
+        let ours = self.reader.hosts.join(format!("{boot_id}.beat"));
+        beside(move || fs::remove_file(ours), limit).await;
+    }
+
     /// The heartbeats of this node and others; `None` when the storage does not answer in time.
     pub async fn beats(&self, peers: &[Peer], limit: Duration) -> Option<Beats> {
         self.reader.read(peers.iter().map(|peer| (peer.host, peer.name.clone())).collect(), limit).await

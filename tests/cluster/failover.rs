@@ -304,6 +304,50 @@ async fn a_node_without_its_storage_starts_nothing_and_gives_no_sign_of_life() {
     let _hkd = node.host.started().await;
 }
 
+/// Makes the record name another machine and another boot than this one as the node `n1`.
+const MOVED: &str = "update host_runtimes set machine_id = repeat('0', 32), boot_id = gen_random_uuid()";
+
+#[tokio::test]
+async fn another_machine_of_the_same_name_waits_until_the_first_one_is_certainly_dead() {
+    let cluster = Cluster::with_vms(1).await;
+    let db = &cluster.db;
+    let mut first = cluster.node("n1").await;
+    db.sql("select vm_start('alice/d1')").await;
+    db.wait_vm("d1", "running").await;
+    db.sql(MOVED).await;
+    let second = cluster.host("n1");
+    let hkd = second.start();
+    hkd.says("another machine is this node; waiting until it is certainly dead").await;
+    hkd.says("the other machine lives; give this one a name of its own").await;
+    cluster.watched(2).await;
+    assert_eq!(db.sql("select epoch || ' ' || state from host_list where host = 'n1'").await.unwrap(), "1 running");
+    first.dies();
+    let took = db.wait_for("select epoch || ' ' || state from host_list where host = 'n1'", "2 running").await;
+    assert!(took > Duration::from_secs(PATIENCE - 1), "too early: {took:?}");
+    assert_eq!(db.rows("select state, reason from vm_list").await, [["stopped", "its node was restarted"]]);
+    assert!(
+        !std::fs::read_dir(cluster.storage.path().join("hosts"))
+            .unwrap()
+            .any(|entry| { entry.unwrap().file_name().to_string_lossy().len() > "n1.beat".len() }),
+        "it left no heartbeat of its own"
+    );
+}
+
+#[tokio::test]
+async fn another_boot_of_the_same_machine_finds_its_vms_dead_at_once() {
+    let cluster = Cluster::with_vms(1).await;
+    let db = &cluster.db;
+    let mut node = cluster.node("n1").await;
+    db.sql("select vm_start('alice/d1')").await;
+    db.wait_vm("d1", "running").await;
+    node.dies();
+    db.sql("update host_runtimes set boot_id = gen_random_uuid()").await;
+    let hkd = node.host.started().await;
+    assert!(!hkd.said().contains("waiting until it is certainly dead"), "{}", hkd.said());
+    assert_eq!(db.sql("select epoch from host_list").await.unwrap(), "2");
+    assert_eq!(db.rows("select state, reason from vm_list").await, [["stopped", "its node was restarted"]]);
+}
+
 fn beats(storage: &Path, node: &str) -> u64 {
     let beat = std::fs::read_to_string(storage.join(format!("hosts/{node}.beat"))).unwrap_or_default();
     beat.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
