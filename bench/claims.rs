@@ -25,11 +25,19 @@ pub enum Did {
     Stopped,
 }
 
-/// What was done, and when.
-pub type Seen = mpsc::UnboundedReceiver<(Did, Instant)>;
+/// What was done, with which VM, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    pub did: Did,
+    pub vm: i32,
+    pub at: Instant,
+}
+
+/// All that was done.
+pub type Seen = mpsc::UnboundedReceiver<Sight>;
 
 struct Watcher {
-    seen: mpsc::UnboundedSender<(Did, Instant)>,
+    seen: mpsc::UnboundedSender<Sight>,
 }
 
 /// A layer that watches hkd.
@@ -45,6 +53,7 @@ struct Fields {
     message: String,
     command: String,
     state: String,
+    vm: String,
 }
 
 impl Visit for Fields {
@@ -53,6 +62,7 @@ impl Visit for Fields {
             "message" => &mut self.message,
             "command" => &mut self.command,
             "state" => &mut self.state,
+            "vm" => &mut self.vm,
             _ => return,
         };
         *into = format!("{value:?}");
@@ -70,7 +80,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Watcher {
             ("VM", _, "stopped") => Did::Stopped,
             _ => return,
         };
-        let _ = self.seen.send((did, now));
+        let Ok(vm) = fields.vm.parse() else { return };
+        let _ = self.seen.send(Sight { did, vm, at: now });
     }
 }
 
@@ -78,7 +89,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Watcher {
 pub async fn next(seen: &mut Seen, wanted: Did) -> anyhow::Result<Instant> {
     let limit = std::time::Duration::from_secs(60);
     tokio::time::timeout(limit, async {
-        while let Some((did, at)) = seen.recv().await {
+        while let Some(Sight { did, at, .. }) = seen.recv().await {
             if did == wanted {
                 return Ok(at);
             }

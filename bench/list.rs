@@ -9,9 +9,9 @@ use qvd::auth;
 use tokio::task::JoinSet;
 
 use crate::{
+    clients::{Door, LOGIN, PASSWORD},
     report::Report,
     site::BenchSite,
-    storm::{Door, LOGIN, PASSWORD},
 };
 
 const KEPT: usize = 8;

@@ -3,12 +3,16 @@
 //! Nothing is judged here: figures are printed, people compare them with the promises.
 
 mod claims;
+mod clients;
 mod connect;
+mod cpu;
 mod crowd;
 mod desktop;
 mod ends;
 mod failover;
 mod fake;
+mod fleet;
+mod floor;
 mod in_guest;
 mod list;
 mod logins;
@@ -18,10 +22,13 @@ mod pingpong;
 mod proxy;
 mod relay;
 mod report;
+mod rest;
 mod roam;
+mod rows;
 mod sessions;
 mod site;
 mod storm;
+mod swarm;
 mod tunnel;
 mod vmstart;
 
@@ -94,12 +101,24 @@ enum Scenario {
         #[arg(long, default_value_t = 10_000)]
         count: usize,
     },
+    /// Commands at a steady rate to many simulated nodes, beside as many bare listeners; the database at rest
+    Swarm(swarm::Arguments),
+    /// What nodes ask again and again, with a thousand VMs and with a million
+    Rows {
+        /// VMs of the large cluster
+        #[arg(long, default_value_t = 1_000_000)]
+        vms: usize,
+    },
+    /// All start requests at once over simulated nodes
+    Storm(storm::Arguments),
+    /// A node that only watches its running containers
+    Rest(rest::Arguments),
     #[command(hide = true)]
     Relay(relay::Arguments),
     #[command(hide = true)]
     Hold(sessions::Arguments),
     #[command(hide = true)]
-    Storm(storm::Arguments),
+    Clients(clients::Arguments),
     #[command(hide = true)]
     Inside {
         #[arg(long)]
@@ -112,7 +131,7 @@ fn main() -> ExitCode {
     let part = match &arguments.scenario {
         Scenario::Relay(arguments) => Some(relay::serve(arguments)),
         Scenario::Hold(arguments) => Some(sessions::hold(arguments)),
-        Scenario::Storm(arguments) => Some(storm::serve(arguments)),
+        Scenario::Clients(arguments) => Some(clients::serve(arguments)),
         _ => None,
     };
     if let Some(part) = part {
@@ -146,6 +165,10 @@ fn main() -> ExitCode {
             Scenario::Roam => roam::run(arguments.repetitions.unwrap_or(15)).await,
             Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
             Scenario::Failover { rounds } => failover::run(rounds).await,
+            Scenario::Swarm(swarm) => swarm::run(arguments.repetitions.unwrap_or(3), swarm, seen).await,
+            Scenario::Rows { vms } => rows::run(arguments.repetitions.unwrap_or(500), vms).await,
+            Scenario::Storm(storm) => storm::run(arguments.repetitions.unwrap_or(1), storm, seen).await,
+            Scenario::Rest(rest) => rest::run(rest).await,
             // These use threads, as tunnels with little of anything else in the way need it.
             Scenario::Tunnel { in_guest: true, mib, .. } => {
                 block_in_place(|| in_guest::run(arguments.repetitions.unwrap_or(3), mib.unwrap_or(256)))
@@ -158,7 +181,7 @@ fn main() -> ExitCode {
                 block_in_place(|| pingpong::run(arguments.repetitions.unwrap_or(15), plain, exchanges))
             }
             Scenario::Sessions { count } => block_in_place(|| sessions::run(count)),
-            Scenario::Relay(_) | Scenario::Hold(_) | Scenario::Storm(_) => unreachable!("served above"),
+            Scenario::Relay(_) | Scenario::Hold(_) | Scenario::Clients(_) => unreachable!("served above"),
         }
     });
     match outcome {

@@ -7,6 +7,10 @@ declare
 begin
     if problem is not null then
         raise exception '% = %: %', new.key, new.value, problem using errcode = 'QV014';
+    elsif new.key = 'l7r.loadbalancer.plugin'
+        and to_regprocedure(format('qvd.%I(integer)', 'place_' || new.value)) is null then
+        raise exception '% = %: there is no function place_%(vm integer)', new.key, new.value, new.value
+            using errcode = 'QV014', hint = 'default and load are there; write another in schema qvd.';
     end if;
     return new;
 end $$;
@@ -28,13 +32,15 @@ create or replace trigger wake after insert or update or delete on configs
 create or replace function configs_balancer() returns trigger
 language plpgsql security definer set search_path = qvd, pg_temp as $$
 begin
-    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse) = (
+    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse, same_user) = (
         select
             max(value) filter (where key = 'l7r.loadbalancer.plugin'),
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.ram')::float8,
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.cpu')::float8,
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.random')::float8,
-            max(value) filter (where key = 'internal.hkd.lease.lapse')::float8 * interval '1 second'
+            max(value) filter (where key = 'internal.hkd.lease.lapse')::float8 * interval '1 second',
+            coalesce(lower(max(value) filter (where key = 'l7r.loadbalancer.plugin.load.same_user'))
+                in ('1', 'yes', 'true', 'on'), false)
         from settings);
     return null;
 end $$;

@@ -1,12 +1,13 @@
 -- A host comes with its runtime and counter rows and is deleted only when stopped.
 
 create or replace function hosts_guard() returns trigger
-language plpgsql set search_path = qvd, pg_temp as $$
+language plpgsql security definer set search_path = qvd, pg_temp as $$
 begin
     if exists (select from host_runtimes where host_id = old.id and state not in ('stopped', 'lost'))
         or exists (select from vm_runtimes where host_id = old.id) then
         raise exception 'host % is in use', old.name using errcode = 'QV022', hint = 'Stop its VMs and its daemons first.';
     end if;
+    delete from host_changes where host_id = old.id;
     return old;
 end $$;
 

@@ -111,6 +111,10 @@ begin
     if old.vm_state = 'starting' then
         update vm_counters c set run_attempts = run_attempts + 1, run_ok = run_ok + (new.vm_state = 'running')::integer
         where c.vm_id = new.vm_id;
+        -- Told to stop it would be stopping.
+        if new.vm_state in ('stopped', 'zombie') then
+            insert into host_changes (host_id, failed_starts) values (old.host_id, 1);
+        end if;
     end if;
     if new.vm_state = 'stopped' then
         update vm_specs s set secret = fresh_secret() where s.vm_id = new.vm_id;
@@ -120,3 +124,22 @@ end $$;
 
 create or replace trigger account after update of vm_state on vm_runtimes for each row
     when (old.vm_state <> 'stopped' and old.vm_state <> new.vm_state) execute function vm_runtimes_account();
+
+-- How many VMs a node has is counted beside the node, see `host_changes`.
+create or replace function vm_runtimes_count() returns trigger
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    if tg_op <> 'INSERT' and old.host_id is not null then
+        insert into host_changes (host_id, vms) values (old.host_id, -1);
+    end if;
+    if tg_op <> 'DELETE' and new.host_id is not null then
+        insert into host_changes (host_id, vms) values (new.host_id, 1);
+    end if;
+    return null;
+end $$;
+
+-- A VM that stops loses its node to the guard.
+create or replace trigger count after update of host_id, vm_state on vm_runtimes for each row
+    when (old.host_id is distinct from new.host_id) execute function vm_runtimes_count();
+create or replace trigger count_deleted after delete on vm_runtimes for each row
+    when (old.host_id is not null) execute function vm_runtimes_count();

@@ -34,6 +34,12 @@ end $$;
 create or replace function seconds(value text) returns float8
 language sql immutable parallel safe as $$ select coalesce(substring(value from '^[0-9]+(?:[.][0-9]+)?$')::float8, 0) $$;
 
+-- What is left of a number of failed starts some time later.
+create or replace function failed_starts_left(starts real, since timestamptz) returns float8
+language sql stable parallel safe as $$
+    select case when starts < 0.01 then 0 else starts * 0.5 ^ (extract(epoch from now() - since)::float8 / 60) end
+$$;
+
 create or replace function audit(
     action text, object text, id integer, name text, tenant integer, arguments jsonb default null
 ) returns void

@@ -1,35 +1,5 @@
 -- Administration: telling VMs what to do, and configuration.
 
--- Chooses a node for a VM with the balancer that is configured. The default one places by weight of memory and
--- processing power per VM, plus chance (classic formula); any other is a function place_<name>(vm integer).
-drop function if exists place_default(integer);
-create or replace function place(vm integer) returns integer
-language plpgsql volatile as $$
-declare
-    wanted_plugin text;
-    chosen integer;
-begin
-    select b.plugin, (
-        select h.id
-        from qvd.hosts h join qvd.host_runtimes r on r.host_id = h.id
-        where b.plugin = 'default' and h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - b.lapse
-            and r.storage_degraded_since is null
-        order by
-            (b.ram_weight * coalesce(r.usable_ram, 0) + b.cpu_weight * coalesce(r.usable_cpu, 0))
-            / (1 + (select count(*) from qvd.vm_runtimes v where v.host_id = h.id))
-            + random() * b.random_weight desc
-        limit 1)
-    into wanted_plugin, chosen from qvd.balancer b;
-    if wanted_plugin <> 'default' then
-        execute format('select qvd.%I($1)', 'place_' || wanted_plugin) into chosen using vm;
-    end if;
-    if chosen is null then
-        raise exception 'no host can take VM %', qvd.vm_name(vm)
-            using errcode = 'QV030', hint = 'A host must be running, not blocked and a back end: select * from host_list;';
-    end if;
-    return chosen;
-end $$;
-
 -- The image version that a start of the VM would use now; null when there is none.
 create or replace function di_for(vm integer) returns integer
 language plpgsql stable security definer set search_path = qvd, pg_temp

@@ -60,6 +60,7 @@ begin
             cmd = case when runtime.state in ('starting', 'stopping') then r.cmd end
         where r.host_id = node;
     end if;
+    perform host_recount(node);
     update host_runtimes r
     set pid = node_pid, ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
     returning r.epoch, r.state into node_epoch, state;
@@ -103,26 +104,35 @@ begin
     end if;
 end $$;
 
--- A sign of life with what the balancer wants to know: memory, processors, why notifications are not relied upon and why
--- the storage is not. Not worth waiting for the disk. One statement asks for the epoch and renews, so that a node which is
--- taken over at this moment does not believe in its lease.
+-- A sign of life with what the balancer wants to know: memory in all and free, processors and whether they are waited for,
+-- why notifications are not relied upon and why the storage is not. Adds up what happened to the node meanwhile. Not worth
+-- waiting for the disk. One statement asks for the epoch and renews, so that a node which is taken over at this moment does
+-- not believe in its lease. Says whether VMs of lost nodes are to be started.
 create or replace function node_lease(
-    node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text default null
-) returns void
+    node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text default null,
+    free_ram real default null, cpu_pressure real default null
+) returns boolean
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
     perform set_config('synchronous_commit', 'off', true);
-    update host_runtimes set ok_ts = now(), lease = lease + 1, usable_ram = ram, usable_cpu = cpu,
+    with changes as (delete from host_changes where host_id = node returning vms, failed_starts),
+        added as (select coalesce(sum(vms), 0) as vms, coalesce(sum(failed_starts), 0) as failed_starts from changes)
+    update host_runtimes r set ok_ts = now(), lease = r.lease + 1, usable_ram = ram, usable_cpu = cpu,
+        free_ram = node_lease.free_ram, cpu_pressure = node_lease.cpu_pressure,
+        vms = r.vms + a.vms,
+        failed_starts = failed_starts_left(r.failed_starts, r.ok_ts) + a.failed_starts,
         events_degraded_reason = degraded,
-        events_degraded_since = case when degraded is null then null else coalesce(events_degraded_since, now()) end,
+        events_degraded_since = case when degraded is null then null else coalesce(r.events_degraded_since, now()) end,
         storage_degraded_reason = storage_degraded,
         storage_degraded_since =
-            case when storage_degraded is null then null else coalesce(storage_degraded_since, now()) end
-    where host_id = node and epoch = node_epoch;
+            case when storage_degraded is null then null else coalesce(r.storage_degraded_since, now()) end
+    from added a
+    where r.host_id = node and r.epoch = node_epoch;
     if not found then
         perform node_check(node, node_epoch);
     end if;
+    return exists (select from vm_runtimes where restart_due);
 end $$;
 
 -- Everything that running a VM takes. Secrets are in it: nobody but the functions below may look.

@@ -27,11 +27,21 @@ language plpgsql stable security definer set search_path = qvd, pg_temp
 begin
     perform node_check(node, node_epoch);
     return query
-        select h.id, h.name, r.epoch, r.lease, r.patience
-        from hosts me join hosts h on h.storage_id = me.storage_id and h.id <> me.id
-            join host_runtimes r on r.host_id = h.id
-        where me.id = node and r.state in ('starting', 'running', 'stopping') and r.patience is not null
-        order by h.id < node, h.id limit 16;
+        with me as (select h.storage_id from hosts h where h.id = node)
+        select id, name, epoch, lease, patience from (
+            -- Each half is read in the order of an index and no further than it must.
+            (select h.id, h.name, r.epoch, r.lease, r.patience, false as around
+            from hosts h join host_runtimes r on r.host_id = h.id
+            where h.storage_id = (select storage_id from me) and h.id > node
+                and r.state in ('starting', 'running', 'stopping') and r.patience is not null
+            order by h.id limit 16)
+            union all
+            (select h.id, h.name, r.epoch, r.lease, r.patience, true
+            from hosts h join host_runtimes r on r.host_id = h.id
+            where h.storage_id = (select storage_id from me) and h.id < node
+                and r.state in ('starting', 'running', 'stopping') and r.patience is not null
+            order by h.id limit 16)
+        ) ring order by around, id limit 16;
 end $$;
 
 -- The routers of a node that have not ended: hkd, which runs beside them, sees whether they live.
@@ -74,6 +84,7 @@ begin
     update user_sessions s set ended_at = now(), end_reason = reason
     where s.ended_at is null
         and s.l7r_instance in (select i.id from l7r_instances i where i.host_id = node and i.ended_at is null);
+    perform host_recount(node);
     return released;
 end $$;
 

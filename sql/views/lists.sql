@@ -19,7 +19,7 @@ create view vm_list as
 
 create view host_list as
     select h.id, h.name as host, r.state, r.blocked, h.address, h.backend, h.frontend,
-        (select count(*) from vm_runtimes v where v.host_id = h.id) as vms,
+        r.vms + (select coalesce(sum(c.vms), 0) from host_changes c where c.host_id = h.id) as vms,
         (select count(*) from vm_runtimes v where v.l7r_host_id = h.id) as sessions,
         now() - r.ok_ts as last_sign_of_life, r.epoch, r.events_degraded_since, r.events_degraded_reason,
         r.storage_degraded_since, r.storage_degraded_reason,

@@ -28,7 +28,7 @@ pub use l7r::{
 };
 pub use listen::{Listen, Listener, Notification};
 pub use migrate::{MigrateError, Migration, Status};
-pub use node::{Claim, Duties, Former, Life, NodeVm, Peer, Peers, VmProgress};
+pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
 
 use std::time::Duration;
 

@@ -99,6 +99,19 @@ pub struct VmProgress {
     pub note: Option<String>,
 }
 
+/// How large a node is and how much of it is in use, for the balancer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// Memory in MB.
+    pub ram: f32,
+    /// Processors in bogomips.
+    pub cpu: f32,
+    /// Memory that programs could still get, in MB.
+    pub free_ram: f32,
+    /// Share of time in which something had to wait for a processor, from 0 to 1.
+    pub cpu_pressure: f32,
+}
+
 /// Another node as the database shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -221,21 +234,22 @@ impl Database {
         Ok(())
     }
 
-    /// Renews the lease. `ram` is in MB, `cpu` in bogomips; `degraded` says why notifications are not relied upon,
-    /// `storage` why the storage is not.
+    /// Renews the lease; `degraded` says why notifications are not relied upon, `storage` why the storage is not. Says
+    /// whether VMs of lost nodes are to be started.
     pub async fn node_lease(
         &self,
-        host: HostId,
-        epoch: Epoch,
-        ram: f32,
-        cpu: f32,
+        (host, epoch): (HostId, Epoch),
+        load: &Load,
         degraded: Option<&str>,
         storage: Option<&str>,
-    ) -> Result<(), DbError> {
+    ) -> Result<bool, DbError> {
         let connection = self.connection().await?;
-        let statement = connection.prepare_cached("select node_lease($1, $2, $3, $4, $5, $6)").await?;
-        connection.execute(&statement, &[&host.0, &epoch, &ram, &cpu, &degraded, &storage]).await?;
-        Ok(())
+        let statement = connection.prepare_cached("select node_lease($1, $2, $3, $4, $5, $6, $7, $8)").await?;
+        let Load { ram, cpu, free_ram, cpu_pressure } = load;
+        let row = connection
+            .query_one(&statement, &[&host.0, &epoch, ram, cpu, &degraded, &storage, free_ram, cpu_pressure])
+            .await?;
+        Ok(row.get(0))
     }
 
     /// The nodes that this one watches.

@@ -17,6 +17,7 @@ use crate::{
 use super::{
     daemon::Lines,
     fleet::Node,
+    load,
     observer::{Look, Observer},
     remount, routers,
     signs::Signs,
@@ -39,7 +40,6 @@ pub struct Life {
     connector: Connector,
     /// A connection that broke is noticed by its successor.
     database: Database,
-    cpu: f32,
     storage_silent: bool,
     /// Why the storage is not used after VMs had to end.
     quarantined: Option<String>,
@@ -70,7 +70,6 @@ impl Life {
             observer: Observer::default(),
             database: lines.signs,
             connector: lines.connector,
-            cpu: usable_cpu(&std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             storage_silent: false,
             quarantined: None,
             routers: departures.map(|departures| Routers { departures, suspected: true }),
@@ -93,10 +92,11 @@ impl Life {
             if Instant::now() >= renew_at {
                 renew_at = Instant::now() + interval;
                 self.settle_storage().await;
-                let done = self.renew().await;
-                self.note(done, "renew the lease");
-                let done = self.restart_vms().await;
-                self.note(done, "start VMs whose node was lost");
+                let due = self.renew().await;
+                if let Some(true) = self.note(due, "renew the lease") {
+                    let done = self.restart_vms().await;
+                    self.note(done, "start VMs whose node was lost");
+                }
             }
             let done = self.end_sessions_of_dead_routers().await;
             self.note(done, "end what dead routers left");
@@ -119,20 +119,21 @@ impl Life {
         self.signs.as_ref().map_or(Duration::from_secs(10), |signs| signs.patience / 4)
     }
 
-    async fn renew(&mut self) -> Result<(), DbError> {
-        let ram = usable_ram(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default());
+    /// Says whether VMs of lost nodes are to be started.
+    async fn renew(&mut self) -> Result<bool, DbError> {
         let (node, trouble) = (&self.node, self.hub.trouble());
         let storage = self.quarantined.as_deref().or(self.storage_silent.then_some(STORAGE_SILENT));
         let began = BootTime::now();
-        in_time(
+        let load = load::look();
+        let due = in_time(
             self.answer_limit(),
-            self.database.node_lease(node.host, node.epoch, ram, self.cpu, trouble.as_deref(), storage),
+            self.database.node_lease((node.host, node.epoch), &load, trouble.as_deref(), storage),
         )
         .await?;
         if let Some(signs) = &self.signs {
             signs.signed(began);
         }
-        Ok(())
+        Ok(due)
     }
 
     async fn restart_vms(&mut self) -> Result<(), DbError> {
@@ -201,9 +202,9 @@ impl Life {
         self.storage_silent = silent;
     }
 
-    fn note(&mut self, done: Result<(), DbError>, what: &str) {
+    fn note<T>(&mut self, done: Result<T, DbError>, what: &str) -> Option<T> {
         match done {
-            Ok(()) => {}
+            Ok(done) => return Some(done),
             Err(DbError::Revoked(message)) => {
                 tracing::error!(host = %self.node.host, "{message}; stopping");
                 self.node.stop.cancel();
@@ -217,6 +218,7 @@ impl Life {
                 }
             }
         }
+        None
     }
 }
 
@@ -235,34 +237,5 @@ async fn in_time<T>(limit: Duration, call: impl Future<Output = Result<T, DbErro
     match tokio::time::timeout(limit, call).await {
         Ok(done) => done,
         Err(late) => Err(DbError::Unreachable(Box::new(late))),
-    }
-}
-
-/// Memory in MB: MemTotal/1000, as classic QVD counts.
-fn usable_ram(meminfo: &str) -> f32 {
-    meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<f32>().ok())
-        .map_or(0.0, |kib| kib / 1000.0)
-}
-
-/// Four fifths of all bogomips, as classic QVD counts.
-fn usable_cpu(cpuinfo: &str) -> f32 {
-    let bogomips = cpuinfo.lines().filter_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.trim().eq_ignore_ascii_case("bogomips").then(|| value.trim().parse::<f32>().ok())?
-    });
-    bogomips.sum::<f32>() * 0.8
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_and_processors_are_counted_as_classic_qvd_does() {
-        assert_eq!(usable_ram("MemFree: 1 kB\nMemTotal:       24689412 kB\n"), 24689.412);
-        assert_eq!(usable_cpu("bogomips\t: 5000.0\n\nbogomips\t: 5000.0\n"), 8000.0);
-        assert_eq!(usable_cpu(""), 0.0);
     }
 }

@@ -11,6 +11,7 @@ mod duties;
 mod fleet;
 mod heir;
 mod lease;
+mod load;
 mod machine;
 mod observer;
 mod progress;

@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -39,6 +42,30 @@ pub struct Nothing {
     starting: Duration,
     stopping: Duration,
     state: Arc<Mutex<State>>,
+    at_once: Arc<AtOnce>,
+}
+
+/// How many VMs are being started, and how many were at most.
+#[derive(Debug, Default)]
+struct AtOnce {
+    now: AtomicUsize,
+    peak: AtomicUsize,
+}
+
+/// One of them.
+struct Starting<'a>(&'a AtOnce);
+
+impl<'a> Starting<'a> {
+    fn new(at_once: &'a AtOnce) -> Self {
+        at_once.peak.fetch_max(at_once.now.fetch_add(1, SeqCst) + 1, SeqCst);
+        Self(at_once)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, SeqCst);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +85,7 @@ impl Nothing {
 
     /// VMs that take `starting` from `start` to its return, and `stopping` from `kill` to their end.
     pub fn with_delays(starting: Duration, stopping: Duration) -> Self {
-        Self { starting, stopping, state: Arc::default() }
+        Self { starting, stopping, state: Arc::default(), at_once: Arc::default() }
     }
 
     /// Lets the next `times` calls of a step fail.
@@ -79,6 +106,11 @@ impl Nothing {
     /// How often a VM was started.
     pub fn starts(&self) -> u64 {
         self.state().starts
+    }
+
+    /// The most VMs that were being started at the same time.
+    pub fn most_at_once(&self) -> usize {
+        self.at_once.peak.load(SeqCst)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -121,6 +153,7 @@ impl Hypervisor for Nothing {
 
     fn start<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>> {
         Box::pin(async move {
+            let _one = Starting::new(&self.at_once);
             sleep(self.starting).await;
             self.attempt(Step::Start).await?;
             self.end(spec.vm, Exit::Unseen);

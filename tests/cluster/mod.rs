@@ -2,6 +2,7 @@
 
 mod administration;
 mod backup;
+mod balancer;
 mod claims;
 mod command_line;
 mod contention;
@@ -21,6 +22,7 @@ pub mod promotion;
 mod refusals;
 mod remote;
 mod retention;
+mod scale;
 mod schema;
 mod sessions;
 mod specs;

@@ -194,14 +194,17 @@ keys! {
     AUTO_MAX_VMS: u32 = "auth.auto.max_vms", "5";
     /// Whether logins differ by case.
     LOGIN_CASE_SENSITIVE: bool = "model.user.login.case-sensitive", "0";
-    /// Balancer that places VMs; names the SQL function place_<name>.
-    L7R_LOADBALANCER: String = "l7r.loadbalancer.plugin", "default";
+    /// Balancer that places VMs; names the SQL function place_<name>. default is the formula of classic QVD; load also
+    /// looks at free memory, at how busy processors are and at starts that failed.
+    L7R_LOADBALANCER: String = "l7r.loadbalancer.plugin", "load";
     /// Weight of memory when a VM is placed.
     L7R_WEIGHT_RAM: u32 = "l7r.loadbalancer.plugin.default.weight.ram", "1";
     /// Weight of processing power when a VM is placed.
     L7R_WEIGHT_CPU: u32 = "l7r.loadbalancer.plugin.default.weight.cpu", "1";
     /// Weight of chance when a VM is placed.
     L7R_WEIGHT_RANDOM: u32 = "l7r.loadbalancer.plugin.default.weight.random", "1";
+    /// Whether the balancer load places a VM where its user has others, as long as it fits. Not in classic QVD.
+    L7R_SAME_USER: bool = "l7r.loadbalancer.plugin.load.same_user", "0";
     /// A session in which nothing is typed, clicked or drawn for this long is ended; 0 for no limit. What a desktop draws by
     /// itself, such as a clock, counts; what NX says on an idle link does not. Per tenant, and only in the database.
     L7R_SESSION_IDLE_LIMIT: Duration = "l7r.session.idle_limit", "0";

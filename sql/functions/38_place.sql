@@ -1,0 +1,90 @@
+-- Balancers: which node takes a VM. `l7r.loadbalancer.plugin` names one, a function place_<name>(vm integer). What they look
+-- at grows with the number of nodes, not of VMs, and none writes anything, so that starts do not wait for each other.
+
+-- The nodes that can take VMs, and how loaded they are at this moment.
+create or replace view host_loads as
+    select r.host_id, r.usable_ram, r.usable_cpu, r.free_ram, r.cpu_pressure,
+        r.vms + coalesce(c.vms, 0) as vms,
+        -- What came since it said how much memory is free.
+        greatest(c.vms, 0) as given,
+        failed_starts_left(r.failed_starts, r.ok_ts) + coalesce(c.failed_starts, 0) as failed_starts
+    from host_runtimes r
+        join hosts h on h.id = r.host_id
+        left join (
+            select host_id, sum(vms) as vms, sum(failed_starts) as failed_starts
+            from host_changes group by host_id
+        ) c on c.host_id = r.host_id
+    where h.backend and not r.blocked and r.state = 'running' and r.storage_degraded_since is null
+        and r.ok_ts > now() - (select lapse from balancer);
+
+-- The classic formula: memory and processors per VM, by weight, plus chance.
+create or replace function place_default(vm integer) returns integer
+language plpgsql volatile set plan_cache_mode = force_generic_plan as $$
+begin
+    return (
+        select l.host_id from qvd.host_loads l, qvd.balancer b
+        order by (b.ram_weight * coalesce(l.usable_ram, 0) + b.cpu_weight * coalesce(l.usable_cpu, 0)) / (1 + l.vms)
+            + random() * b.random_weight desc
+        limit 1);
+end $$;
+
+-- The same share of the node, but of that part of it which is free: memory that is available; processors that are always
+-- waited for count half. Every start that failed lately halves it. Where the VM does not fit into free memory it goes only
+-- when it fits nowhere. Chance is as if a node had up to a VM and a twentieth of its VMs more per unit of its weight, so that
+-- starts at the same moment, which do not see each other, spread over nodes that are as good. When it is asked for, a VM goes
+-- where its user has others, if it fits.
+create or replace function place_load(vm integer) returns integer
+language plpgsql volatile set plan_cache_mode = force_generic_plan as $$
+begin
+    return (
+        select l.host_id
+        from qvd.balancer b
+            join qvd.vm_specs s on s.vm_id = vm
+            cross join lateral (
+                select host_id, vms, coalesce(failed_starts, 0) as failed_starts,
+                    greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
+                    greatest(coalesce(free_ram, usable_ram, 0) - given * s.memory, 0) as free_ram,
+                    greatest(coalesce(usable_ram, 0), 1) as ram,
+                    1 + coalesce(cpu_pressure, 0) as pressure
+                from qvd.host_loads
+            ) l
+            cross join lateral (select l.free_ram >= s.memory as it) fits
+        order by fits.it and b.same_user and exists (
+                select from qvd.vms v join qvd.vm_runtimes r on r.vm_id = v.id
+                where v.user_id = s.user_id and r.host_id = l.host_id) desc,
+            fits.it desc,
+            l.size * least(l.free_ram / l.ram, 1) / l.pressure * 0.5 ^ least(l.failed_starts, 50)
+                / (1 + l.vms + random() * b.random_weight * (1 + l.vms / 20.0)) desc
+        limit 1);
+end $$;
+
+-- Chooses a node with the balancer that is configured.
+create or replace function place(vm integer) returns integer
+language plpgsql volatile as $$
+declare
+    plugin text := (select b.plugin from qvd.balancer b);
+    chosen integer;
+begin
+    if plugin = 'load' then
+        chosen := qvd.place_load(vm);
+    elsif plugin = 'default' then
+        chosen := qvd.place_default(vm);
+    else
+        execute format('select qvd.%I($1)', 'place_' || plugin) into chosen using vm;
+    end if;
+    if chosen is null then
+        raise exception 'no host can take VM %', qvd.vm_name(vm)
+            using errcode = 'QV030', hint = 'A host must be running, not blocked and a back end: select * from host_list;';
+    end if;
+    return chosen;
+end $$;
+
+-- Counts the VMs of a node anew, whatever was counted before.
+create or replace function host_recount(node integer) returns void
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    -- One statement, so that what it counts and what it takes away are of the same moment.
+    with counted as (delete from host_changes where host_id = node)
+    update host_runtimes set vms = (select count(*) from vm_runtimes r where r.host_id = node) where host_id = node;
+end $$;
