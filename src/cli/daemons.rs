@@ -31,6 +31,9 @@ pub struct Daemon {
 pub struct Status {
     #[command(flatten)]
     file: ConfigFile,
+    /// Print them in the text format of Prometheus
+    #[arg(long)]
+    prometheus: bool,
 }
 
 /// Runs every process of the node until it is told to end. SIGHUP replaces them by the program that is installed now.
@@ -85,7 +88,10 @@ pub async fn status(arguments: Status) -> anyhow::Result<()> {
     let status = events::status(&relay)
         .await
         .with_context(|| format!("hkd does not answer on {}; is this node running?", relay.display()))?;
-    println!("{status}");
+    match arguments.prometheus {
+        true => print!("{}", events::exposition(&serde_json::from_str(&status)?)),
+        false => println!("{status}"),
+    }
     Ok(())
 }
 

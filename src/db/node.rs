@@ -424,6 +424,12 @@ impl Database {
         Ok(connection.query_one("select retention_apply()", &[]).await?.get(0))
     }
 
+    /// What the database knows of the node that somebody who looks at it wants to see, as an object.
+    pub async fn node_status(&self, host: HostId) -> Result<serde_json::Value, DbError> {
+        let connection = self.connection().await?;
+        Ok(connection.query_one("select node_status($1)", &[&host.0]).await?.get(0))
+    }
+
     /// Notifies the node itself, to learn whether its own listener hears.
     pub async fn echo(&self, host: HostId) -> Result<(), DbError> {
         let connection = self.connection().await?;

@@ -87,6 +87,7 @@ enum Echo {
 #[derive(Debug)]
 pub struct Health {
     intervals: Intervals,
+    stagger: Duration,
     connected: bool,
     last_beat: Instant,
     last_try: Option<Instant>,
@@ -100,10 +101,11 @@ pub struct Health {
 }
 
 impl Health {
-    /// Before the first connection.
-    pub fn new(intervals: Intervals, now: Instant) -> Self {
+    /// Before the first connection. The node leaves the beat to others for `stagger` after it is due.
+    pub fn new(intervals: Intervals, stagger: Duration, now: Instant) -> Self {
         Self {
             intervals,
+            stagger,
             connected: false,
             last_beat: now,
             last_try: None,
@@ -206,11 +208,12 @@ impl Health {
         if !self.connected {
             return actions;
         }
-        if self.last_try.is_none_or(|tried| now.saturating_duration_since(tried) >= self.intervals.beat) {
+        let silence = now.saturating_duration_since(self.last_beat);
+        let due = silence >= self.intervals.beat + self.stagger;
+        if self.last_try.is_none_or(|tried| due && now.saturating_duration_since(tried) >= self.intervals.beat) {
             self.last_try = Some(now);
             actions.push(Action::Beat);
         }
-        let silence = now.saturating_duration_since(self.last_beat);
         match self.echo {
             Some(Echo::Due) => {
                 self.echo = Some(Echo::Asked(now));
@@ -263,7 +266,7 @@ mod tests {
 
     fn healthy() -> (Health, Instant) {
         let now = Instant::now();
-        let mut health = Health::new(INTERVALS, now);
+        let mut health = Health::new(INTERVALS, Duration::ZERO, now);
         health.connected(now);
         assert_eq!(health.tick(now), [Action::Beat, Action::Echo]);
         health.echo_sent(now);
@@ -274,6 +277,21 @@ mod tests {
 
     fn seconds(n: f64) -> Duration {
         Duration::from_secs_f64(n)
+    }
+
+    #[test]
+    fn whoever_hears_the_beat_in_time_leaves_it_to_others() {
+        let now = Instant::now();
+        let mut health = Health::new(INTERVALS, seconds(1.0), now);
+        health.connected(now);
+        assert!(health.tick(now).contains(&Action::Beat), "once on every connection");
+        for round in 1..10 {
+            let at = now + seconds(5.25) * round;
+            assert!(!health.tick(at).contains(&Action::Beat), "{round}");
+            health.beat(at);
+        }
+        let silent = now + seconds(5.25 * 9.0 + 6.0);
+        assert!(health.tick(silent).contains(&Action::Beat));
     }
 
     #[test]
@@ -319,7 +337,7 @@ mod tests {
     #[test]
     fn a_new_connection_that_hears_nothing_is_named_and_tried_again_now_and_then() {
         let now = Instant::now();
-        let mut health = Health::new(INTERVALS, now);
+        let mut health = Health::new(INTERVALS, Duration::ZERO, now);
         health.connected(now);
         let mut attempts = 0;
         for quarter in 1..240 {
@@ -347,7 +365,7 @@ mod tests {
     #[test]
     fn an_echo_that_cannot_be_sent_accuses_nobody_of_swallowing_it() {
         let now = Instant::now();
-        let mut health = Health::new(INTERVALS, now);
+        let mut health = Health::new(INTERVALS, Duration::ZERO, now);
         health.connected(now);
         assert!(health.tick(now).contains(&Action::Echo));
         assert!(!health.tick(now + seconds(7.0)).contains(&Action::Reconnect));

@@ -3,12 +3,12 @@
 //! its read and its next wait.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -31,6 +31,35 @@ pub struct Stats {
     pub echoes: AtomicU64,
     /// Connections replaced.
     pub reconnects: AtomicU64,
+    /// Times that the daemon asked for commands, by `Cause`.
+    reconciles: [AtomicU64; Cause::ALL.len()],
+    rhythm: Mutex<Rhythm>,
+}
+
+/// When the last beat was heard, and how much later than it was due.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rhythm {
+    heard: Option<Instant>,
+    late: Option<Duration>,
+}
+
+impl Stats {
+    /// The daemon asks for commands.
+    pub fn reconciled(&self, cause: Cause) {
+        self.reconciles[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A beat was heard; the next is due after `interval`.
+    pub(super) fn beat(&self, now: Instant, interval: Duration) {
+        self.beats.fetch_add(1, Relaxed);
+        let mut rhythm = self.rhythm();
+        let since = rhythm.heard.map(|heard| now.saturating_duration_since(heard));
+        *rhythm = Rhythm { heard: Some(now), late: since.map(|since| since.saturating_sub(interval)) };
+    }
+
+    fn rhythm(&self) -> std::sync::MutexGuard<'_, Rhythm> {
+        self.rhythm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What `Stats` shows.
@@ -41,7 +70,10 @@ pub(super) struct Shown {
     missed_wakeups: u64,
     beats: u64,
     echoes: u64,
+    beat_age_s: Option<f64>,
+    beat_delay_s: Option<f64>,
     reconnects: u64,
+    reconciles: BTreeMap<&'static str, u64>,
     poll_interval_s: f64,
     trouble: Option<String>,
 }
@@ -53,8 +85,15 @@ pub(super) enum Request {
     Unlisten(Channel),
 }
 
+/// How often waiters were woken, and how often because of a gap.
+#[derive(Clone, Copy, Default)]
+struct Wakes {
+    all: u64,
+    gaps: u64,
+}
+
 struct Entry {
-    wakes: watch::Sender<u64>,
+    wakes: watch::Sender<Wakes>,
     watches: usize,
 }
 
@@ -90,11 +129,14 @@ impl Hub {
     pub async fn watch(&self, channel: Channel) -> Watch {
         let wakes = {
             let mut channels = self.channels();
-            let entry = channels.entry(channel).or_insert_with(|| Entry { wakes: watch::Sender::new(0), watches: 0 });
+            let entry = channels
+                .entry(channel)
+                .or_insert_with(|| Entry { wakes: watch::Sender::new(Wakes::default()), watches: 0 });
             entry.watches += 1;
             entry.wakes.subscribe()
         };
-        let watch = Watch { hub: self.clone(), channel, wakes, poll: self.inner.poll.subscribe() };
+        let gaps = wakes.borrow().gaps;
+        let watch = Watch { hub: self.clone(), channel, wakes, gaps, poll: self.inner.poll.subscribe() };
         // A later waiter may come while the first is still being listened for, so each waits for an answer of its own.
         let (done, answer) = oneshot::channel();
         let _ = self.inner.requests.send(Request::Listen(channel, done));
@@ -114,12 +156,17 @@ impl Hub {
 
     pub(super) fn shown(&self) -> Shown {
         let stats = self.stats();
+        let rhythm = *stats.rhythm();
+        let reconciles = Cause::ALL.map(|cause| (cause.as_str(), stats.reconciles[cause as usize].load(Relaxed)));
         Shown {
             wakeups: stats.wakeups.load(Relaxed),
             gaps: stats.gaps.load(Relaxed),
             missed_wakeups: stats.missed.load(Relaxed),
             beats: stats.beats.load(Relaxed),
             echoes: stats.echoes.load(Relaxed),
+            beat_age_s: rhythm.heard.map(|heard| heard.elapsed().as_secs_f64()),
+            beat_delay_s: rhythm.late.map(|late| late.as_secs_f64()),
+            reconciles: reconciles.into(),
             reconnects: stats.reconnects.load(Relaxed),
             poll_interval_s: self.inner.poll.borrow().as_secs_f64(),
             trouble: self.trouble(),
@@ -129,7 +176,7 @@ impl Hub {
     pub(super) fn wake(&self, channel: Channel) {
         self.inner.stats.wakeups.fetch_add(1, Relaxed);
         if let Some(entry) = self.channels().get(&channel) {
-            entry.wakes.send_modify(|count| *count += 1);
+            entry.wakes.send_modify(|wakes| wakes.all += 1);
         }
     }
 
@@ -137,7 +184,10 @@ impl Hub {
     pub(super) fn gap(&self) {
         self.inner.stats.gaps.fetch_add(1, Relaxed);
         for entry in self.channels().values() {
-            entry.wakes.send_modify(|count| *count += 1);
+            entry.wakes.send_modify(|wakes| {
+                wakes.all += 1;
+                wakes.gaps += 1;
+            });
         }
     }
 
@@ -166,17 +216,40 @@ impl Hub {
 pub struct Watch {
     hub: Hub,
     channel: Channel,
-    wakes: watch::Receiver<u64>,
+    wakes: watch::Receiver<Wakes>,
+    /// As many were seen.
+    gaps: u64,
     poll: watch::Receiver<Duration>,
 }
 
-/// Why a waiter was woken.
+/// Why somebody reads what may have changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// A notification, or a gap.
+    /// It has just begun.
+    Start,
+    /// A notification.
     Woken,
+    /// Notifications may have been lost.
+    Gap,
     /// Nothing was heard for a poll interval.
     Poll,
+    /// The last time failed.
+    Retry,
+}
+
+impl Cause {
+    const ALL: [Self; 5] = [Self::Start, Self::Woken, Self::Gap, Self::Poll, Self::Retry];
+
+    /// The word for it in `qvd status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Woken => "wake-up",
+            Self::Gap => "gap",
+            Self::Poll => "poll",
+            Self::Retry => "retry",
+        }
+    }
 }
 
 impl Watch {
@@ -186,7 +259,11 @@ impl Watch {
             let interval = *self.poll.borrow_and_update();
             tokio::select! {
                 // The sender lives in the hub that this watch holds.
-                _ = self.wakes.changed() => return Cause::Woken,
+                _ = self.wakes.changed() => {
+                    let gaps = self.wakes.borrow_and_update().gaps;
+                    let gap = std::mem::replace(&mut self.gaps, gaps) != gaps;
+                    return if gap { Cause::Gap } else { Cause::Woken };
+                }
                 () = tokio::time::sleep(interval) => return Cause::Poll,
                 // A change to urgent polling must not wait for the end of a relaxed interval.
                 _ = self.poll.changed() => {
@@ -209,5 +286,25 @@ impl Drop for Watch {
                 let _ = self.hub.inner.requests.send(Request::Unlisten(self.channel));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_waiter_learns_whether_it_was_woken_or_may_have_missed_something() {
+        let (hub, _requests) = Hub::new(Duration::from_secs(600));
+        let mut watch = hub.watch(Channel::Config).await;
+        hub.wake(Channel::Config);
+        hub.wake(Channel::Config);
+        assert_eq!(watch.changed().await, Cause::Woken);
+        hub.gap();
+        hub.wake(Channel::Config);
+        assert_eq!(watch.changed().await, Cause::Gap);
+        hub.set_poll(Duration::ZERO);
+        assert_eq!(watch.changed().await, Cause::Poll);
+        assert!(Cause::ALL.iter().enumerate().all(|(at, cause)| *cause as usize == at));
     }
 }

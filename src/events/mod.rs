@@ -6,12 +6,14 @@
 //! latency only. Nothing here reads or writes what the wake-ups are about.
 
 mod channel;
+mod exposition;
 mod health;
 mod hub;
 mod plane;
 mod relay;
 
 pub use channel::Channel;
+pub use exposition::exposition;
 pub use health::{Action, Health, Intervals, Trouble};
 pub use hub::{Cause, Hub, Stats, Watch};
 pub use plane::Plane;

@@ -55,7 +55,7 @@ impl Plane {
             database,
             host,
             hub: hub.clone(),
-            health: Health::new(intervals, Instant::now()),
+            health: Health::new(intervals, stagger(host, intervals.beat), Instant::now()),
             requests,
             found_work,
             sent,
@@ -75,6 +75,13 @@ impl Plane {
     pub fn poll_found_work(&self) {
         let _ = self.found.send(());
     }
+}
+
+/// What a node waits beyond the age at which the beat is due, so that most of those that would beat have heard one before.
+fn stagger(host: HostId, beat: Duration) -> Duration {
+    // Neighbouring ids far from each other.
+    let spot = host.0.cast_unsigned().wrapping_mul(0x9E37_79B9);
+    beat.mul_f64(f64::from(spot) / f64::from(u32::MAX) / 4.0)
 }
 
 struct Task {
@@ -214,7 +221,7 @@ impl Task {
         let Ok(channel) = notification.channel.parse::<Channel>() else { return };
         match channel {
             Channel::Beat => {
-                self.hub.stats().beats.fetch_add(1, Relaxed);
+                self.hub.stats().beat(now, self.health.beat_age());
                 self.health.beat(now);
                 self.publish();
             }

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use nix::poll::{PollFd, PollFlags, poll};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -32,8 +33,8 @@ const RETRY: Duration = Duration::from_millis(100);
 /// In milliseconds, from the end of a connection to the end of the process that had it.
 const LAST_BREATH: u16 = 5000;
 
-/// Asks the daemon for something that `qvd status` shows.
-pub type States = Box<dyn Fn() -> serde_json::Value + Send + Sync>;
+/// Asks the daemon for what else `qvd status` shows.
+pub type Figures = Box<dyn Fn() -> BoxFuture<'static, serde_json::Value> + Send + Sync>;
 
 /// The side of hkd.
 pub struct RelayServer {
@@ -53,10 +54,10 @@ impl RelayServer {
         Ok(Self { listener })
     }
 
-    /// Serves until `stop`. `states` says what else is asked of the daemon: how many VMs are in which phase. `departures` is
-    /// told of every client whose process has ended.
-    pub async fn serve(self, hub: Hub, states: States, departures: Arc<Notify>, stop: CancellationToken) {
-        let states = Arc::new(states);
+    /// Serves until `stop`. `figures` is an object of what is known elsewhere: the phases of VMs, what the database counts.
+    /// `departures` is told of every client whose process has ended.
+    pub async fn serve(self, hub: Hub, figures: Figures, departures: Arc<Notify>, stop: CancellationToken) {
+        let figures = Arc::new(figures);
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -64,12 +65,12 @@ impl RelayServer {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (hub, states, stop) = (hub.clone(), states.clone(), stop.clone());
+                    let (hub, figures, stop) = (hub.clone(), figures.clone(), stop.clone());
                     let departures = departures.clone();
                     tokio::spawn(async move {
                         let process = stream.peer_cred().ok().and_then(|peer| Process::with(peer.pid()?));
                         let served = async {
-                            let _ = serve_one(stream, hub, &states).await;
+                            let _ = serve_one(stream, hub, &figures).await;
                             if let Some(process) = process {
                                 process.ended().await;
                                 departures.notify_one();
@@ -106,7 +107,7 @@ impl Process {
     }
 }
 
-async fn serve_one(stream: UnixStream, hub: Hub, states: &States) -> io::Result<()> {
+async fn serve_one(stream: UnixStream, hub: Hub, figures: &Figures) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut lines = BufReader::new(reader).lines();
     let (sender, mut outgoing) = mpsc::unbounded_channel::<String>();
@@ -117,7 +118,9 @@ async fn serve_one(stream: UnixStream, hub: Hub, states: &States) -> io::Result<
             line = lines.next_line() => match line {
                 Ok(Some(line)) if line == "?" => {
                     let mut shown = serde_json::json!(hub.shown());
-                    shown["vms"] = states();
+                    if let (Some(shown), serde_json::Value::Object(figures)) = (shown.as_object_mut(), figures().await) {
+                        shown.extend(figures);
+                    }
                     write(&mut writer, &shown.to_string()).await?;
                 }
                 Ok(Some(line)) => {

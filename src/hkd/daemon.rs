@@ -46,6 +46,8 @@ use super::{
 
 /// For a VM that must end to be dead before the next daemon looks after it.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long whoever asks for the status waits for the database.
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Why the daemon cannot run, or stopped.
 #[derive(Debug, Error)]
@@ -244,8 +246,8 @@ impl Member {
         });
         let departures = relay.map(|relay| {
             let (asked, departures) = (node.clone(), Arc::<Notify>::default());
-            let states = Box::new(move || serde_json::json!(progress::histogram(&asked)));
-            tokio::spawn(relay.serve(plane.hub().clone(), states, departures.clone(), stop.clone()));
+            let figures = Box::new(move || Box::pin(figures(asked.clone())) as BoxFuture<'static, serde_json::Value>);
+            tokio::spawn(relay.serve(plane.hub().clone(), figures, departures.clone(), stop.clone()));
             tokio::spawn(tell_states(node.clone()));
             departures
         });
@@ -333,6 +335,13 @@ impl Epochs for Asked {
     }
 }
 
+/// What `qvd status` shows beside the event plane. Without the database it shows the rest.
+async fn figures(node: Arc<Node>) -> serde_json::Value {
+    let database = tokio::time::timeout(STATUS_LIMIT, node.database.node_status(node.host)).await;
+    let database = database.ok().and_then(Result::ok);
+    serde_json::json!({ "vms": progress::histogram(&node), "database": database })
+}
+
 /// Logs how many VMs are in which phase whenever SIGUSR1 asks.
 async fn tell_states(node: Arc<Node>) {
     let mut asked = match signal(SignalKind::user_defined1()) {
@@ -363,7 +372,7 @@ async fn obey(node: Arc<Node>) -> bool {
 
 async fn serve(node: &Arc<Node>, signs: Option<&Signs>, plane: &Plane) {
     let mut commands = plane.hub().watch(Channel::Host(node.host)).await;
-    let mut cause = Cause::Woken;
+    let mut cause = Cause::Start;
     let mut unsure = false;
     loop {
         if signs.is_some_and(|signs| signs.quarantine.is_imposed()) {
@@ -374,6 +383,7 @@ async fn serve(node: &Arc<Node>, signs: Option<&Signs>, plane: &Plane) {
                 () = node.stop.cancelled() => return,
             }
         }
+        plane.hub().stats().reconciled(cause);
         let outcome = if unsure { recover(node).await } else { Ok(()) };
         let outcome = match outcome {
             Ok(()) => reconcile(node).await,
@@ -396,7 +406,7 @@ async fn serve(node: &Arc<Node>, signs: Option<&Signs>, plane: &Plane) {
         let retry = node.config.load().get(&keys::HKD_POLL_URGENT);
         cause = tokio::select! {
             cause = commands.changed() => cause,
-            () = tokio::time::sleep(retry), if unsure => Cause::Woken,
+            () = tokio::time::sleep(retry), if unsure => Cause::Retry,
             () = node.stop.cancelled() => return,
         };
     }

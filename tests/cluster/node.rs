@@ -173,3 +173,33 @@ async fn a_claim_whose_answer_was_lost_is_carried_out() {
     assert_eq!(runs, [["d1", "1", "1"], ["d2", "1", "1"], ["d3", "1", "1"]]);
     assert!(PATIENCE < Duration::from_secs(60), "no relaxed poll helped");
 }
+
+#[tokio::test]
+async fn a_node_tells_what_its_event_plane_did_and_what_its_routers_counted() {
+    let db = Db::with_vms(1).await;
+    let host = Host::new(&db, &[("internal.hkd.poll.relaxed", "0.3"), ("internal.hkd.beat", "0.2")]);
+    let _hkd = host.started().await;
+    claimed(&db, "start", "d1").await;
+    db.sql("insert into end_counters (host_id, reason, sessions) select id, 'client left', 3 from hosts").await;
+    db.sql("update host_counters set http_requests = 7").await;
+    let told = async || {
+        host.status().filter(|status| {
+            let some = |cause: &str| status["reconciles"][cause].as_u64() > Some(0);
+            some("start") && some("wake-up") && some("poll") && status["beat_delay_s"].is_f64()
+        })
+    };
+    let (status, _) = until("every cause was counted", told).await;
+    assert!(status["database"]["notification_queue_usage"].as_f64() < Some(0.5), "{status}");
+    assert_eq!(status["database"]["vm_states"]["running"], 1, "{status}");
+
+    let text = String::from_utf8(host.qvd(&["status", "--prometheus"]).stdout).unwrap();
+    for line in [
+        "qvd_reconciles_total{cause=\"start\"} 1",
+        "qvd_vms{state=\"running\"} 1",
+        "qvd_session_ends_total{reason=\"client left\"} 3",
+        "qvd_router_http_requests_total 7",
+        "qvd_notifications_degraded 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
+}
