@@ -108,6 +108,8 @@ impl Task {
             match attempt {
                 Ok(listen) => {
                     backoff = BACKOFF[0];
+                    // What a poll found while nobody listened could not have been announced.
+                    while self.found_work.try_recv().is_ok() {}
                     self.health.connected(Instant::now());
                     self.publish();
                     self.hub.gap();
