@@ -13,6 +13,7 @@ use crate::{
     fake,
     list::{Desk, address},
     report::{Report, Samples},
+    shares::{Processes, Shares},
 };
 
 const NETWORK: u8 = 9;
@@ -40,14 +41,17 @@ async fn rounds(desk: &Arc<Desk>, repetitions: usize, report: &mut Report) -> an
     let running = "select count(*) = 50 from vm_runtimes where vm_state = 'running'";
     desk.bench.site.wait_for("not all VMs run", running, "t").await?;
     let vms: Vec<VmId> = desk.door.session().await?.list().await?.into_iter().map(|vm| VmId(vm.id.0)).collect();
+    let processes = Processes::find(&desk.bench).await?;
     for at_once in CROWDS {
-        let mut connects = Samples::default();
+        let (mut connects, mut shares) = (Samples::default(), Shares::default());
+        let mut connected = 0;
         // A single user comes more often, so that the medians mean as much.
         for round in 0..=repetitions * if at_once == 1 { 4 } else { 1 } {
-            for took in together(desk, &vms[..at_once]).await? {
-                if round > 0 {
-                    connects.add(took);
-                }
+            let (took, used) = together(desk, &vms[..at_once], &processes).await?;
+            if round > 0 {
+                took.into_iter().for_each(|took| connects.add(took));
+                used.into_iter().for_each(|(before, after)| shares.add(before, after));
+                connected += at_once;
             }
             let left = "select count(*) = 0 from vm_runtimes where user_state <> 'disconnected'";
             desk.bench.site.wait_for("sessions did not end", left, "t").await?;
@@ -55,23 +59,41 @@ async fn rounds(desk: &Arc<Desk>, repetitions: usize, report: &mut Report) -> an
         report.figure(format!("played_{at_once}_p50_ms"), connects.ms(0.5));
         report.figure(format!("played_{at_once}_p99_ms"), connects.ms(0.99));
         report.spread.insert(format!("played_{at_once}_ms"), connects.spread());
+        shares.report(&format!("played_{at_once}"), connected, report);
     }
     Ok(())
 }
 
-/// From TCP connect to 101, without the password, of users who wait for each other before each of the two steps.
-async fn together(desk: &Arc<Desk>, vms: &[VmId]) -> anyhow::Result<Vec<Duration>> {
-    let ready = Arc::new(Barrier::new(vms.len()));
+/// From TCP connect to 101, without the password, of users who wait for each other before each step; and what was used
+/// before and after each of the two steps that count.
+async fn together(
+    desk: &Arc<Desk>,
+    vms: &[VmId],
+    processes: &Processes,
+) -> anyhow::Result<(Vec<Duration>, [(Shares, Shares); 2])> {
+    // Everybody waits twice between two steps: until all are there, and until somebody has looked.
+    let step = Arc::new(Barrier::new(vms.len() + 1));
     let mut users = JoinSet::new();
     for vm in vms.iter().copied() {
-        let (desk, ready) = (desk.clone(), ready.clone());
+        let (desk, step) = (desk.clone(), step.clone());
         users.spawn(async move {
-            ready.wait().await;
+            let turn = async || {
+                step.wait().await;
+                step.wait().await;
+            };
+            turn().await;
             let began = Instant::now();
-            let mut session = desk.door.session().await?;
+            let session = desk.door.session().await;
             let opened = began.elapsed();
-            session.list().await?;
-            ready.wait().await;
+            turn().await;
+            let listed = async {
+                let mut session = session?;
+                session.list().await?;
+                anyhow::Ok(session)
+            };
+            let listed = listed.await;
+            turn().await;
+            let session = listed?;
             let asked = Instant::now();
             let link = session.connect(vm, &[], &mut |_| {}).await?;
             let took = opened + asked.elapsed();
@@ -79,9 +101,15 @@ async fn together(desk: &Arc<Desk>, vms: &[VmId]) -> anyhow::Result<Vec<Duration
             anyhow::Ok(took)
         });
     }
+    let mut looks = Vec::with_capacity(4);
+    for _ in 0..3 {
+        step.wait().await;
+        looks.push(processes.used()?);
+        step.wait().await;
+    }
     let mut all = Vec::with_capacity(vms.len());
     while let Some(user) = users.join_next().await {
         all.push(user??);
     }
-    Ok(all)
+    Ok((all, [(looks[0], looks[1]), (looks[2], processes.used()?)]))
 }

@@ -26,6 +26,7 @@ mod rest;
 mod roam;
 mod rows;
 mod sessions;
+mod shares;
 mod site;
 mod storm;
 mod swarm;
