@@ -1,6 +1,24 @@
 -- The life of a VM is guarded here, whoever writes: illegal transitions and commands are refused, what a stopped VM
 -- must not have is cleared, and those who wait are woken.
 
+-- What nobody waits for is done when a start or a run ends, so that the next start finds it done. Not a trigger: to find
+-- out that one has nothing to do costs those who wait more than to ask for it here.
+create or replace function vm_run_account(vm integer, node integer, was vm_state, becomes vm_state) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    if was = 'starting' then
+        update vm_counters c set run_attempts = run_attempts + 1, run_ok = run_ok + (becomes = 'running')::integer
+        where c.vm_id = vm;
+        -- Told to stop it would be stopping.
+        if becomes in ('stopped', 'zombie') then
+            insert into host_changes (host_id, failed_starts) values (node, 1);
+        end if;
+    end if;
+    if becomes = 'stopped' then
+        update vm_specs s set secret = fresh_secret() where s.vm_id = vm;
+    end if;
+end $$;
+
 create or replace function vm_runtimes_guard() returns trigger
 language plpgsql as $$
 begin
@@ -23,6 +41,9 @@ begin
             if new.user_state = 'connected' then
                 new.user_cmd := 'abort';
             end if;
+        end if;
+        if old.vm_state <> 'stopped' then
+            perform qvd.vm_run_account(new.vm_id, old.host_id, old.vm_state, new.vm_state);
         end if;
     elsif new.host_id is distinct from old.host_id and new.vm_state <> 'stopped' then
         raise exception 'VM % is % and cannot change its host', qvd.vm_name(new.vm_id), new.vm_state
@@ -103,27 +124,6 @@ create or replace trigger wake
     after update of host_id, vm_state, vm_cmd, user_state, user_cmd, session_id, blocked, vm_reason,
         vm_expiration_soft, vm_expiration_hard
     on vm_runtimes for each row execute function vm_runtimes_wake();
-
--- What nobody waits for is done when a start or a run ends, so that the next start finds it done.
-create or replace function vm_runtimes_account() returns trigger
-language plpgsql security definer set search_path = qvd, pg_temp as $$
-begin
-    if old.vm_state = 'starting' then
-        update vm_counters c set run_attempts = run_attempts + 1, run_ok = run_ok + (new.vm_state = 'running')::integer
-        where c.vm_id = new.vm_id;
-        -- Told to stop it would be stopping.
-        if new.vm_state in ('stopped', 'zombie') then
-            insert into host_changes (host_id, failed_starts) values (old.host_id, 1);
-        end if;
-    end if;
-    if new.vm_state = 'stopped' then
-        update vm_specs s set secret = fresh_secret() where s.vm_id = new.vm_id;
-    end if;
-    return null;
-end $$;
-
-create or replace trigger account after update of vm_state on vm_runtimes for each row
-    when (old.vm_state <> 'stopped' and old.vm_state <> new.vm_state) execute function vm_runtimes_account();
 
 -- How many VMs a node has is counted beside the node, see `host_changes`.
 create or replace function vm_runtimes_count() returns trigger

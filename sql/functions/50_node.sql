@@ -163,25 +163,23 @@ language plpgsql security definer set search_path = qvd, pg_temp
 #variable_conflict use_column
 begin
     return query
-        with waiting as materialized (
-            select r.vm_cmd, s.vm_id, s.name, s.tenant_id, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size,
-                s.di_tag, s.ip, s.secret,
-                case r.vm_cmd when 'start' then s.di_id else r.current_di_id end as di_id,
-                -- A function, since a start has no need to open that table.
-                case r.vm_cmd when 'start' then s.di_path else di_path(r.current_di_id) end as di_path
-            from vm_runtimes r join vm_specs s on s.vm_id = r.vm_id
-            where r.host_id = node and r.vm_cmd is not null
-                and exists (select from host_runtimes h where h.host_id = node and h.epoch = node_epoch)
-            for no key update of r
-        ), claimed as (
+        with claimed as (
             update vm_runtimes r
             -- Whoever told it to stop may have said why.
-            set vm_cmd = null, vm_reason = case w.vm_cmd when 'stop' then r.vm_reason end,
-                vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
-                current_di_id = w.di_id,
-                vm_address = w.ip, vm_vma_port = vma_port, vm_x_port = x_port
-            from waiting w where r.vm_id = w.vm_id
-            returning w.*, r.vm_state
+            set vm_cmd = null, vm_reason = case r.vm_cmd when 'stop' then r.vm_reason end,
+                vm_state = case r.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
+                current_di_id = case r.vm_cmd when 'start' then s.di_id else r.current_di_id end,
+                vm_address = s.ip, vm_vma_port = vma_port, vm_x_port = x_port
+            from vm_specs s
+            where r.host_id = node and r.vm_cmd is not null and s.vm_id = r.vm_id
+                and exists (select from host_runtimes h where h.host_id = node and h.epoch = node_epoch)
+            returning
+                case r.vm_state when 'starting' then 'start' else 'stop' end::vm_cmd as vm_cmd, s.vm_id, s.name,
+                s.tenant_id, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, s.di_tag, s.ip, s.secret,
+                r.current_di_id as di_id,
+                -- A function, since a start has no need to open that table.
+                case r.vm_state when 'starting' then s.di_path else di_path(r.current_di_id) end as di_path,
+                r.vm_state
         ), audited as (
             insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
             select 'claim', 'vm', c.vm_id, c.login || '/' || c.name, c.tenant_id,
