@@ -103,8 +103,10 @@ language plpgsql as $$
 declare
     payload text := qvd.wake_payload('vm', new.vm_id, new.tenant_id);
 begin
-    perform qvd.announce('qvd_vm_' || new.vm_id, payload),
-        qvd.announce('qvd_admin', payload),
+    perform qvd.announce('qvd_admin', payload),
+        -- Who waits for a VM waits for its session to end, not for it to begin.
+        case when new.user_state in (old.user_state, 'disconnected')
+            then qvd.announce('qvd_vm_' || new.vm_id, payload) end,
         case when new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
             or new.host_id is not null and new.host_id is distinct from old.host_id
             then qvd.announce('qvd_host_' || new.host_id, payload) end,
