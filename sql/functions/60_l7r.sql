@@ -100,15 +100,21 @@ begin
     order by l.name;
 end $$;
 
--- What the checks before a connection need. No row: no such VM.
-create or replace function l7r_vm(wanted integer, out owner integer, out blocked boolean, out state vm_state)
+-- What the checks before a connection need: whether the node serves users at all, and a VM. Without a state of the node
+-- there is no such node, without an owner no such VM.
+drop function if exists l7r_vm(integer);
+create or replace function l7r_vm(
+    node integer, wanted integer,
+    out host_state host_state, out host_blocked boolean, out owner integer, out blocked boolean, out state vm_state
+)
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 begin
-    select v.user_id, r.blocked, r.vm_state
-    into owner, blocked, state
-    from vms v join vm_runtimes r on r.vm_id = v.id where v.id = wanted;
+    select h.state, h.blocked, v.user_id, r.blocked, r.vm_state
+    into host_state, host_blocked, owner, blocked, state
+    from host_runtimes h left join (vms v join vm_runtimes r on r.vm_id = v.id) on v.id = wanted
+    where h.host_id = node;
 end $$;
 
 -- Takes a VM for a client. When another session has it, that one is told to go and null is returned: ask again when

@@ -299,15 +299,26 @@ impl Database {
         Ok(connection.query_one(&statement, &[&user.0, &token, &object(found)]).await?.get(0))
     }
 
-    /// Owner and state of a VM; `None` when there is no such VM.
-    pub async fn l7r_vm(&self, vm: VmId) -> Result<Option<VmCheck>, DbError> {
+    /// Whether the node serves users, and owner and state of a VM, if there is such a VM; `None` when the node is no
+    /// longer on record.
+    pub async fn l7r_vm(
+        &self,
+        host: HostId,
+        vm: Option<VmId>,
+    ) -> Result<Option<(HostStatus, Option<VmCheck>)>, DbError> {
         let connection = self.connection().await?;
-        let statement = connection.prepare_cached("select owner, blocked, state::text from l7r_vm($1)").await?;
-        let row = connection.query_one(&statement, &[&vm.0]).await?;
-        let owner: Option<i32> = row.get(0);
-        owner
-            .map(|owner| Ok(VmCheck { owner: UserId(owner), blocked: row.get(1), state: word(row.get(2))? }))
-            .transpose()
+        let statement = connection
+            .prepare_cached("select host_state::text, host_blocked, owner, blocked, state::text from l7r_vm($1, $2)")
+            .await?;
+        let row = connection.query_one(&statement, &[&host.0, &vm.map(|vm| vm.0)]).await?;
+        let state: Option<&str> = row.get(0);
+        let Some(state) = state else { return Ok(None) };
+        let status = HostStatus { state: word(state)?, blocked: row.get(1) };
+        let owner: Option<i32> = row.get(2);
+        let vm = owner.map(|owner| {
+            Ok::<_, DbError>(VmCheck { owner: UserId(owner), blocked: row.get(3), state: word(row.get(4))? })
+        });
+        Ok(Some((status, vm.transpose()?)))
     }
 
     /// Takes a VM for a client, with a token for that VM that carries what authentication found out. `None`: another session has it and was told to go.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     auth::{Authenticated, Login, LoginRules, Purpose, Rejection, Visit},
-    db::{DbError, HostStatus, ListedVm},
+    db::{DbError, HostStatus, ListedVm, VmCheck},
     model::{
         HostState, SessionId, UserId, VmId,
         config::{Config, keys},
@@ -183,7 +183,7 @@ impl Connection {
 
     async fn may_connect(&mut self, request: &Request) -> Result<(VmId, Visit), Answer> {
         let user = self.admit(request).await?;
-        self.host_serves().await?;
+        let check = self.look(request).await?;
         if !request.wants_tunnel() {
             return Err(Status::UpgradeRequired.into());
         }
@@ -199,8 +199,7 @@ impl Connection {
             return Err(Answer::text(Status::Forbidden, format!("Invalid parameters {}", forbidden.join(", "))));
         }
         let none = || Answer::text(Status::NotFound, "The requested virtual machine does not exist");
-        let vm = VmId(id.ok_or_else(none)?);
-        let check = self.router.database.l7r_vm(vm).await.map_err(unavailable)?.ok_or_else(none)?;
+        let (vm, check) = id.zip(check).ok_or_else(none)?;
         if check.blocked {
             return Err(Answer::text(Status::Forbidden, "The requested virtual machine is offline for maintenance"));
         }
@@ -218,16 +217,24 @@ impl Connection {
 
     async fn may_stop(&mut self, request: &Request) -> Result<VmId, Answer> {
         let user = self.admit(request).await?;
-        self.host_serves().await?;
+        let check = self.look(request).await?;
         bound(request, user.bound_to)?;
         let none = || Answer::text(Status::NotFound, "The requested virtual machine does not exist");
-        let vm = VmId(wanted_id(request)?.ok_or_else(none)?);
-        let check = self.router.database.l7r_vm(vm).await.map_err(unavailable)?.ok_or_else(none)?;
+        let (vm, check) = wanted_id(request)?.zip(check).ok_or_else(none)?;
         let mut visit = self.visit(user, request);
         match self.may_have(&mut visit, vm, check.owner, Purpose::Stop).await.map_err(hook_failed)? {
             true => Ok(vm),
             false => Err(Answer::text(Status::Forbidden, FOREIGN)),
         }
+    }
+
+    /// The VM that a request is about, if there is one, once it is known that the node serves users.
+    async fn look(&self, request: &Request) -> Result<Option<VmCheck>, Answer> {
+        let vm = wanted_id(request).ok().flatten();
+        let found = self.router.database.l7r_vm(self.router.host, vm).await.map_err(unavailable)?;
+        let (host, vm) = found.ok_or_else(not_on_record)?;
+        serves(host)?;
+        Ok(vm)
     }
 
     /// Whether a user may have a VM: the own ones, and what an authenticator allows.
@@ -331,10 +338,10 @@ fn bound(request: &Request, bound_to: Option<VmId>) -> Result<(), Answer> {
 }
 
 /// The `id` of a request: an error when it is missing, `None` when no VM can have it.
-fn wanted_id(request: &Request) -> Result<Option<i32>, Answer> {
+fn wanted_id(request: &Request) -> Result<Option<VmId>, Answer> {
     let id = request.query.get("id");
     let id = id.ok_or_else(|| Answer::text(Status::Unprocessable, "parameter id is missing"))?;
-    Ok(id.parse().ok())
+    Ok(id.parse().ok().map(VmId))
 }
 
 /// The classic text of every failure to bring client and VM together.

@@ -25,9 +25,9 @@ pub async fn stop(connection: &Connection, mut dialogue: Dialogue<Conn>, vm: VmI
     let mut watch = router.hub.watch(Channel::Vm(vm)).await;
     let mut asked = false;
     let answer = loop {
-        let state = match router.database.l7r_vm(vm).await {
-            Ok(Some(check)) => check.state,
-            Ok(None) => VmState::Stopped,
+        let state = match router.database.l7r_vm(router.host, Some(vm)).await {
+            Ok(Some((_, Some(check)))) => check.state,
+            Ok(_) => VmState::Stopped,
             Err(error) => break unavailable(error),
         };
         match state {
