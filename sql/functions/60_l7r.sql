@@ -1,4 +1,6 @@
 -- What l7r may do. Writes name the session they are about; when that session is no longer the VM's, nothing is done.
+-- A commit that notifies keeps all others that do waiting until it is on disk, so what is written at the beginning and the
+-- end of a session does not wait for the disk at all. Routers do so afterwards, many sessions at once (`settle`).
 
 -- A new L7R process of a node announces itself and learns who else is on record there.
 create or replace function l7r_start(
@@ -117,12 +119,16 @@ begin
     where h.host_id = node;
 end $$;
 
--- Takes a VM for a client. When another session has it, that one is told to go and null is returned: ask again when
--- the VM has changed. A session of an instance that has ended, that was told to end it and does not answer, or of a node
--- whose lease has lapsed, is replaced: the desktop takes one connection and leaves the other.
+-- Takes a VM for a session that is about to begin, and says how the VM stands, as `l7r_session` does. When another
+-- session has it, that one is told to go and nothing is returned: ask again when the VM has changed. A session of an
+-- instance that has ended, that was told to end it and does not answer, or of a node whose lease has lapsed, is
+-- replaced: the desktop takes one connection and leaves the other.
+-- The router names the session. A number that the server gave could be given again when this commit is lost in a crash,
+-- and two sessions would be taken for one.
 create or replace function l7r_acquire(
-    by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb,
-    out session bigint, out host_address text, out properties jsonb
+    session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb,
+    out host_address text, out properties jsonb, out state vm_state, out commanded boolean, out placed boolean,
+    out address inet, out vma_port integer, out x_port integer, out secret bytea, out reason text
 )
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
@@ -130,6 +136,7 @@ declare
     me l7r_instances;
     target vm_runtimes;
 begin
+    perform set_config('synchronous_commit', 'off', true);
     select * into me from l7r_instances where id = by_instance and ended_at is null;
     if me.id is null then
         raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
@@ -150,10 +157,10 @@ begin
         where id = target.session_id and ended_at is null;
         update vm_runtimes set user_state = 'disconnected' where vm_id = wanted;
     end if;
-    insert into user_sessions (vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
-    select wanted, v.name, account, u.login, u.tenant_id, target.host_id, me.host_id, me.id, client
-    from vms v, users u where v.id = wanted and u.id = account
-    returning id into session;
+    insert into user_sessions (
+        id, vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
+    select session, wanted, v.name, account, u.login, u.tenant_id, target.host_id, me.host_id, me.id, client
+    from vms v, users u where v.id = wanted and u.id = account;
     update vm_runtimes
     set user_state = 'connecting', session_id = session, l7r_host_id = me.host_id, l7r_instance = me.id,
         real_user_id = account
@@ -161,6 +168,14 @@ begin
     perform l7r_token_create(account, token, learnt, wanted);
     select host(h.address) into host_address from hosts h where h.id = me.host_id;
     properties := vm_effective_properties(wanted);
+    select s.secret into secret from vm_specs s where s.vm_id = wanted;
+    state := target.vm_state;
+    commanded := target.vm_cmd is not null;
+    placed := target.host_id is not null;
+    address := target.vm_address;
+    vma_port := target.vm_vma_port;
+    x_port := target.vm_x_port;
+    reason := target.vm_reason;
 end $$;
 
 -- Properties of OSF, image, owner and VM, the later overriding the earlier.
@@ -251,6 +266,7 @@ language plpgsql security definer set search_path = qvd, pg_temp
 declare
     on_host integer;
 begin
+    perform set_config('synchronous_commit', 'off', true);
     connected := false;
     update vm_runtimes set user_state = 'connected'
     where vm_id = session_vm(wanted) and session_id = wanted
@@ -295,6 +311,7 @@ create or replace function l7r_end(
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
+    perform set_config('synchronous_commit', 'off', true);
     update vm_runtimes set user_state = 'disconnected' where vm_id = session_vm(wanted) and session_id = wanted;
     if not resumable then
         update user_tokens set expiration = '-infinity' where session_id = wanted;

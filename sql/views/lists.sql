@@ -37,7 +37,7 @@ create view session_list as
         left join tenants t on t.id = s.tenant_id
         left join hosts h on h.id = s.host_id
         left join hosts l on l.id = s.l7r_host_id
-    order by s.id desc;
+    order by s.started_at desc, s.id desc;
 
 create view user_list as
     select u.id, u.login || '@' || t.name as "user", u.blocked or t.blocked as blocked, u.password is not null as has_password,

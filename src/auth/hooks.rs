@@ -50,12 +50,14 @@ impl Chain {
         Ok(false)
     }
 
-    /// To be called when the user has the VM, before it is started or shown.
-    pub async fn before_connect(&self, visit: &mut Visit, vm: VmId) -> Result<(), Rejection> {
+    /// To be called when the user has the VM, before it is started or shown. Whether an authenticator did something: what
+    /// was read before may no longer hold.
+    pub async fn before_connect(&self, visit: &mut Visit, vm: VmId) -> Result<bool, Rejection> {
+        let mut acted = false;
         for (by, link) in self.links_of(visit)? {
-            done(by, "before the connection", link.before_connect(visit, vm)).await?;
+            acted |= done(by, "before the connection", link.before_connect(visit, vm)).await?.is_some();
         }
-        Ok(())
+        Ok(acted)
     }
 
     fn links_of(&self, visit: &Visit) -> Result<Vec<Link>, Rejection> {

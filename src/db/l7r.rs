@@ -2,11 +2,11 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::ToSql};
 
 use crate::model::{HostId, HostState, InstanceId, SessionId, TenantId, UserId, VmId, VmSecret, VmState};
 
@@ -126,8 +126,6 @@ pub struct VmCheck {
 /// A VM that now belongs to a session of ours.
 #[derive(Clone, Debug)]
 pub struct Acquired {
-    /// The session.
-    pub session: SessionId,
     /// Address of this node, for the agent.
     pub host_address: String,
     /// Properties for the agent, overridden in the order of classic QVD.
@@ -321,31 +319,33 @@ impl Database {
         Ok(Some((status, vm.transpose()?)))
     }
 
-    /// Takes a VM for a client, with a token for that VM that carries what authentication found out. `None`: another session has it and was told to go.
+    /// Takes a VM for a session, with a token for that VM that carries what authentication found out, and looks at it as
+    /// `l7r_session` does. `None`: another session has it and was told to go. The database may forget all of it in a
+    /// crash until `l7r_connected` has answered.
     pub async fn l7r_acquire(
         &self,
-        instance: InstanceId,
+        (session, instance): (SessionId, InstanceId),
         vm: VmId,
         user: UserId,
         client: IpAddr,
         token: &str,
         found: &[(String, String)],
-    ) -> Result<Option<Acquired>, DbError> {
+    ) -> Result<Option<(Acquired, SessionVm)>, DbError> {
         let connection = self.connection().await?;
         let statement = connection
-            .prepare_cached("select session, host_address, properties from l7r_acquire($1, $2, $3, $4, $5, $6)")
+            .prepare_cached(
+                "select state::text, commanded, placed, address, vma_port, x_port, secret, reason, false, null::inet, \
+                    host_address, properties from l7r_acquire($1, $2, $3, $4, $5, $6, $7)",
+            )
             .await?;
-        let row =
-            connection.query_one(&statement, &[&instance.0, &vm.0, &user.0, &client, &token, &object(found)]).await?;
-        let session: Option<i64> = row.get(0);
-        let Some(session) = session else { return Ok(None) };
-        let properties: serde_json::Value = row.get(2);
+        let parameters: [&(dyn ToSql + Sync); 7] =
+            [&session.0, &instance.0, &vm.0, &user.0, &client, &token, &object(found)];
+        let row = connection.query_one(&statement, &parameters).await?;
+        let Some(vm) = session_vm(&row)? else { return Ok(None) };
+        let properties: serde_json::Value = row.get(11);
         let properties = properties.as_object().into_iter().flatten();
-        Ok(Some(Acquired {
-            session: SessionId(session),
-            host_address: row.get(1),
-            properties: properties.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
-        }))
+        let properties = properties.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        Ok(Some((Acquired { host_address: row.get(10), properties: properties.collect() }, vm)))
     }
 
     /// How the VM of a session stands; `None` when the session has ended.
@@ -353,29 +353,11 @@ impl Database {
         let connection = self.connection().await?;
         let statement = connection
             .prepare_cached(
-                "select state::text, commanded, aborted, placed, address, vma_port, x_port, secret, reason, contender \
+                "select state::text, commanded, placed, address, vma_port, x_port, secret, reason, aborted, contender \
                  from l7r_session($1)",
             )
             .await?;
-        let row = connection.query_one(&statement, &[&session.0]).await?;
-        let state: Option<&str> = row.get(0);
-        let Some(state) = state else { return Ok(None) };
-        let address: Option<IpAddr> = row.get(4);
-        let at = |port: Option<i32>| {
-            Some(SocketAddr::new(address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), u16::try_from(port?).ok()?))
-                .filter(|_| address.is_some())
-        };
-        let secret: Option<Vec<u8>> = row.get(7);
-        Ok(Some(SessionVm {
-            state: word(state)?,
-            commanded: row.get(1),
-            aborted: row.get::<_, bool>(2).then(|| AbortCause::of(row.get(9), false)),
-            placed: row.get(3),
-            vma: at(row.get(5)),
-            x: at(row.get(6)),
-            secret: secret.and_then(|bytes| Some(VmSecret::new(bytes.try_into().ok()?))),
-            reason: row.get(8),
-        }))
+        session_vm(&connection.query_one(&statement, &[&session.0]).await?)
     }
 
     /// Asks for the VM of a session to be started, placing it first.
@@ -411,8 +393,13 @@ impl Database {
             .await?;
         let row = connection.query_one(&statement, &[&session.0, &way, &resume, &object(found)]).await?;
         let limit = |seconds: f64| Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero());
-        let connected: bool = row.get(0);
-        Ok(connected.then(|| SessionLimits { idle: limit(row.get(1)), total: limit(row.get(2)) }))
+        if !row.get::<_, bool>(0) {
+            return Ok(None);
+        }
+        // Not while others wait for it.
+        drop(connection);
+        self.settle().await?;
+        Ok(Some(SessionLimits { idle: limit(row.get(1)), total: limit(row.get(2)) }))
     }
 
     /// The bytes of a session are moved in another way than was said when it was connected.
@@ -442,7 +429,8 @@ impl Database {
         let connection = self.connection().await?;
         let statement = connection.prepare_cached("select l7r_end($1, $2, $3, $4, $5)").await?;
         connection.execute(&statement, &[&session.0, &reason, &(up as i64), &(down as i64), &resumable]).await?;
-        Ok(())
+        drop(connection);
+        self.settle().await
     }
 
     /// Why a session of this user ended; `None` while it lasts or when it is somebody else's.
@@ -522,6 +510,25 @@ impl Database {
         connection.execute("select l7r_problem($1, $2)", &[&instance.0, &problem]).await?;
         Ok(())
     }
+}
+
+/// The first ten columns as `l7r_session` and `l7r_acquire` give them; `None` when there is no session.
+fn session_vm(row: &Row) -> Result<Option<SessionVm>, DbError> {
+    let state: Option<&str> = row.get(0);
+    let Some(state) = state else { return Ok(None) };
+    let address: Option<IpAddr> = row.get(3);
+    let at = |port: Option<i32>| Some(SocketAddr::new(address?, u16::try_from(port?).ok()?));
+    let secret: Option<Vec<u8>> = row.get(6);
+    Ok(Some(SessionVm {
+        state: word(state)?,
+        commanded: row.get(1),
+        placed: row.get(2),
+        vma: at(row.get(4)),
+        x: at(row.get(5)),
+        secret: secret.and_then(|bytes| Some(VmSecret::new(bytes.try_into().ok()?))),
+        reason: row.get(7),
+        aborted: row.get::<_, bool>(8).then(|| AbortCause::of(row.get(9), false)),
+    }))
 }
 
 /// Pairs as an object; the last value of a name counts.

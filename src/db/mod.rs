@@ -15,6 +15,7 @@ mod listen;
 mod migrate;
 mod node;
 mod servers;
+mod settle;
 mod tls;
 
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
@@ -30,7 +31,7 @@ pub use listen::{Listen, Listener, Notification};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use deadpool::{
     Runtime,
@@ -40,12 +41,14 @@ use tokio_postgres::error::SqlState;
 
 use crate::model::TenantId;
 use lease::{Lease, Manager};
+use settle::Settling;
 
 /// A pool of connections that speak with the rights of one role.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<Manager>,
     connector: Connector,
+    settling: Arc<Settling>,
 }
 
 impl Database {
@@ -63,7 +66,7 @@ impl Database {
             .create_timeout(limit.map(|limit| limit * 2))
             .build()
             .map_err(|error| DbError::Setup(error.to_string()))?;
-        Ok(Self { pool, connector: connector.clone() })
+        Ok(Self { pool, connector: connector.clone(), settling: Arc::default() })
     }
 
     /// Waits until the database answers or `limit` has passed.
@@ -80,6 +83,17 @@ impl Database {
 
     async fn connection(&self) -> Result<Lease, DbError> {
         Ok(Lease::new(self.pool.get().await?, self.connector.clone()))
+    }
+
+    /// Returns when everything that was committed before the call is on disk.
+    pub async fn settle(&self) -> Result<(), DbError> {
+        let write = async {
+            let connection = self.connection().await?;
+            let statement = connection.prepare_cached(settle::SETTLE).await?;
+            connection.execute(&statement, &[]).await?;
+            Ok(())
+        };
+        self.settling.settle(write).await
     }
 
     /// Whether this program may use the schema: it is that of this version, or a newer one whose migrations let older

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Visit,
     db::{Acquired, DbError, SessionVm},
-    events::{Channel, Watch},
+    events::{Channel, Hub, Watch},
     model::{SessionId, VmId, VmSecret, VmState, config::keys},
     tunnel::{self, Conn, Way},
 };
@@ -46,6 +46,8 @@ pub(super) struct Attempt {
     pub(super) session: Option<(SessionId, Registered)>,
     pub(super) acquired: Option<Acquired>,
     pub(super) seen: Option<SessionVm>,
+    /// What the next look would see, as far as we know.
+    pub(super) fresh: Option<SessionVm>,
     pub(super) inner: Option<TcpStream>,
     /// Of the tunnel, as the tenant has it.
     pub(super) limits: tunnel::Limits,
@@ -64,8 +66,6 @@ pub async fn connect(
     let router = connection.router.clone();
     count(&router.counts.nx_attempts);
     let began = Instant::now();
-    // Listening comes before the first look, so that no change after it can be missed.
-    let mut watch = router.hub.watch(Channel::Vm(vm)).await;
     let parameters = request.query.iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned()));
     let mut attempt = Attempt {
         vm,
@@ -79,14 +79,13 @@ pub async fn connect(
         session: None,
         acquired: None,
         seen: None,
+        fresh: None,
         inner: None,
         limits: tunnel::Limits::default(),
         pause: None,
         router,
     };
-    let outcome = attempt.drive(&mut dialogue, &mut watch).await;
-    // Nobody needs to be woken for this VM while bytes flow.
-    drop(watch);
+    let outcome = attempt.drive(&mut dialogue).await;
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {
@@ -108,11 +107,8 @@ pub async fn connect(
 
 impl Attempt {
     /// `Ok(Err(reason))`: it cannot be done; `Err`: the client is gone.
-    async fn drive(
-        &mut self,
-        dialogue: &mut Dialogue<Conn>,
-        watch: &mut Watch,
-    ) -> Result<Result<(), String>, DialogueError> {
+    async fn drive(&mut self, dialogue: &mut Dialogue<Conn>) -> Result<Result<(), String>, DialogueError> {
+        let mut changes = Changes { hub: self.router.hub.clone(), vm: self.vm, watch: None };
         let (mut flow, mut step) = Flow::new(self.vm, limits(&self.router), Instant::now());
         loop {
             let Step { tell, next } = step;
@@ -133,20 +129,20 @@ impl Attempt {
                     let unless_lost = async {
                         tokio::select! {
                             done = self.perform(operation) => done,
-                            event = talk.ended(watch) => Ok(event),
+                            event = talk.ended(&mut changes) => Ok(event),
                         }
                     };
                     unless_ended(&router, abort, dialogue, unless_lost).await
                 }
                 (Next::Wait(until), None) => {
                     let woken = async {
-                        let _ = tokio::time::timeout_at(until.into(), watch.changed()).await;
+                        let _ = tokio::time::timeout_at(until.into(), changes.next()).await;
                         Ok(Event::Woken)
                     };
                     unless_ended(&router, abort, dialogue, woken).await
                 }
                 (Next::Wait(until), Some(talk)) => {
-                    let unless_lost = tokio::time::timeout_at(until.into(), talk.ended(watch));
+                    let unless_lost = tokio::time::timeout_at(until.into(), talk.ended(&mut changes));
                     let waited = async { Ok(unless_lost.await.unwrap_or(Event::Woken)) };
                     unless_ended(&router, abort, dialogue, waited).await
                 }
@@ -192,6 +188,25 @@ impl Attempt {
     }
 }
 
+/// Changes of a VM. Most clients find theirs running and wait for none, so it is listened to when the first wait begins.
+struct Changes {
+    hub: Hub,
+    vm: VmId,
+    watch: Option<Watch>,
+}
+
+impl Changes {
+    /// Returns when the VM has to be looked at again. The first time that is at once: what changed before nobody heard.
+    async fn next(&mut self) {
+        match &mut self.watch {
+            Some(watch) => {
+                watch.changed().await;
+            }
+            None => self.watch = Some(self.hub.watch(Channel::Vm(self.vm)).await),
+        }
+    }
+}
+
 /// Before it is looked whether a VM that says nothing is still there. Mostly it has answered by then.
 const SILENCE: Duration = Duration::from_millis(200);
 
@@ -205,10 +220,10 @@ struct Talk {
 
 impl Talk {
     /// Resolves when the VM stopped, or runs elsewhere.
-    async fn ended(self, watch: &mut Watch) -> Event {
+    async fn ended(self, changes: &mut Changes) -> Event {
         tokio::time::sleep(SILENCE).await;
         loop {
-            watch.changed().await;
+            changes.next().await;
             match self.router.database.l7r_session(self.session).await {
                 Ok(Some(vm)) if vm.state == VmState::Running && vm.secret == self.secret => {}
                 Ok(Some(_)) => return Event::Lost,

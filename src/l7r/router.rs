@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -94,6 +94,8 @@ impl Held {
 #[derive(Default)]
 pub struct Sessions {
     held: Mutex<HashMap<SessionId, Entry>>,
+    /// How many have got a name.
+    named: AtomicU32,
     doubt: AtomicBool,
     /// A clock has begun to run.
     limited: Notify,
@@ -116,6 +118,11 @@ impl Drop for Registered {
 }
 
 impl Sessions {
+    /// A name for a session that is about to begin.
+    pub fn name(&self, instance: InstanceId) -> SessionId {
+        SessionId::new(instance, self.named.fetch_add(1, Relaxed) + 1)
+    }
+
     /// Puts a session on the list.
     pub fn register(router: &Arc<Router>, session: SessionId) -> Registered {
         let held = Held::default();

@@ -11,9 +11,10 @@ use super::{
 impl Attempt {
     /// How the VM stands.
     pub(super) async fn look(&mut self) -> Result<Event, DbError> {
-        self.seen = match &self.session {
-            Some((session, _)) => self.router.database.l7r_session(*session).await?,
-            None => None,
+        self.seen = match (self.fresh.take(), &self.session) {
+            (Some(fresh), _) => Some(fresh),
+            (None, Some((session, _))) => self.router.database.l7r_session(*session).await?,
+            (None, None) => None,
         };
         Ok(match &self.seen {
             Some(seen) => Event::Vm(Seen {

@@ -10,25 +10,30 @@ impl Attempt {
     pub(super) async fn acquire(&mut self) -> Result<Event, DbError> {
         let Self { router, visit, .. } = &*self;
         let user = &visit.user;
-        let acquired = router
-            .database
-            .l7r_acquire(router.instance, self.vm, user.user, self.client, &self.token, &user.parameters)
-            .await;
+        let session = router.sessions.name(router.instance);
+        let by = (session, router.instance);
+        let acquired =
+            router.database.l7r_acquire(by, self.vm, user.user, self.client, &self.token, &user.parameters).await;
         let acquired = acquired.inspect_err(|_| self.router.sessions.doubt())?;
-        if let Some(acquired) = &acquired {
-            self.session = Some((acquired.session, Sessions::register(&self.router, acquired.session)));
-        }
-        self.acquired = acquired;
-        Ok(Event::Acquired(self.acquired.is_some()))
+        let Some((acquired, vm)) = acquired else { return Ok(Event::Acquired(false)) };
+        self.session = Some((session, Sessions::register(&self.router, session)));
+        self.acquired = Some(acquired);
+        self.fresh = Some(vm);
+        Ok(Event::Acquired(true))
     }
 
     /// Lets the authenticators have their say.
     pub(super) async fn prepare(&mut self) -> Event {
         let Self { router, visit, vm, .. } = self;
-        let prepared = router.authenticators.before_connect(visit, *vm).await;
-        Event::Prepared(prepared.map_err(|error| {
-            tracing::error!(%vm, error = &error as &dyn std::error::Error, "cannot connect");
-            "the connection could not be prepared".to_owned()
-        }))
+        match router.authenticators.before_connect(visit, *vm).await {
+            Ok(acted) => {
+                self.fresh.take_if(|_| acted);
+                Event::Prepared(Ok(()))
+            }
+            Err(error) => {
+                tracing::error!(%vm, error = &error as &dyn std::error::Error, "cannot connect");
+                Event::Prepared(Err("the connection could not be prepared".to_owned()))
+            }
+        }
     }
 }

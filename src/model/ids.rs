@@ -57,3 +57,10 @@ id!(
     /// One run of an L7R process (`l7r_instances.id`).
     InstanceId(i64)
 );
+
+impl SessionId {
+    /// The name of a session that a run of L7R makes. No other has it, whatever the database forgets in a crash.
+    pub fn new(instance: InstanceId, number: u32) -> Self {
+        Self(instance.0 * 10_000_000_000 + i64::from(number))
+    }
+}

@@ -13,8 +13,9 @@ async fn statements_about_a_session_find_its_vm_by_key() {
     let instance = l7r.sql("select instance from l7r_start('n1', gen_random_uuid(), 1, 1)").await.unwrap();
     let before = scans(&db).await;
 
-    let acquire = format!("select session from l7r_acquire({instance}, {vm}, '10.1.1.1', repeat('t', 60), '{{}}')");
-    let session = l7r.sql(&acquire).await.unwrap();
+    let session = 7;
+    let acquire = format!("l7r_acquire({session}, {instance}, {vm}, '10.1.1.1', repeat('t', 60), '{{}}')");
+    assert_eq!(l7r.sql(&format!("select state from {acquire}")).await.as_deref(), Some("stopped"));
     l7r.sql(&format!("select l7r_vm_start({session})")).await;
     let hkd = db.session("qvd_node").await;
     hkd.sql("set enable_seqscan = off").await;
