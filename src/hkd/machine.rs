@@ -130,6 +130,10 @@ pub struct Limits {
     pub dead_after: Duration,
     /// Failed pings after which a running agent may be dead.
     pub dead_count: u32,
+    /// Between attempts to ask an agent that did not take an order.
+    pub ask_pause: Duration,
+    /// Further attempts to ask it to power off.
+    pub ask_retries: u32,
     /// For powering off.
     pub shutdown: Duration,
     /// For dying after having been killed.
@@ -185,9 +189,12 @@ pub struct Machine {
     rounds: u32,
     /// What went wrong last, and may still go well.
     note: Option<String>,
-    /// What the agent has still to be told, and when that is tried next; never while it is under way.
+    /// What the agent has still to be told.
     expiry: Option<Expiry>,
-    tell_at: Option<Instant>,
+    /// When the agent is asked again to do what it did not take: to power off, or to know its expiry.
+    ask_at: Option<Instant>,
+    /// How often it may still be asked to power off.
+    retries: u32,
     reason: Option<String>,
 }
 
@@ -265,7 +272,8 @@ impl Machine {
             rounds: 0,
             note: None,
             expiry: None,
-            tell_at: None,
+            ask_at: None,
+            retries: 0,
             reason: None,
         }
     }
@@ -286,7 +294,7 @@ impl Machine {
 
     /// When `Tick` must be sent at the latest.
     pub fn wake_at(&self) -> Option<Instant> {
-        self.deadline.into_iter().chain(self.ping_at).chain(self.tell_at).min()
+        self.deadline.into_iter().chain(self.ping_at).chain(self.ask_at).min()
     }
 
     /// What follows from an event. Events that come too late for the phase change nothing.
@@ -370,6 +378,11 @@ impl Machine {
                 self.enter(WaitingToStop, now + limits.shutdown);
                 vec![Effect::AskSlot(Purpose::Stop)]
             }
+            (ShuttingDown, Event::PoweredOff(Err(_))) if self.retries > 0 => {
+                self.retries -= 1;
+                self.ask_at = Some(now + limits.ask_pause);
+                vec![]
+            }
             (ShuttingDown, Event::PoweredOff(Err(_))) => self.kill(limits, now),
             (WaitingToStop, Event::Kill) => {
                 let mut effects = vec![Effect::FreeSlot];
@@ -405,7 +418,7 @@ impl Machine {
                 vec![]
             }
             (Running, Event::ToldExpiry(Err(_))) => {
-                self.tell_at = Some(now + limits.ping_error);
+                self.ask_at = Some(now + limits.ask_pause);
                 vec![]
             }
 
@@ -421,9 +434,12 @@ impl Machine {
             let hasty = (self.phase == Phase::Booting).then(|| BOOT_PING_LIMIT.max(self.ping_pause * 5));
             effects.push(Effect::Ping(hasty));
         }
-        if self.tell_at.is_some_and(|at| at <= now) {
-            self.tell_at = None;
-            effects.extend(self.tell_expiry());
+        if self.ask_at.is_some_and(|at| at <= now) {
+            self.ask_at = None;
+            match self.phase {
+                Phase::ShuttingDown => effects.push(Effect::PowerOff),
+                _ => effects.extend(self.tell_expiry()),
+            }
         }
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.deadline = None;
@@ -477,7 +493,7 @@ impl Machine {
         self.phase = phase;
         self.deadline = Some(deadline);
         self.ping_at = None;
-        self.tell_at = None;
+        self.ask_at = None;
         if self.rounds == 0 {
             self.note = None;
         }
@@ -534,7 +550,7 @@ impl Machine {
         let reason = format!("its agent has not answered for {} s: {why}", silence.as_secs());
         if limits.debug {
             self.phase = Phase::Debugging;
-            self.tell_at = None;
+            self.ask_at = None;
             self.ping_at = Some(now + limits.ping_error);
             return vec![Effect::Publish(VmState::Debugging, Some(reason))];
         }
@@ -548,6 +564,8 @@ impl Machine {
         if !self.has_agent {
             return self.kill(limits, now);
         }
+        // One whose agent never answered has nothing to lose.
+        self.retries = if self.phase == Phase::Booting { 0 } else { limits.ask_retries };
         self.enter(Phase::ShuttingDown, now + limits.shutdown);
         vec![Effect::PowerOff]
     }
@@ -629,6 +647,8 @@ mod tests {
         ping_error: Duration::from_secs(10),
         dead_after: Duration::from_secs(320),
         dead_count: 10,
+        ask_pause: Duration::from_secs(5),
+        ask_retries: 3,
         shutdown: Duration::from_secs(180),
         kill: Duration::from_secs(120),
         clean: Duration::from_secs(120),
@@ -693,9 +713,19 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_does_not_take_the_order_is_killed() {
-        let now = Instant::now();
-        assert_eq!(stopping(now).step(Event::PoweredOff(Err("gone".into())), &LIMITS, now), [Effect::Kill]);
+    fn an_agent_that_does_not_take_the_order_is_asked_again_and_then_killed() {
+        let mut now = Instant::now();
+        let gone = || Event::PoweredOff(Err("gone".into()));
+        let mut machine = stopping(now);
+        for _ in 0..LIMITS.ask_retries {
+            assert_eq!(machine.step(gone(), &LIMITS, now), []);
+            now += LIMITS.ask_pause;
+            assert_eq!(machine.step(Event::Tick, &LIMITS, now), [Effect::PowerOff]);
+        }
+        assert_eq!(machine.step(gone(), &LIMITS, now), [Effect::Kill]);
+        let mut machine = after(&[Event::Slot, Event::Prepared(Ok(())), Event::Launched(Ok(()))], now);
+        assert_eq!(machine.step(Event::Stop, &LIMITS, now), [Effect::PowerOff]);
+        assert_eq!(machine.step(gone(), &LIMITS, now), [Effect::Kill], "it never answered");
     }
 
     #[test]
@@ -708,6 +738,21 @@ mod tests {
         }
         let effects = machine.step(Event::Pinged(Err("no".into())), &LIMITS, now + Duration::from_secs(330));
         assert!(matches!(&effects[..], [Effect::Publish(VmState::Stopping, Some(_)), Effect::Kill]), "{effects:?}");
+    }
+
+    #[test]
+    fn a_vm_that_is_kept_for_inspection_runs_again_when_its_agent_is_back_and_can_be_stopped() {
+        let now = Instant::now();
+        let limits = Limits { debug: true, dead_count: 1, ..LIMITS };
+        let late = now + LIMITS.dead_after * 2;
+        let mut machine = running(now);
+        let effects = machine.step(Event::Pinged(Err("no".into())), &limits, late);
+        assert!(matches!(&effects[..], [Effect::Publish(VmState::Debugging, Some(_))]), "{effects:?}");
+        assert_eq!(machine.step(Event::Tick, &limits, late + LIMITS.ping_error), [Effect::Ping(None)]);
+        let mut back = machine.clone();
+        let effects = back.step(Event::Pinged(Ok(())), &limits, late);
+        assert_eq!(effects, [Effect::Publish(VmState::Running, None)]);
+        assert_eq!(machine.step(Event::Stop, &limits, late), [Effect::AskSlot(Purpose::Stop)]);
     }
 
     #[test]
@@ -796,7 +841,7 @@ mod tests {
         assert_eq!(machine.step(Event::Pinged(Ok(())), &LIMITS, now).last(), Some(&told));
         assert_eq!(machine.step(Event::Expires(expiry()), &LIMITS, now), [], "it is under way");
         machine.step(Event::ToldExpiry(Err("no".into())), &LIMITS, now);
-        let again = now + LIMITS.ping_error;
+        let again = now + LIMITS.ask_pause;
         assert_eq!(machine.wake_at(), Some(again));
         assert_eq!(machine.step(Event::Tick, &LIMITS, again), std::slice::from_ref(&told));
         machine.step(Event::ToldExpiry(Ok(())), &LIMITS, again);
@@ -852,7 +897,7 @@ mod tests {
     fn explored() -> BTreeSet<(String, &'static str, String)> {
         let mut arrows = BTreeSet::new();
         for (has_agent, debug) in [(true, false), (true, true), (false, false)] {
-            let limits = Limits { debug, boot_count: 1, dead_count: 1, ..LIMITS };
+            let limits = Limits { debug, boot_count: 1, dead_count: 1, ask_retries: 1, ..LIMITS };
             let now = Instant::now();
             let (mut known, mut to_try) = (HashSet::new(), VecDeque::new());
             to_try.push_back((Machine::start(has_agent, &limits, now).0, now));
@@ -861,7 +906,14 @@ mod tests {
             }
             while let Some((machine, now)) = to_try.pop_front() {
                 let Machine { phase, slot, overtime, .. } = machine;
-                if !known.insert((phase, slot, overtime, machine.reason.is_some(), machine.failures.min(1))) {
+                if !known.insert((
+                    phase,
+                    slot,
+                    overtime,
+                    machine.reason.is_some(),
+                    machine.failures.min(1),
+                    machine.retries,
+                )) {
                     continue;
                 }
                 for event in every_event() {

@@ -310,6 +310,8 @@ fn limits(node: &Node) -> Limits {
         ping_error: config.get(&keys::HKD_PING_ERROR),
         dead_after: config.get(&keys::HKD_FAILED_RUNNING),
         dead_count: config.get(&keys::HKD_FAILED_COUNT_RUNNING),
+        ask_pause: config.get(&keys::HKD_RPC_DELAY),
+        ask_retries: config.get(&keys::HKD_RPC_RETRIES),
         shutdown: config.get(&keys::HKD_TIMEOUT_SHUTDOWN),
         kill: config.get(&keys::HKD_TIMEOUT_STOP),
         clean: config.get(&keys::HKD_TIMEOUT_CLEAN),

@@ -133,13 +133,15 @@ impl Container {
         let home_lock = spec.has_home().then(|| self.storage.home_lock(vm));
         let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
         // Held here while home and layer are made ready, then by the shim. Who comes between finds the shim's lock.
-        let held = locks.iter().map(|path| StorageLock::take(path)).collect::<Result<Vec<_>, _>>()?;
+        let paths = locks.clone();
+        let take = move || paths.iter().map(|path| StorageLock::take(path)).collect::<Result<Vec<_>, _>>();
+        let held = blocking(take).await?;
         if let Some(claims) = &self.claims {
             for lock in &held {
                 claims.settle(vm, lock).await?;
             }
         }
-        let (upper, home) = self.furnish(spec, &lower).await?;
+        let (upper, home, held) = self.furnish(spec, &lower, held).await?;
         let config = ContainerConfig {
             name: self.name(vm),
             host_name: lxc::host_name(&spec.name),
@@ -186,8 +188,14 @@ impl Container {
         Ok(self.network.plug(&config.plug).await?)
     }
 
-    /// Makes the container's directory, its layer and its home. Storage may be slow, so not on the runtime's threads.
-    async fn furnish(&self, spec: &VmSpec, lower: &Path) -> Result<(PathBuf, Option<PathBuf>), HypervisorError> {
+    /// Makes the container's directory, its layer and its home. When the start is given up meanwhile, the locks are held
+    /// until that has ended all the same.
+    async fn furnish(
+        &self,
+        spec: &VmSpec,
+        lower: &Path,
+        held: Vec<StorageLock>,
+    ) -> Result<(PathBuf, Option<PathBuf>, Vec<StorageLock>), HypervisorError> {
         let (this, spec, lower) = (self.clone(), spec.clone(), lower.to_owned());
         let furnish = move || {
             let dir = this.dir(spec.vm);
@@ -201,12 +209,9 @@ impl Container {
             let overlay = this.storage.overlay(spec.vm, spec.di, this.keep_overlays)?;
             guest::personalise(&overlay, &lower, &lxc::host_name(&spec.name), &this.name_servers)?;
             let home = spec.has_home().then(|| this.storage.home(spec.vm)).transpose()?;
-            Ok((overlay.upper(), home))
+            Ok((overlay.upper(), home, held))
         };
-        match tokio::task::spawn_blocking(furnish).await {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        blocking(furnish).await
     }
 
     /// Waits until the container's first process runs, which is when LXC has done its part.
@@ -435,6 +440,14 @@ impl ContainerConfig {
             )),
             None => Ok(()),
         }
+    }
+}
+
+/// Storage may be slow, so not on the runtime's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 

@@ -31,6 +31,82 @@ macro_rules! keys {
     };
 }
 
+/// What daemons read only when they start: who they are, where things are, what they listen on, the VM network. Changes of
+/// all other keys are followed while they run.
+pub const READ_AT_START: &[&str] = &[
+    "nodename",
+    "database.host",
+    "database.port",
+    "database.name",
+    "database.user",
+    "database.password",
+    "database.l7r.user",
+    "database.l7r.password",
+    "database.sslmode",
+    "internal.database.client.connect.timeout",
+    "internal.database.statement.timeout",
+    "internal.database.pool.size",
+    "path.run",
+    "path.log",
+    "path.storage.root",
+    "path.storage.images",
+    "path.storage.basefs",
+    "path.storage.overlayfs",
+    "path.storage.homefs",
+    "path.storage.hosts",
+    "path.l7r.ssl",
+    "path.l7r.ssl.cert",
+    "path.l7r.ssl.key",
+    "path.qvd.bin",
+    "l7r.port",
+    "l7r.address",
+    "l7r.use_ssl",
+    "l7r.as_user",
+    "l7r.quic",
+    "l7r.quic.congestion",
+    "internal.l7r.timeout.handshake",
+    "internal.l7r.ktls",
+    "internal.l7r.hash.limit",
+    "internal.l7r.quic.timeout.idle",
+    "internal.hkd.lease.lapse",
+    "fence.margin",
+    "fence.reboot",
+    "storage.local",
+    "hkd.process.limit.as",
+    "hkd.process.limit.hard.as",
+    "hkd.process.limit.core",
+    "hkd.process.limit.hard.core",
+    "hkd.process.limit.data",
+    "hkd.process.limit.hard.data",
+    "hkd.process.limit.fsize",
+    "hkd.process.limit.hard.fsize",
+    "hkd.process.limit.memlock",
+    "hkd.process.limit.hard.memlock",
+    "hkd.process.limit.nice",
+    "hkd.process.limit.hard.nice",
+    "hkd.process.limit.nofile",
+    "hkd.process.limit.hard.nofile",
+    "hkd.process.limit.stack",
+    "hkd.process.limit.hard.stack",
+    "internal.hkd.lock.path",
+    "internal.hkd.hypervisor_list",
+    "internal.hkd.nothing.timeout.on_state.starting",
+    "internal.hkd.nothing.timeout.on_state.stopping",
+    "vm.hypervisor",
+    "vm.overlay.persistent",
+    "vm.network.bridge",
+    "vm.network.ip.start",
+    "vm.network.netmask",
+    "vm.network.gateway",
+    "vm.network.dns",
+    "vm.network.mac.prefix",
+    "vm.network.firewall.nat.iface",
+    "internal.vm.network.firewall.enable",
+    "internal.vm.network.device.prefix",
+    "internal.vm.port.vma",
+    "internal.nxagent.display",
+];
+
 keys! {
     /// Name of this node, as in table hosts. Only in the file.
     NODENAME: String = "nodename", "";
@@ -71,6 +147,9 @@ keys! {
 
     /// Directory for sockets, locks and the state of running VMs.
     PATH_RUN: PathBuf = "path.run", "/run/qvd";
+    /// What daemons log: error, warn, info, debug or trace, also for parts (info,qvd::hkd=debug). The environment variable QVD_LOG
+    /// wins.
+    LOG_LEVEL: String = "log.level", "info";
     /// Directory for logs.
     PATH_LOG: PathBuf = "path.log", "/var/log/qvd";
     /// Root of the shared storage.
@@ -292,6 +371,10 @@ keys! {
     HKD_FAILED_COUNT_RUNNING: u32 = "internal.hkd.vmhandler.vma.failed.max_count.on.running", "10";
     /// Limit for one question to an agent.
     HKD_TIMEOUT_RPC: Duration = "internal.hkd.agent.rpc.timeout", "3";
+    /// How often an agent that runs is asked again to power off before its VM is killed.
+    HKD_RPC_RETRIES: u32 = "internal.hkd.agent.rpc.retry.count", "3";
+    /// Pause before that.
+    HKD_RPC_DELAY: Duration = "internal.hkd.agent.rpc.retry.delay", "5";
     /// How long a start waits for one of the node's slots before it is given up.
     HKD_TIMEOUT_SLOT: Duration = "internal.hkd.timeout.slot", "900";
     /// How long a disk image may take to become ready.
@@ -320,9 +403,43 @@ keys! {
     NOTHING_STARTING: Duration = "internal.hkd.nothing.timeout.on_state.starting", "5";
     /// How long a simulated VM takes to stop.
     NOTHING_STOPPING: Duration = "internal.hkd.nothing.timeout.on_state.stopping", "5";
+    /// Limit of hkd and of all that it starts: address space in bytes. A number or unlimited; empty for that of the system.
+    LIMIT_AS: String = "hkd.process.limit.as", "";
+    /// How far that limit may be raised again.
+    LIMIT_HARD_AS: String = "hkd.process.limit.hard.as", "";
+    /// Limit of hkd and of all that it starts: size of core dumps in bytes. A number or unlimited; empty for that of the system.
+    LIMIT_CORE: String = "hkd.process.limit.core", "";
+    /// How far that limit may be raised again.
+    LIMIT_HARD_CORE: String = "hkd.process.limit.hard.core", "";
+    /// Limit of hkd and of all that it starts: data segment in bytes. A number or unlimited; empty for that of the system.
+    LIMIT_DATA: String = "hkd.process.limit.data", "";
+    /// How far that limit may be raised again.
+    LIMIT_HARD_DATA: String = "hkd.process.limit.hard.data", "";
+    /// Limit of hkd and of all that it starts: size of files in bytes. A number or unlimited; empty for that of the system.
+    LIMIT_FSIZE: String = "hkd.process.limit.fsize", "";
+    /// How far that limit may be raised again.
+    LIMIT_HARD_FSIZE: String = "hkd.process.limit.hard.fsize", "";
+    /// Limit of hkd and of all that it starts: locked memory in bytes. A number or unlimited; empty for that of the system.
+    LIMIT_MEMLOCK: String = "hkd.process.limit.memlock", "";
+    /// How far that limit may be raised again.
+    LIMIT_HARD_MEMLOCK: String = "hkd.process.limit.hard.memlock", "";
+    /// Limit of hkd and of all that it starts: how far priority may be raised (20 less nice). A number or unlimited; empty for that of the system.
+    LIMIT_NICE: String = "hkd.process.limit.nice", "";
+    /// How far that limit may be raised again.
+    LIMIT_HARD_NICE: String = "hkd.process.limit.hard.nice", "";
+    /// Limit of hkd and of all that it starts: number of open files. A number or unlimited; empty for that of the system.
+    LIMIT_NOFILE: String = "hkd.process.limit.nofile", "";
+    /// How far that limit may be raised again.
+    LIMIT_HARD_NOFILE: String = "hkd.process.limit.hard.nofile", "";
+    /// Limit of hkd and of all that it starts: size of the stack in bytes. A number or unlimited; empty for that of the system.
+    LIMIT_STACK: String = "hkd.process.limit.stack", "";
+    /// How far that limit may be raised again.
+    LIMIT_HARD_STACK: String = "hkd.process.limit.hard.stack", "";
     /// Held by hkd while it runs.
     HKD_LOCK: PathBuf = "internal.hkd.lock.path", "${path.run}/hkd.lock";
 
+    /// Kinds of VMs that this node may run.
+    HKD_HYPERVISORS: Vec<String> = "internal.hkd.hypervisor_list", "lxc,nothing";
     /// What VMs are: lxc (containers) or nothing (simulated).
     VM_HYPERVISOR: String = "vm.hypervisor", "lxc";
     /// Keeps what a VM wrote outside its home from one run to the next.
