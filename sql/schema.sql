@@ -2679,7 +2679,8 @@ CREATE TABLE qvd.config_keys (
     key text NOT NULL,
     default_value text NOT NULL,
     unit text NOT NULL,
-    meaning text NOT NULL
+    meaning text NOT NULL,
+    needs_restart boolean DEFAULT false NOT NULL
 );
 
 CREATE TABLE qvd.configs (

@@ -28,6 +28,8 @@ pub mod hypervisor;
 #[cfg(feature = "node")]
 pub mod l7r;
 #[cfg(feature = "node")]
+pub mod logging;
+#[cfg(feature = "node")]
 pub mod network;
 #[cfg(feature = "node")]
 pub mod node;

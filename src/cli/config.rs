@@ -102,7 +102,7 @@ fn list(filter: Option<String>, file: &ConfigFile, json: bool) -> anyhow::Result
                 serde_json::json!({
                     "key": key.name, "unit": key.unit.to_string(), "default": key.default,
                     "value": config.text(key.name), "set": config.origin(key.name).is_some(),
-                    "meaning": key.meaning.trim(),
+                    "meaning": key.meaning.trim(), "needs_restart": key.needs_restart(),
                 })
             })
             .collect();
@@ -111,7 +111,7 @@ fn list(filter: Option<String>, file: &ConfigFile, json: bool) -> anyhow::Result
     }
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["KEY", "VALUE", "UNIT", "MEANING"]);
+    table.set_header(["KEY", "VALUE", "UNIT", "CHANGES", "MEANING"]);
     for key in shown {
         let value = match config.origin(key.name) {
             Some(Origin::File { line, .. }) => {
@@ -119,7 +119,8 @@ fn list(filter: Option<String>, file: &ConfigFile, json: bool) -> anyhow::Result
             }
             _ => key.default.to_owned(),
         };
-        table.add_row([key.name, &value, &key.unit.to_string(), key.meaning.trim()]);
+        let changes = if key.needs_restart() { "restart" } else { "live" };
+        table.add_row([key.name, &value, &key.unit.to_string(), changes, key.meaning.trim()]);
     }
     println!("{table}");
     Ok(())

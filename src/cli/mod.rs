@@ -12,12 +12,11 @@ mod settings;
 mod user;
 mod vm;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
-use crate::{client, node::OUTDATED};
+use crate::{client, logging, node::OUTDATED};
 
 /// Virtual Linux desktops: nodes, routers, clients and their administration.
 #[derive(Parser)]
@@ -55,7 +54,7 @@ enum Command {
 /// Parses the command line and runs it. Errors are printed with their causes.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    log_to_stderr();
+    logging::begin();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -91,17 +90,4 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Config(command) => config::run(command).await?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// `QVD_LOG` chooses what is logged (default `info`), `QVD_LOG_FORMAT=json` how.
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("QVD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    // A log that cannot be written, on a full disk say, must not end a daemon.
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
-    if std::env::var("QVD_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        builder.json().init();
-    } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).init();
-    }
 }

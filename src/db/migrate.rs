@@ -253,9 +253,14 @@ async fn apply(transaction: &Transaction<'_>, file: &str, content: &str) -> Resu
 /// The database knows every key of the programs, so that it can refuse a bad value and use a default.
 async fn write_keys(transaction: &Transaction<'_>) -> Result<(), MigrateError> {
     transaction.execute("delete from config_keys", &[]).await?;
-    let insert = transaction.prepare("insert into config_keys values ($1, $2, $3, $4)").await?;
+    let insert = transaction.prepare("insert into config_keys values ($1, $2, $3, $4, $5)").await?;
     for key in KEYS {
-        transaction.execute(&insert, &[&key.name, &key.default, &key.unit.to_string(), &key.meaning.trim()]).await?;
+        transaction
+            .execute(
+                &insert,
+                &[&key.name, &key.default, &key.unit.to_string(), &key.meaning.trim(), &key.needs_restart()],
+            )
+            .await?;
     }
     Ok(())
 }
@@ -282,8 +287,10 @@ fn reappliable() -> Vec<(String, String)> {
     let mut files: Vec<(u8, String, String)> =
         own.chain(triggers).filter(|(_, path, _)| path.ends_with(".sql")).collect();
     files.sort();
-    let keys: String =
-        KEYS.iter().map(|key| format!("-- {} {:?} {:?}\n", key.name, key.default, key.meaning)).collect();
+    let keys: String = KEYS
+        .iter()
+        .map(|key| format!("-- {} {:?} {:?} {}\n", key.name, key.default, key.meaning, key.needs_restart()))
+        .collect();
     files
         .into_iter()
         .map(|(_, file, content)| (file, content))

@@ -128,6 +128,11 @@ impl Health {
         if self.trouble.is_some() { self.intervals.urgent } else { self.intervals.relaxed }
     }
 
+    /// Another rhythm from now on.
+    pub fn set_intervals(&mut self, intervals: Intervals) {
+        self.intervals = intervals;
+    }
+
     /// The age at which a beat is due.
     pub fn beat_age(&self) -> Duration {
         self.intervals.beat
@@ -140,6 +145,8 @@ impl Health {
         // What is known to swallow everything is not asked at every turn.
         self.echo = (self.trouble != Some(Trouble::Swallowed)).then_some(Echo::Due);
         self.heard = false;
+        // What a poll found while nobody listened could not have been announced.
+        self.suspicion = None;
         self.last_try = None;
         if self.trouble == Some(Trouble::Disconnected) && self.last_unannounced.is_none() {
             self.trouble = None;

@@ -17,4 +17,4 @@ pub use exposition::exposition;
 pub use health::{Action, Health, Intervals, Trouble};
 pub use hub::{Cause, Hub, Stats, Watch};
 pub use plane::Plane;
-pub use relay::{RelayServer, follow, status};
+pub use relay::{Polls, RelayServer, follow, status};

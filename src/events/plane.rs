@@ -35,7 +35,15 @@ enum Ended {
 #[derive(Clone)]
 pub struct Plane {
     hub: Hub,
-    found: mpsc::UnboundedSender<()>,
+    told: mpsc::UnboundedSender<Told>,
+}
+
+/// What others tell the task that listens.
+enum Told {
+    FoundWork,
+    /// The server has taken the echo.
+    EchoSent,
+    Intervals(Intervals),
 }
 
 impl Plane {
@@ -48,8 +56,7 @@ impl Plane {
         stop: CancellationToken,
     ) -> Self {
         let (hub, requests) = Hub::new(intervals.urgent);
-        let (found, found_work) = mpsc::unbounded_channel();
-        let (sent, echo_sent) = mpsc::unbounded_channel();
+        let (tell, told) = mpsc::unbounded_channel();
         let task = Task {
             connector,
             database,
@@ -57,13 +64,12 @@ impl Plane {
             hub: hub.clone(),
             health: Health::new(intervals, stagger(host, intervals.beat), Instant::now()),
             requests,
-            found_work,
-            sent,
-            echo_sent,
+            tell: tell.clone(),
+            told,
             stop,
         };
         tokio::spawn(task.run());
-        Self { hub, found }
+        Self { hub, told: tell }
     }
 
     /// Where to wait.
@@ -73,7 +79,12 @@ impl Plane {
 
     /// A poll found work; if nothing announces it, wake-ups are not to be relied upon.
     pub fn poll_found_work(&self) {
-        let _ = self.found.send(());
+        let _ = self.told.send(Told::FoundWork);
+    }
+
+    /// Beats and polls at another rhythm from now on.
+    pub fn set_intervals(&self, intervals: Intervals) {
+        let _ = self.told.send(Told::Intervals(intervals));
     }
 }
 
@@ -91,9 +102,8 @@ struct Task {
     hub: Hub,
     health: Health,
     requests: mpsc::UnboundedReceiver<Request>,
-    found_work: mpsc::UnboundedReceiver<()>,
-    sent: mpsc::UnboundedSender<()>,
-    echo_sent: mpsc::UnboundedReceiver<()>,
+    tell: mpsc::UnboundedSender<Told>,
+    told: mpsc::UnboundedReceiver<Told>,
     stop: CancellationToken,
 }
 
@@ -108,8 +118,10 @@ impl Task {
             match attempt {
                 Ok(listen) => {
                     backoff = BACKOFF[0];
-                    // What a poll found while nobody listened could not have been announced.
-                    while self.found_work.try_recv().is_ok() {}
+                    // What was said of the time before the connection.
+                    while let Ok(told) = self.told.try_recv() {
+                        self.follow(told);
+                    }
                     self.health.connected(Instant::now());
                     self.publish();
                     self.hub.gap();
@@ -154,7 +166,7 @@ impl Task {
                 () = &mut deadline => return,
                 () = self.stop.cancelled() => return,
                 _ = self.requests.recv() => {}
-                Some(()) = self.found_work.recv() => {}
+                Some(told) = self.told.recv() => self.follow(told),
             }
         }
     }
@@ -175,8 +187,7 @@ impl Task {
                         return Ended::Lost;
                     }
                 }
-                Some(()) = self.found_work.recv() => self.health.poll_found_work(Instant::now()),
-                Some(()) = self.echo_sent.recv() => self.health.echo_sent(Instant::now()),
+                Some(told) = self.told.recv() => self.follow(told),
                 _ = ticks.tick() => {
                     for action in self.health.tick(Instant::now()) {
                         match action {
@@ -211,6 +222,17 @@ impl Task {
             Request::Unlisten(_) => {}
         }
         Ok(())
+    }
+
+    fn follow(&mut self, told: Told) {
+        match told {
+            Told::FoundWork => self.health.poll_found_work(Instant::now()),
+            Told::EchoSent => self.health.echo_sent(Instant::now()),
+            Told::Intervals(intervals) => {
+                self.health.set_intervals(intervals);
+                self.hub.set_poll(self.health.poll_interval());
+            }
+        }
     }
 
     fn own(&self, channel: Channel) -> bool {
@@ -264,10 +286,10 @@ impl Task {
     }
 
     fn spawn_echo(&self) {
-        let (database, host, sent) = (self.database.clone(), self.host, self.sent.clone());
+        let (database, host, tell) = (self.database.clone(), self.host, self.tell.clone());
         tokio::spawn(async move {
             match database.echo(host).await {
-                Ok(()) => drop(sent.send(())),
+                Ok(()) => drop(tell.send(Told::EchoSent)),
                 Err(error) => tracing::debug!(%error, "cannot send an echo"),
             }
         });

@@ -18,7 +18,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -170,11 +170,19 @@ async fn write(writer: &mut OwnedWriteHalf, line: &str) -> io::Result<()> {
     writer.write_all(format!("{line}\n").as_bytes()).await
 }
 
-/// The side of l7r: a hub that is fed by the relay at `path`. Polls at `urgent` while the relay is silent, else at
-/// `relaxed`.
-pub fn follow(path: PathBuf, relaxed: Duration, urgent: Duration, stop: CancellationToken) -> Hub {
-    let (hub, requests) = Hub::new(urgent);
-    tokio::spawn(follower(path, hub.clone(), requests, relaxed, urgent, stop));
+/// How often to poll.
+#[derive(Clone, Copy, Debug)]
+pub struct Polls {
+    /// While wake-ups can be relied upon.
+    pub relaxed: Duration,
+    /// While they cannot.
+    pub urgent: Duration,
+}
+
+/// The side of l7r: a hub that is fed by the relay at `path`.
+pub fn follow(path: PathBuf, polls: watch::Receiver<Polls>, stop: CancellationToken) -> Hub {
+    let (hub, requests) = Hub::new(polls.borrow().urgent);
+    tokio::spawn(follower(path, hub.clone(), requests, polls, stop));
     hub
 }
 
@@ -182,19 +190,18 @@ async fn follower(
     path: PathBuf,
     hub: Hub,
     mut requests: mpsc::UnboundedReceiver<Request>,
-    relaxed: Duration,
-    urgent: Duration,
+    polls: watch::Receiver<Polls>,
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
         if let Ok(stream) = UnixStream::connect(&path).await {
             let ended = tokio::select! {
-                ended = follow_one(stream, &hub, &mut requests, (relaxed, urgent)) => ended,
+                ended = follow_one(stream, &hub, &mut requests, &polls) => ended,
                 () = stop.cancelled() => return,
             };
             tracing::debug!(reason = ?ended, "the relay ended");
         }
-        hub.set_poll(urgent);
+        hub.set_poll(polls.borrow().urgent);
         hub.set_trouble(Some("the node's hkd is silent".to_owned()));
         let pause = tokio::time::sleep(RETRY);
         tokio::pin!(pause);
@@ -212,7 +219,7 @@ async fn follow_one(
     stream: UnixStream,
     hub: &Hub,
     requests: &mut mpsc::UnboundedReceiver<Request>,
-    (relaxed, urgent): (Duration, Duration),
+    polls: &watch::Receiver<Polls>,
 ) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut lines = BufReader::new(reader).lines();
@@ -226,10 +233,10 @@ async fn follow_one(
             line = tokio::time::timeout(SILENCE, lines.next_line()) => {
                 let Some(line) = line.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? else { return Ok(()) };
                 if line == "ok" {
-                    hub.set_poll(relaxed);
+                    hub.set_poll(polls.borrow().relaxed);
                     hub.set_trouble(None);
                 } else if let Some(trouble) = line.strip_prefix("trouble ") {
-                    hub.set_poll(urgent);
+                    hub.set_poll(polls.borrow().urgent);
                     hub.set_trouble(Some(trouble.to_owned()));
                 } else if let Some(Ok(channel)) = line.strip_prefix('=').map(str::parse::<Channel>) {
                     for done in waiting.remove(&channel).unwrap_or_default() {

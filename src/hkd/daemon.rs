@@ -23,6 +23,7 @@ use crate::{
     db::{Connector, Database, DbError, Life, Role},
     events::{Cause, Channel, Intervals, Plane, RelayServer},
     hypervisor::{Container, Epochs, Hypervisor, HypervisorError, Nothing},
+    logging,
     model::{
         Epoch, HostId, HostState, Owner,
         config::{Config, keys},
@@ -33,7 +34,7 @@ use crate::{
 use super::{
     duties,
     fleet::{Fleet, Node},
-    heir, lease, progress,
+    heir, lease, limits, progress,
     reconcile::{reconcile, recover},
     remount::RemountError,
     retention,
@@ -66,6 +67,9 @@ pub enum HkdError {
         #[source]
         source: io::Error,
     },
+    /// A limit of the process cannot be set.
+    #[error("the limits of the process")]
+    Limit(#[from] limits::LimitError),
     /// The database refused.
     #[error("the database does not let this node start")]
     Db(#[from] DbError),
@@ -133,6 +137,7 @@ pub async fn run(
         source,
     })?;
     let _lock = lock(&config.get(&keys::HKD_LOCK))?;
+    limits::set(&config)?;
     let connector = Connector::from_config(&config, Role::Node)?;
     let database = Database::new(&connector, config.get(&keys::DATABASE_POOL_SIZE) as usize)?;
     if !wait_for_database(&database, &stop).await {
@@ -146,6 +151,7 @@ pub async fn run(
     for refused in config.add_rows(database.config_rows().await?) {
         tracing::warn!(name = nodename, "{refused}; ignored");
     }
+    logging::follow(&config);
     let signs = match config.get(&keys::STORAGE_LOCAL) {
         true => None,
         false => Some(Arc::new(Signs::prepare(&config, &database).await?)),
@@ -226,12 +232,8 @@ impl Member {
     pub async fn live(self, stop: CancellationToken) -> Result<End, HkdError> {
         let Self { life, config, lines, hypervisor, signs, relay } = self;
         let database = lines.database.clone();
-        let intervals = Intervals {
-            beat: config.get(&keys::HKD_BEAT),
-            relaxed: config.get(&keys::HKD_POLL_RELAXED),
-            urgent: config.get(&keys::HKD_POLL_URGENT),
-        };
-        let plane = Plane::start(lines.connector.clone(), database.clone(), life.host, intervals, stop.clone());
+        let plane =
+            Plane::start(lines.connector.clone(), database.clone(), life.host, intervals(&config), stop.clone());
         let outdated = Arc::new(OnceLock::new());
         let node = Arc::new(Node {
             host: life.host,
@@ -299,7 +301,12 @@ pub fn hypervisor_for(
     epochs: Arc<dyn Epochs>,
 ) -> Result<Arc<dyn Hypervisor>, HypervisorError> {
     let refuse = |what: String, hint: &str| HypervisorError { what, hint: Some(hint.to_owned()), source: None };
-    match config.get(&keys::VM_HYPERVISOR).as_str() {
+    let (kind, allowed) = (config.get(&keys::VM_HYPERVISOR), config.get(&keys::HKD_HYPERVISORS));
+    if !allowed.contains(&kind) {
+        let what = format!("vm.hypervisor = {kind} is not in internal.hkd.hypervisor_list");
+        return Err(refuse(what, &format!("use one of {}, or add it there", allowed.join(", "))));
+    }
+    match kind.as_str() {
         "lxc" => {
             let IpAddr::V4(address) = life.address else {
                 return Err(refuse(
@@ -453,6 +460,14 @@ async fn end_vms(node: &Node) {
     futures_util::future::join_all(ends).await;
 }
 
+fn intervals(config: &Config) -> Intervals {
+    Intervals {
+        beat: config.get(&keys::HKD_BEAT),
+        relaxed: config.get(&keys::HKD_POLL_RELAXED),
+        urgent: config.get(&keys::HKD_POLL_URGENT),
+    }
+}
+
 async fn follow_config(node: Arc<Node>, file: Config, plane: Plane, outdated: Arc<OnceLock<(String, i32)>>) {
     let mut watch = plane.hub().watch(Channel::Config).await;
     loop {
@@ -470,6 +485,8 @@ async fn follow_config(node: Arc<Node>, file: Config, plane: Plane, outdated: Ar
             for refused in config.add_rows(rows) {
                 tracing::warn!(host = %node.host, "{refused}; ignored");
             }
+            logging::follow(&config);
+            plane.set_intervals(intervals(&config));
             node.slots.set_limit(config.get(&keys::HKD_MAX_HEAVY) as usize);
             node.config.store(Arc::new(config));
         }

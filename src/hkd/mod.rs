@@ -11,6 +11,7 @@ mod duties;
 mod fleet;
 mod heir;
 mod lease;
+mod limits;
 mod load;
 mod machine;
 mod observer;

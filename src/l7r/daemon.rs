@@ -12,12 +12,14 @@ use std::{
 use arc_swap::ArcSwap;
 use nix::unistd::{Uid, User};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{Chain, Hashing},
     db::{Connector, Database, DbError, Role},
-    events::{self, Channel},
+    events::{self, Channel, Polls},
+    logging,
     model::{
         InstanceId,
         config::{Config, keys},
@@ -132,12 +134,8 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         None => None,
     };
 
-    let hub = events::follow(
-        path_run.join("relay.sock"),
-        config.get(&keys::HKD_POLL_RELAXED),
-        config.get(&keys::HKD_POLL_URGENT),
-        stop.clone(),
-    );
+    let (polls, followed) = watch::channel(polls(&config));
+    let hub = events::follow(path_run.join("relay.sock"), followed, stop.clone());
     let hashers = match config.get(&keys::L7R_HASH_LIMIT) {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         limit => limit as usize,
@@ -173,7 +171,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     let flusher = tokio::spawn(router.clone().flush());
     tokio::spawn(router.clone().obey_aborts());
     tokio::spawn(router.clone().keep_limits());
-    tokio::spawn(follow_config(router.clone(), config, certificates));
+    tokio::spawn(follow_config(router.clone(), config, polls, certificates));
     tracing::info!(host = %started.host, instance = %started.instance, address = %listener.address()?, "l7r runs");
 
     let before = port.giver.map(Giver::ready);
@@ -217,7 +215,16 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     Ok(())
 }
 
-async fn follow_config(router: Arc<Router>, file: Config, mut certificates: Option<Follower>) {
+fn polls(config: &Config) -> Polls {
+    Polls { relaxed: config.get(&keys::HKD_POLL_RELAXED), urgent: config.get(&keys::HKD_POLL_URGENT) }
+}
+
+async fn follow_config(
+    router: Arc<Router>,
+    file: Config,
+    told: watch::Sender<Polls>,
+    mut certificates: Option<Follower>,
+) {
     let mut watch = router.hub.watch(Channel::Config).await;
     loop {
         let outdated = matches!(router.database.schema_is_ours().await, Err((Ok(_), _)));
@@ -237,6 +244,8 @@ async fn follow_config(router: Arc<Router>, file: Config, mut certificates: Opti
                 tracing::warn!("{refused}; ignored");
             }
             router.authenticators.configure(&config, of_tenants);
+            logging::follow(&config);
+            told.send_replace(polls(&config));
             router.config.store(Arc::new(config));
         }
         if let Some(certificates) = &mut certificates {

@@ -81,15 +81,21 @@ impl<'a> Host<'a> {
 
     /// Starts hkd.
     pub fn start(&self) -> Hkd {
+        self.start_with(Some("info"))
+    }
+
+    /// Starts hkd; what it logs is what the configuration says unless the environment does.
+    fn start_with(&self, level: Option<&str>) -> Hkd {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let log = self.directory.path().join(format!("hkd{}.log", NUMBER.fetch_add(1, Ordering::Relaxed)));
         let output = fs::File::create(&log).unwrap();
         // Its standard input tells it when this process is gone, however that comes about.
-        let child = Command::new(QVD)
+        let mut command = Command::new(QVD);
+        command.env_remove("QVD_LOG").envs(level.map(|level| ("QVD_LOG", level)));
+        let child = command
             .args(["hkd", "--config"])
             .arg(self.config())
             .env("QVD_LIFELINE", "stdin")
-            .env("QVD_LOG", "info")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(output)
@@ -100,7 +106,15 @@ impl<'a> Host<'a> {
 
     /// Starts hkd and waits until it takes VMs and its event plane is trusted.
     pub async fn started(&self) -> Hkd {
-        let hkd = self.start();
+        self.up(self.start()).await
+    }
+
+    /// The same, with a log that follows the configuration.
+    pub async fn started_without_log_level(&self) -> Hkd {
+        self.up(self.start_with(None)).await
+    }
+
+    async fn up(&self, hkd: Hkd) -> Hkd {
         self.db.wait_for(&format!("select state from host_list where host = '{}'", self.name), "running").await;
         // Before it has heard itself for the first time it trusts nothing, but does not complain.
         let listens = async || self.status().filter(|status| status["trouble"].is_null() && status["echoes"] != 0);
@@ -132,6 +146,10 @@ impl Hkd {
     /// What it said so far.
     pub fn said(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until it has said this.

@@ -13,6 +13,7 @@ mod guard;
 mod host;
 mod inside;
 mod joining;
+mod live;
 mod node;
 mod outage;
 mod patience;

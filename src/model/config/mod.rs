@@ -39,6 +39,13 @@ pub struct KeyInfo {
     check: fn(&str) -> Result<(), String>,
 }
 
+impl KeyInfo {
+    /// Whether a change takes effect only when the daemons start again.
+    pub fn needs_restart(&self) -> bool {
+        keys::READ_AT_START.contains(&self.name)
+    }
+}
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -259,6 +266,13 @@ mod tests {
         let refused = config.add_rows([("fence.remount".to_owned(), "touch /tmp/owned".to_owned())]);
         assert_eq!(refused, [ConfigError::OnlyInFile { key: "fence.remount".to_owned() }]);
         assert_eq!(config.get(&keys::FENCE_REMOUNT), "mount /srv");
+    }
+
+    #[test]
+    fn what_is_read_at_start_are_keys() {
+        for name in keys::READ_AT_START {
+            assert!(KEYS.iter().any(|info| info.name == *name), "{name}");
+        }
     }
 
     #[test]
