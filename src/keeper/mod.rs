@@ -3,6 +3,7 @@
 //! A shim knows a command line, not a hypervisor, and never decides when its VM should run. `client` is the daemons'
 //! side of the shim's socket.
 
+mod claim;
 #[cfg(feature = "node")]
 pub mod client;
 mod deadline;

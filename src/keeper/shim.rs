@@ -14,14 +14,11 @@
 //! the VM does not die.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::File,
     io::{self, ErrorKind, Read, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::{
-            fs::OpenOptionsExt,
-            net::{UnixListener, UnixStream},
-        },
+        unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
 };
@@ -41,10 +38,14 @@ use nix::{
 use thiserror::Error;
 
 use super::{
-    Ended, Phase, Readiness, ShimDir, ShimSpec, ShimStatus, deadline::Deadline, in_one_line, outlet::Outlet, priority,
-    process_table, spawn::spawn,
+    Ended, Phase, Readiness, ShimDir, ShimSpec, ShimStatus,
+    claim::{Claim, lock},
+    deadline::Deadline,
+    in_one_line,
+    outlet::Outlet,
+    priority, process_table,
+    spawn::spawn,
 };
-use crate::model::Owner;
 
 /// Why a shim did not start its VM.
 #[derive(Debug, Error)]
@@ -115,8 +116,7 @@ pub fn run(dir: &ShimDir, readiness: Readiness) -> Result<Ended, ShimError> {
 struct Shim {
     dir: ShimDir,
     own_lock: File,
-    locks: Vec<File>,
-    owned: bool,
+    claims: Vec<Claim>,
     signals: SignalFd,
     listener: UnixListener,
     outlet: Outlet,
@@ -131,10 +131,8 @@ impl Shim {
         umask(Mode::from_bits_truncate(0o077));
         let spec = read_spec(&dir.spec())?;
         let own_lock = lock(dir.lock())?;
-        let locks = spec.locks.iter().cloned().map(lock).collect::<Result<Vec<_>, _>>()?;
-        for (file, path) in locks.iter().zip(&spec.locks) {
-            own(file, path, spec.owner.as_ref())?;
-        }
+        let claims =
+            spec.locks.iter().map(|path| Claim::take(path, spec.owner.as_ref())).collect::<Result<Vec<_>, _>>()?;
         let make = |path: PathBuf| move |source| ShimError::Make { path, source };
 
         forget(&dir.exit()).map_err(make(dir.exit()))?;
@@ -172,12 +170,10 @@ impl Shim {
         let start_time = process_table::start_time(pid)?;
         let status = ShimStatus { shim: getpid().as_raw(), pid, start_time, boot_id, phase: Phase::Running };
         let dir = dir.clone();
-        let owned = spec.owner.is_some();
         Ok(Self {
             dir,
             own_lock,
-            locks,
-            owned,
+            claims,
             signals,
             listener,
             outlet,
@@ -332,17 +328,17 @@ impl Shim {
         if let Err(error) = self.dir.record(ended) {
             self.outlet.note(&format!("cannot record the end: {error}"));
         }
-        // A storage that hangs, which is why the VM was killed, would keep the news back; hkd does it later.
-        if self.owned && ended != Ended::Fenced {
-            for lock in &self.locks {
-                if let Err(error) = lock.set_len(0) {
-                    self.outlet.note(&format!("cannot give the VM up: {error}"));
-                }
+        for claim in &mut self.claims {
+            // A storage that hangs, which is why the VM was killed, would keep the news back; hkd does it later.
+            if ended == Ended::Fenced {
+                claim.keep();
+            } else if let Err(error) = claim.give_up() {
+                self.outlet.note(&format!("cannot give the VM up: {error}"));
             }
         }
         // In this order: whoever hears of the end may start the VM again at once.
         let _ = forget(&self.dir.socket());
-        self.locks.clear();
+        self.claims.clear();
         drop(self.own_lock);
         for client in self.clients.iter_mut().filter(|client| client.waits) {
             client.send(&json(&ended));
@@ -391,28 +387,6 @@ impl Client {
 fn read_spec(path: &Path) -> Result<ShimSpec, ShimError> {
     let read = || Ok(serde_json::from_slice(&std::fs::read(path)?)?);
     read().map_err(|source| ShimError::Spec { path: path.to_owned(), source })
-}
-
-fn lock(path: PathBuf) -> Result<File, ShimError> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-    match file.map(|file| (file.try_lock(), file)) {
-        Ok((Ok(()), file)) => Ok(file),
-        Ok((Err(TryLockError::WouldBlock), _)) => Err(ShimError::Locked { path }),
-        Ok((Err(TryLockError::Error(source)), _)) | Err(source) => Err(ShimError::Make { path, source }),
-    }
-}
-
-/// Writes whose the VM is into a lock's file, unless somebody else is named there.
-fn own(file: &File, path: &Path, owner: Option<&Owner>) -> Result<(), ShimError> {
-    use std::os::unix::fs::FileExt;
-    let Some(owner) = owner else { return Ok(()) };
-    let make = |source| ShimError::Make { path: path.to_owned(), source };
-    let former = std::fs::read_to_string(path).map_err(make)?;
-    let record = owner.record();
-    if !former.is_empty() && former != record {
-        return Err(ShimError::Owned { path: path.to_owned(), owner: former.trim().to_owned() });
-    }
-    file.write_all_at(record.as_bytes(), 0).and_then(|()| file.sync_data()).map_err(make)
 }
 
 fn enter_cgroup(cgroup: &Path) -> io::Result<()> {

@@ -48,8 +48,11 @@ impl StorageLock {
         read().map_err(StorageError::file("read the owner in", &self.path))
     }
 
-    /// Forgets the owner.
-    pub fn disown(&self) -> Result<(), StorageError> {
+    /// Forgets the owner, unless it is another by now: the storage may have freed the lock of a node that it lost sight of.
+    pub fn disown(&self, owner: &Owner) -> Result<(), StorageError> {
+        if self.owner()?.as_ref() != Some(owner) {
+            return Ok(());
+        }
         self.file
             .set_len(0)
             .and_then(|()| self.file.sync_data())

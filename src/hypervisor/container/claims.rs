@@ -38,16 +38,19 @@ impl Claims {
                 None,
             ));
         }
-        Ok(lock.disown()?)
+        Ok(lock.disown(&former)?)
     }
 
     /// Forgets that the VM was ours, after the last of its processes died without its shim doing so.
     pub fn forget(&self, locks: &[PathBuf]) -> Result<(), StorageError> {
         for path in locks.iter().filter(|path| path.exists()) {
             match StorageLock::take(path) {
-                Ok(lock) if lock.owner()?.is_some_and(|owner| owner.host == self.owner.host) => lock.disown()?,
-                // Somebody else's by now.
-                Ok(_) | Err(StorageError::InUse { .. }) => {}
+                Ok(lock) => match lock.owner()? {
+                    Some(owner) if owner.host == self.owner.host => lock.disown(&owner)?,
+                    // Somebody else's by now.
+                    Some(_) | None => {}
+                },
+                Err(StorageError::InUse { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
