@@ -87,6 +87,10 @@ pub async fn run(node: Arc<Node>, vm: VmId, begin: Begin, mut orders: mpsc::Unbo
 async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::UnboundedReceiver<Order>, progress: &Shown) {
     let now = Instant::now();
     let has_agent = node.hypervisor.has_agent();
+    let record = match begin {
+        Begin::Start(_) => Some(VmState::Starting),
+        Begin::Adopt { published, .. } => Some(published).filter(|published| *published != VmState::Stopped),
+    };
     let (spec, (machine, mut effects)) = match begin {
         Begin::Start(spec) => (Some(*spec), Machine::start(has_agent, &limits(node), now)),
         Begin::Adopt { spec, published, alive } => {
@@ -99,7 +103,7 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
     };
     let (events, mut reports) = mpsc::unbounded_channel();
     let (publish, to_publish) = mpsc::unbounded_channel();
-    let publisher = tokio::spawn(publish_in_order(node.clone(), vm, to_publish));
+    let publisher = tokio::spawn(publish_in_order(node.clone(), vm, record, to_publish));
     let mut task = Task {
         node: node.clone(),
         vm,
@@ -112,7 +116,7 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
         events,
         publish,
     };
-    let mut restart = None;
+    let mut next = None;
     loop {
         for effect in effects.drain(..) {
             task.carry_out(effect);
@@ -135,12 +139,17 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
                 Event::Slot
             }
             Some(order) = orders.recv() => match order {
+                // Of the next life, which ends before it began.
+                Order::Stop if next.is_some() => {
+                    next = Some(Begin::Adopt { spec: None, published: VmState::Stopping, alive: false });
+                    continue;
+                }
                 Order::Stop => Event::Stop,
                 Order::Kill => Event::Kill,
                 Order::Expire(expiry) => Event::Expires(expiry),
                 // The database saw it stopped, so this life is about to end; the start is for the next.
                 Order::Start(spec) => {
-                    restart = Some(spec);
+                    next = Some(Begin::Start(spec));
                     continue;
                 }
             },
@@ -161,8 +170,8 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
     if let Err(error) = publisher.await {
         tracing::error!(%vm, %error, "the publisher failed");
     }
-    if let Some(spec) = restart {
-        Box::pin(live(node, vm, Begin::Start(spec), orders, progress)).await;
+    if let Some(begin) = next {
+        Box::pin(live(node, vm, begin, orders, progress)).await;
     }
 }
 
@@ -284,17 +293,43 @@ async fn tell(node: &Node, vm: VmId, agent: Option<AgentClient>, expiry: &Expiry
     Ok(())
 }
 
-async fn publish_in_order(node: Arc<Node>, vm: VmId, mut states: mpsc::UnboundedReceiver<(VmState, Option<String>)>) {
+/// Publishes what becomes of a VM. `record` is its state in the database when this life began; `None`: it is not on record
+/// here, and nothing is said, because a record that is made meanwhile is of the next life.
+///
+/// That a VM has stopped, or cannot be cleaned up, is said only of one that is said to be on its way down, and that once.
+/// What is said again because the answer was lost would else be taken for the end of the next start.
+async fn publish_in_order(
+    node: Arc<Node>,
+    vm: VmId,
+    record: Option<VmState>,
+    mut states: mpsc::UnboundedReceiver<(VmState, Option<String>)>,
+) {
+    use VmState::{Stopped, Stopping, Zombie};
+    let Some(record) = record else { return while states.recv().await.is_some() {} };
+    let mut down = matches!(record, Stopping | Zombie);
     while let Some((state, reason)) = states.recv().await {
-        let expected = published_from(state);
-        let written = node
-            .retrying("publish the state of a VM", || {
-                node.database.node_vm_state((node.host, node.epoch), vm, &expected, state, reason.as_deref())
-            })
-            .await;
-        if written == Some(false) && state != VmState::Stopping {
-            tracing::warn!(%vm, %state, "the database has the VM in another state or on another node");
+        if matches!(state, Stopping | Zombie | Stopped) && !std::mem::replace(&mut down, true) {
+            let reason = reason.as_deref().filter(|_| state == Stopping);
+            publish(&node, vm, &published_from(Stopping), Stopping, reason).await;
         }
+        let expected = match state {
+            Stopping => continue,
+            Zombie => vec![Stopping],
+            Stopped => vec![Stopping, Zombie],
+            other => published_from(other),
+        };
+        publish(&node, vm, &expected, state, reason.as_deref()).await;
+    }
+}
+
+async fn publish(node: &Node, vm: VmId, expected: &[VmState], state: VmState, reason: Option<&str>) {
+    let written = node
+        .retrying("publish the state of a VM", || {
+            node.database.node_vm_state((node.host, node.epoch), vm, expected, state, reason)
+        })
+        .await;
+    if written == Some(false) && state != VmState::Stopping {
+        tracing::warn!(%vm, %state, "the database has the VM in another state or on another node");
     }
 }
 
