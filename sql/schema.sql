@@ -182,7 +182,7 @@ begin
     if problem is not null then
         raise exception '% = %: %', wanted, new_value, problem using errcode = 'QV014';
     end if;
-    if wanted like 'database.%' or wanted in ('nodename', 'path.run') then
+    if wanted like 'database.%' or wanted in ('nodename', 'path.run', 'fence.remount') then
         raise exception '% is set in the configuration file of each node, not here', wanted using errcode = 'QV014';
     end if;
     if not exists (select from config_keys where key = wanted) then
@@ -243,13 +243,15 @@ CREATE FUNCTION qvd.configs_balancer() RETURNS trigger
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
-    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse) = (
+    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse, same_user) = (
         select
             max(value) filter (where key = 'l7r.loadbalancer.plugin'),
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.ram')::float8,
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.cpu')::float8,
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.random')::float8,
-            max(value) filter (where key = 'internal.hkd.lease.lapse')::float8 * interval '1 second'
+            max(value) filter (where key = 'internal.hkd.lease.lapse')::float8 * interval '1 second',
+            coalesce(lower(max(value) filter (where key = 'l7r.loadbalancer.plugin.load.same_user'))
+                in ('1', 'yes', 'true', 'on'), false)
         from settings);
     return null;
 end $$;
@@ -263,6 +265,10 @@ declare
 begin
     if problem is not null then
         raise exception '% = %: %', new.key, new.value, problem using errcode = 'QV014';
+    elsif new.key = 'l7r.loadbalancer.plugin'
+        and to_regprocedure(format('qvd.%I(integer)', 'place_' || new.value)) is null then
+        raise exception '% = %: there is no function place_%(vm integer)', new.key, new.value, new.value
+            using errcode = 'QV014', hint = 'default and load are there; write another in schema qvd.';
     end if;
     return new;
 end $$;
@@ -419,6 +425,12 @@ begin
     return not exists (select from host_runtimes where host_id = node and epoch = node_epoch);
 end $$;
 
+CREATE FUNCTION qvd.failed_starts_left(starts real, since timestamp with time zone) RETURNS double precision
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    select case when starts < 0.01 then 0 else starts * 0.5 ^ (extract(epoch from now() - since)::float8 / 60) end
+$$;
+
 CREATE FUNCTION qvd.fresh_secret() RETURNS bytea
     LANGUAGE sql
     AS $$ select uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) $$;
@@ -476,6 +488,7 @@ begin
     update user_sessions s set ended_at = now(), end_reason = reason
     where s.ended_at is null
         and s.l7r_instance in (select i.id from l7r_instances i where i.host_id = node and i.ended_at is null);
+    perform host_recount(node);
     return released;
 end $$;
 
@@ -496,6 +509,17 @@ begin
             when r.storage_degraded_since is not null then 'has trouble with its storage: ' || r.storage_degraded_reason
         end
         from hosts h join host_runtimes r on r.host_id = h.id where h.id = node);
+end $$;
+
+CREATE FUNCTION qvd.host_recount(node integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    -- One statement, so that what it counts and what it takes away are of the same moment.
+    with counted as (delete from host_changes where host_id = node)
+    update host_runtimes set vms = (select count(*) from vm_runtimes r where r.host_id = node) where host_id = node;
 end $$;
 
 CREATE FUNCTION qvd.host_release(wanted text) RETURNS integer[]
@@ -586,7 +610,7 @@ CREATE FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host
 $$;
 
 CREATE FUNCTION qvd.hosts_guard() RETURNS trigger
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
@@ -594,6 +618,7 @@ begin
         or exists (select from vm_runtimes where host_id = old.id) then
         raise exception 'host % is in use', old.name using errcode = 'QV022', hint = 'Stop its VMs and its daemons first.';
     end if;
+    delete from host_changes where host_id = old.id;
     return old;
 end $$;
 
@@ -628,7 +653,7 @@ begin
         and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance);
 end $$;
 
-CREATE FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT session bigint, OUT host_address text, OUT properties jsonb) RETURNS record
+CREATE FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT host_address text, OUT properties jsonb, OUT state qvd.vm_state, OUT commanded boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -637,6 +662,7 @@ declare
     me l7r_instances;
     target vm_runtimes;
 begin
+    perform set_config('synchronous_commit', 'off', true);
     select * into me from l7r_instances where id = by_instance and ended_at is null;
     if me.id is null then
         raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
@@ -657,10 +683,10 @@ begin
         where id = target.session_id and ended_at is null;
         update vm_runtimes set user_state = 'disconnected' where vm_id = wanted;
     end if;
-    insert into user_sessions (vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
-    select wanted, v.name, account, u.login, u.tenant_id, target.host_id, me.host_id, me.id, client
-    from vms v, users u where v.id = wanted and u.id = account
-    returning id into session;
+    insert into user_sessions (
+        id, vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
+    select session, wanted, v.name, account, u.login, u.tenant_id, target.host_id, me.host_id, me.id, client
+    from vms v, users u where v.id = wanted and u.id = account;
     update vm_runtimes
     set user_state = 'connecting', session_id = session, l7r_host_id = me.host_id, l7r_instance = me.id,
         real_user_id = account
@@ -668,6 +694,14 @@ begin
     perform l7r_token_create(account, token, learnt, wanted);
     select host(h.address) into host_address from hosts h where h.id = me.host_id;
     properties := vm_effective_properties(wanted);
+    select s.secret into secret from vm_specs s where s.vm_id = wanted;
+    state := target.vm_state;
+    commanded := target.vm_cmd is not null;
+    placed := target.host_id is not null;
+    address := target.vm_address;
+    vma_port := target.vm_vma_port;
+    x_port := target.vm_x_port;
+    reason := target.vm_reason;
 end $$;
 
 CREATE FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) RETURNS integer
@@ -738,6 +772,7 @@ CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text DEFAULT N
 declare
     on_host integer;
 begin
+    perform set_config('synchronous_commit', 'off', true);
     connected := false;
     update vm_runtimes set user_state = 'connected'
     where vm_id = session_vm(wanted) and session_id = wanted
@@ -801,6 +836,7 @@ CREATE FUNCTION qvd.l7r_end(wanted bigint, reason text, up bigint, down bigint, 
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
+    perform set_config('synchronous_commit', 'off', true);
     update vm_runtimes set user_state = 'disconnected' where vm_id = session_vm(wanted) and session_id = wanted;
     if not resumable then
         update user_tokens set expiration = '-infinity' where session_id = wanted;
@@ -1092,16 +1128,17 @@ begin
     where u.login = wanted_login and t.name = wanted_tenant and t.id > 0;
 end $$;
 
-CREATE FUNCTION qvd.l7r_vm(wanted integer, OUT owner integer, OUT blocked boolean, OUT state qvd.vm_state) RETURNS record
+CREATE FUNCTION qvd.l7r_vm(node integer, wanted integer, OUT host_state qvd.host_state, OUT host_blocked boolean, OUT owner integer, OUT blocked boolean, OUT state qvd.vm_state) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
 begin
-    select v.user_id, r.blocked, r.vm_state
-    into owner, blocked, state
-    from vms v join vm_runtimes r on r.vm_id = v.id where v.id = wanted;
+    select h.state, h.blocked, v.user_id, r.blocked, r.vm_state
+    into host_state, host_blocked, owner, blocked, state
+    from host_runtimes h left join (vms v join vm_runtimes r on r.vm_id = v.id) on v.id = wanted
+    where h.host_id = node;
 end $$;
 
 CREATE FUNCTION qvd.l7r_vm_start(wanted bigint) RETURNS text
@@ -1168,25 +1205,23 @@ CREATE FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer
 #variable_conflict use_column
 begin
     return query
-        with waiting as materialized (
-            select r.vm_cmd, s.vm_id, s.name, s.tenant_id, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size,
-                s.di_tag, s.ip, s.secret,
-                case r.vm_cmd when 'start' then s.di_id else r.current_di_id end as di_id,
-                -- A function, since a start has no need to open that table.
-                case r.vm_cmd when 'start' then s.di_path else di_path(r.current_di_id) end as di_path
-            from vm_runtimes r join vm_specs s on s.vm_id = r.vm_id
-            where r.host_id = node and r.vm_cmd is not null
-                and exists (select from host_runtimes h where h.host_id = node and h.epoch = node_epoch)
-            for no key update of r
-        ), claimed as (
+        with claimed as (
             update vm_runtimes r
             -- Whoever told it to stop may have said why.
-            set vm_cmd = null, vm_reason = case w.vm_cmd when 'stop' then r.vm_reason end,
-                vm_state = case w.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
-                current_di_id = w.di_id,
-                vm_address = w.ip, vm_vma_port = vma_port, vm_x_port = x_port
-            from waiting w where r.vm_id = w.vm_id
-            returning w.*, r.vm_state
+            set vm_cmd = null, vm_reason = case r.vm_cmd when 'stop' then r.vm_reason end,
+                vm_state = case r.vm_cmd when 'start' then 'starting' else 'stopping' end::vm_state,
+                current_di_id = case r.vm_cmd when 'start' then s.di_id else r.current_di_id end,
+                vm_address = s.ip, vm_vma_port = vma_port, vm_x_port = x_port
+            from vm_specs s
+            where r.host_id = node and r.vm_cmd is not null and s.vm_id = r.vm_id
+                and exists (select from host_runtimes h where h.host_id = node and h.epoch = node_epoch)
+            returning
+                case r.vm_state when 'starting' then 'start' else 'stop' end::vm_cmd as vm_cmd, s.vm_id, s.name,
+                s.tenant_id, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, s.di_tag, s.ip, s.secret,
+                r.current_di_id as di_id,
+                -- A function, since a start has no need to open that table.
+                case r.vm_state when 'starting' then s.di_path else di_path(r.current_di_id) end as di_path,
+                r.vm_state
         ), audited as (
             insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
             select 'claim', 'vm', c.vm_id, c.login || '/' || c.name, c.tenant_id,
@@ -1239,6 +1274,21 @@ begin
         and moment > at and isfinite(moment);
 end $$;
 
+CREATE FUNCTION qvd.node_former(node_name text) RETURNS TABLE(host integer, boot_id uuid, machine_id text, epoch bigint, lease bigint, patience double precision, lives boolean, vms bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    return query
+        select h.id, r.boot_id, r.machine_id, r.epoch, r.lease, r.patience,
+            r.state in ('starting', 'running', 'stopping'),
+            (select count(*) from vm_runtimes v where v.host_id = h.id and v.vm_state <> 'stopped')
+        from hosts h join host_runtimes r on r.host_id = h.id
+        where h.name = node_name and r.boot_id is not null;
+end $$;
+
 CREATE FUNCTION qvd.node_join(wanted text, wanted_address inet, storage uuid, node_verifier text, l7r_verifier text, OUT host integer, OUT node_role text, OUT l7r_role text) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'qvd', 'pg_temp'
@@ -1276,23 +1326,30 @@ begin
     perform audit('join', 'host', host, wanted, 0, jsonb_build_object('storage', storage));
 end $_$;
 
-CREATE FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text DEFAULT NULL::text) RETURNS void
+CREATE FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text DEFAULT NULL::text, free_ram real DEFAULT NULL::real, cpu_pressure real DEFAULT NULL::real) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
     perform set_config('synchronous_commit', 'off', true);
-    update host_runtimes set ok_ts = now(), lease = lease + 1, usable_ram = ram, usable_cpu = cpu,
+    with changes as (delete from host_changes where host_id = node returning vms, failed_starts),
+        added as (select coalesce(sum(vms), 0) as vms, coalesce(sum(failed_starts), 0) as failed_starts from changes)
+    update host_runtimes r set ok_ts = now(), lease = r.lease + 1, usable_ram = ram, usable_cpu = cpu,
+        free_ram = node_lease.free_ram, cpu_pressure = node_lease.cpu_pressure,
+        vms = r.vms + a.vms,
+        failed_starts = failed_starts_left(r.failed_starts, r.ok_ts) + a.failed_starts,
         events_degraded_reason = degraded,
-        events_degraded_since = case when degraded is null then null else coalesce(events_degraded_since, now()) end,
+        events_degraded_since = case when degraded is null then null else coalesce(r.events_degraded_since, now()) end,
         storage_degraded_reason = storage_degraded,
         storage_degraded_since =
-            case when storage_degraded is null then null else coalesce(storage_degraded_since, now()) end
-    where host_id = node and epoch = node_epoch;
+            case when storage_degraded is null then null else coalesce(r.storage_degraded_since, now()) end
+    from added a
+    where r.host_id = node and r.epoch = node_epoch;
     if not found then
         perform node_check(node, node_epoch);
     end if;
+    return exists (select from vm_runtimes where restart_due);
 end $$;
 
 CREATE FUNCTION qvd.node_leave(wanted text) RETURNS integer
@@ -1329,11 +1386,21 @@ CREATE FUNCTION qvd.node_peers(node integer, node_epoch bigint) RETURNS TABLE(ho
 begin
     perform node_check(node, node_epoch);
     return query
-        select h.id, h.name, r.epoch, r.lease, r.patience
-        from hosts me join hosts h on h.storage_id = me.storage_id and h.id <> me.id
-            join host_runtimes r on r.host_id = h.id
-        where me.id = node and r.state in ('starting', 'running', 'stopping') and r.patience is not null
-        order by h.id < node, h.id limit 16;
+        with me as (select h.storage_id from hosts h where h.id = node)
+        select id, name, epoch, lease, patience from (
+            -- Each half is read in the order of an index and no further than it must.
+            (select h.id, h.name, r.epoch, r.lease, r.patience, false as around
+            from hosts h join host_runtimes r on r.host_id = h.id
+            where h.storage_id = (select storage_id from me) and h.id > node
+                and r.state in ('starting', 'running', 'stopping') and r.patience is not null
+            order by h.id limit 16)
+            union all
+            (select h.id, h.name, r.epoch, r.lease, r.patience, true
+            from hosts h join host_runtimes r on r.host_id = h.id
+            where h.storage_id = (select storage_id from me) and h.id < node
+                and r.state in ('starting', 'running', 'stopping') and r.patience is not null
+            order by h.id limit 16)
+        ) ring order by around, id limit 16;
 end $$;
 
 CREATE FUNCTION qvd.node_program(node integer, node_epoch bigint, program text, schema integer) RETURNS void
@@ -1362,7 +1429,28 @@ begin
         until = excluded.until, attempts = excluded.attempts, note = excluded.note;
 end $$;
 
-CREATE FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid DEFAULT NULL::uuid, patience double precision DEFAULT NULL::double precision, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) RETURNS record
+CREATE FUNCTION qvd.node_routers(node integer, node_epoch bigint) RETURNS TABLE(instance bigint, boot_id uuid, pid integer, pid_start bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+begin
+    perform node_check(node, node_epoch);
+    return query select id, boot_id, pid, pid_start from l7r_instances where host_id = node and ended_at is null;
+end $$;
+
+CREATE FUNCTION qvd.node_routers_gone(node integer, node_epoch bigint, gone bigint[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    return l7r_gone(array(select id from l7r_instances where host_id = node and id = any (gone)), 'its router died');
+end $$;
+
+CREATE FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid DEFAULT NULL::uuid, patience double precision DEFAULT NULL::double precision, machine text DEFAULT NULL::text, seen_epoch bigint DEFAULT NULL::bigint, seen_lease bigint DEFAULT NULL::bigint, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1386,13 +1474,17 @@ begin
     select * into runtime from host_runtimes where host_id = node for update;
     released := '{}';
     if runtime.boot_id is distinct from node_boot then
-        if runtime.state in ('starting', 'running') and runtime.ok_ts
-            > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second' then
-            raise exception 'a host named % gives signs of life from another machine', node_name
-                using errcode = 'QV002', hint = 'Give this machine a name of its own, or wait until the other is off.';
+        if not coalesce(runtime.boot_id is null or runtime.machine_id = machine
+            or (runtime.epoch, runtime.lease) = (seen_epoch, seen_lease), false)
+            and (runtime.state in ('starting', 'running', 'stopping')
+                or exists (select from vm_runtimes v where v.host_id = node and v.vm_state <> 'stopped'))
+        then
+            raise exception 'host % is another machine, and nobody has seen that it is off', node_name
+                using errcode = 'QV002', hint = format('Give this machine a name of its own. If the other one is off for '
+                    'good: select host_release(%L);', node_name);
         end if;
         released := host_forget(node, 'its node was restarted');
-        update host_runtimes r set boot_id = node_boot, epoch = r.epoch + 1, state = 'starting', cmd = null
+        update host_runtimes r set boot_id = node_boot, machine_id = machine, epoch = r.epoch + 1, state = 'starting', cmd = null
         where r.host_id = node;
     elsif runtime.state <> 'running' then
         -- One that was told to stop, and whose daemon died over it, goes on to stop.
@@ -1400,6 +1492,7 @@ begin
             cmd = case when runtime.state in ('starting', 'stopping') then r.cmd end
         where r.host_id = node;
     end if;
+    perform host_recount(node);
     update host_runtimes r
     set pid = node_pid, ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
     returning r.epoch, r.state into node_epoch, state;
@@ -1418,6 +1511,25 @@ begin
     if not found then
         perform node_check(node, node_epoch);
     end if;
+end $$;
+
+CREATE FUNCTION qvd.node_status(node integer) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    return jsonb_build_object(
+        'notification_queue_usage', pg_notification_queue_usage(),
+        'vm_states', (
+            select coalesce(jsonb_object_agg(vm_state, n), '{}')
+            from (select r.vm_state, count(*) as n from vm_runtimes r where r.host_id = node group by 1) states),
+        'sessions', (select count(*) from vm_runtimes r where r.l7r_host_id = node),
+        'router', (select to_jsonb(c) - 'host_id' from host_counters c where c.host_id = node),
+        'tunnels', (
+            select coalesce(jsonb_object_agg(c.tunnel, to_jsonb(c) - 'host_id' - 'tunnel'), '{}')
+            from tunnel_counters c where c.host_id = node),
+        'session_ends', (
+            select coalesce(jsonb_object_agg(c.reason, c.sessions), '{}') from end_counters c where c.host_id = node));
 end $$;
 
 CREATE FUNCTION qvd.node_stopping(node integer, node_epoch bigint, vms boolean) RETURNS integer
@@ -1656,22 +1768,15 @@ CREATE FUNCTION qvd.place(vm integer) RETURNS integer
     LANGUAGE plpgsql
     AS $_$
 declare
-    wanted_plugin text;
+    plugin text := (select b.plugin from qvd.balancer b);
     chosen integer;
 begin
-    select b.plugin, (
-        select h.id
-        from qvd.hosts h join qvd.host_runtimes r on r.host_id = h.id
-        where b.plugin = 'default' and h.backend and not r.blocked and r.state = 'running' and r.ok_ts > now() - b.lapse
-            and r.storage_degraded_since is null
-        order by
-            (b.ram_weight * coalesce(r.usable_ram, 0) + b.cpu_weight * coalesce(r.usable_cpu, 0))
-            / (1 + (select count(*) from qvd.vm_runtimes v where v.host_id = h.id))
-            + random() * b.random_weight desc
-        limit 1)
-    into wanted_plugin, chosen from qvd.balancer b;
-    if wanted_plugin <> 'default' then
-        execute format('select qvd.%I($1)', 'place_' || wanted_plugin) into chosen using vm;
+    if plugin = 'load' then
+        chosen := qvd.place_load(vm);
+    elsif plugin = 'default' then
+        chosen := qvd.place_default(vm);
+    else
+        execute format('select qvd.%I($1)', 'place_' || plugin) into chosen using vm;
     end if;
     if chosen is null then
         raise exception 'no host can take VM %', qvd.vm_name(vm)
@@ -1679,6 +1784,45 @@ begin
     end if;
     return chosen;
 end $_$;
+
+CREATE FUNCTION qvd.place_default(vm integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (
+        select l.host_id from qvd.host_loads l, qvd.balancer b
+        order by (b.ram_weight * coalesce(l.usable_ram, 0) + b.cpu_weight * coalesce(l.usable_cpu, 0)) / (1 + l.vms)
+            + random() * b.random_weight desc
+        limit 1);
+end $$;
+
+CREATE FUNCTION qvd.place_load(vm integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (
+        select l.host_id
+        from qvd.balancer b
+            join qvd.vm_specs s on s.vm_id = vm
+            cross join lateral (
+                select host_id, vms, coalesce(failed_starts, 0) as failed_starts,
+                    greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
+                    greatest(coalesce(free_ram, usable_ram, 0) - given * s.memory, 0) as free_ram,
+                    greatest(coalesce(usable_ram, 0), 1) as ram,
+                    1 + coalesce(cpu_pressure, 0) as pressure
+                from qvd.host_loads
+            ) l
+            cross join lateral (select l.free_ram >= s.memory as it) fits
+        order by fits.it and b.same_user and exists (
+                select from qvd.vms v join qvd.vm_runtimes r on r.vm_id = v.id
+                where v.user_id = s.user_id and r.host_id = l.host_id) desc,
+            fits.it desc,
+            l.size * least(l.free_ram / l.ram, 1) / l.pressure * 0.5 ^ least(l.failed_starts, 50)
+                / (1 + l.vms + random() * b.random_weight * (1 + l.vms / 20.0)) desc
+        limit 1);
+end $$;
 
 CREATE FUNCTION qvd.properties_list_guard() RETURNS trigger
     LANGUAGE plpgsql
@@ -2209,17 +2353,34 @@ begin
     where v.id = wanted);
 end $$;
 
-CREATE FUNCTION qvd.vm_runtimes_account() RETURNS trigger
+CREATE FUNCTION qvd.vm_run_account(vm integer, node integer, was qvd.vm_state, becomes qvd.vm_state) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
-    if old.vm_state = 'starting' then
-        update vm_counters c set run_attempts = run_attempts + 1, run_ok = run_ok + (new.vm_state = 'running')::integer
-        where c.vm_id = new.vm_id;
+    if was = 'starting' then
+        update vm_counters c set run_attempts = run_attempts + 1, run_ok = run_ok + (becomes = 'running')::integer
+        where c.vm_id = vm;
+        -- Told to stop it would be stopping.
+        if becomes in ('stopped', 'zombie') then
+            insert into host_changes (host_id, failed_starts) values (node, 1);
+        end if;
     end if;
-    if new.vm_state = 'stopped' then
-        update vm_specs s set secret = fresh_secret() where s.vm_id = new.vm_id;
+    if becomes = 'stopped' then
+        update vm_specs s set secret = fresh_secret() where s.vm_id = vm;
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.vm_runtimes_count() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if tg_op <> 'INSERT' and old.host_id is not null then
+        insert into host_changes (host_id, vms) values (old.host_id, -1);
+    end if;
+    if tg_op <> 'DELETE' and new.host_id is not null then
+        insert into host_changes (host_id, vms) values (new.host_id, 1);
     end if;
     return null;
 end $$;
@@ -2247,6 +2408,9 @@ begin
             if new.user_state = 'connected' then
                 new.user_cmd := 'abort';
             end if;
+        end if;
+        if old.vm_state <> 'stopped' then
+            perform qvd.vm_run_account(new.vm_id, old.host_id, old.vm_state, new.vm_state);
         end if;
     elsif new.host_id is distinct from old.host_id and new.vm_state <> 'stopped' then
         raise exception 'VM % is % and cannot change its host', qvd.vm_name(new.vm_id), new.vm_state
@@ -2303,8 +2467,10 @@ CREATE FUNCTION qvd.vm_runtimes_wake() RETURNS trigger
 declare
     payload text := qvd.wake_payload('vm', new.vm_id, new.tenant_id);
 begin
-    perform qvd.announce('qvd_vm_' || new.vm_id, payload),
-        qvd.announce('qvd_admin', payload),
+    perform qvd.announce('qvd_admin', payload),
+        -- Who waits for a VM waits for its session to end, not for it to begin.
+        case when new.user_state in (old.user_state, 'disconnected')
+            then qvd.announce('qvd_vm_' || new.vm_id, payload) end,
         case when new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
             or new.host_id is not null and new.host_id is distinct from old.host_id
             then qvd.announce('qvd_host_' || new.host_id, payload) end,
@@ -2665,6 +2831,7 @@ CREATE TABLE qvd.balancer (
     cpu_weight double precision,
     random_weight double precision,
     lapse interval,
+    same_user boolean DEFAULT false NOT NULL,
     CONSTRAINT balancer_one_check CHECK (one)
 );
 
@@ -2804,6 +2971,13 @@ CREATE VIEW qvd.end_list AS
      JOIN qvd.hosts h ON ((h.id = c.host_id)))
   ORDER BY h.name, c.sessions DESC, c.reason;
 
+CREATE TABLE qvd.host_changes (
+    host_id integer NOT NULL,
+    vms integer DEFAULT 0 NOT NULL,
+    failed_starts integer DEFAULT 0 NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
 CREATE TABLE qvd.host_counters (
     host_id integer NOT NULL,
     http_requests bigint DEFAULT 0 NOT NULL,
@@ -2837,8 +3011,14 @@ CREATE TABLE qvd.host_runtimes (
     storage_degraded_since timestamp with time zone,
     storage_degraded_reason text,
     program text,
-    program_schema integer
-);
+    program_schema integer,
+    machine_id text,
+    vms integer DEFAULT 0 NOT NULL,
+    free_ram real,
+    cpu_pressure real,
+    failed_starts real DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
 
 CREATE TABLE qvd.l7r_instances (
     id bigint NOT NULL,
@@ -2859,9 +3039,9 @@ CREATE VIEW qvd.host_list AS
     h.address,
     h.backend,
     h.frontend,
-    ( SELECT count(*) AS count
-           FROM qvd.vm_runtimes v
-          WHERE (v.host_id = h.id)) AS vms,
+    (r.vms + ( SELECT COALESCE(sum(c.vms), (0)::bigint) AS "coalesce"
+           FROM qvd.host_changes c
+          WHERE (c.host_id = h.id))) AS vms,
     ( SELECT count(*) AS count
            FROM qvd.vm_runtimes v
           WHERE (v.l7r_host_id = h.id)) AS sessions,
@@ -2879,6 +3059,25 @@ CREATE VIEW qvd.host_list AS
    FROM (qvd.hosts h
      JOIN qvd.host_runtimes r ON ((r.host_id = h.id)))
   ORDER BY h.name;
+
+CREATE VIEW qvd.host_loads AS
+ SELECT r.host_id,
+    r.usable_ram,
+    r.usable_cpu,
+    r.free_ram,
+    r.cpu_pressure,
+    (r.vms + COALESCE(c.vms, (0)::bigint)) AS vms,
+    GREATEST(c.vms, (0)::bigint) AS given,
+    (qvd.failed_starts_left(r.failed_starts, r.ok_ts) + (COALESCE(c.failed_starts, (0)::bigint))::double precision) AS failed_starts
+   FROM ((qvd.host_runtimes r
+     JOIN qvd.hosts h ON ((h.id = r.host_id)))
+     LEFT JOIN ( SELECT host_changes.host_id,
+            sum(host_changes.vms) AS vms,
+            sum(host_changes.failed_starts) AS failed_starts
+           FROM qvd.host_changes
+          GROUP BY host_changes.host_id) c ON ((c.host_id = r.host_id)))
+  WHERE (h.backend AND (NOT r.blocked) AND (r.state = 'running'::qvd.host_state) AND (r.storage_degraded_since IS NULL) AND (r.ok_ts > (now() - ( SELECT balancer.lapse
+           FROM qvd.balancer))));
 
 CREATE TABLE qvd.host_properties (
     host_id integer NOT NULL,
@@ -3027,7 +3226,7 @@ CREATE VIEW qvd.session_list AS
      LEFT JOIN qvd.tenants t ON ((t.id = s.tenant_id)))
      LEFT JOIN qvd.hosts h ON ((h.id = s.host_id)))
      LEFT JOIN qvd.hosts l ON ((l.id = s.l7r_host_id)))
-  ORDER BY s.id DESC;
+  ORDER BY s.started_at DESC, s.id DESC;
 
 CREATE VIEW qvd.settings AS
  SELECT k.key,
@@ -3145,7 +3344,7 @@ CREATE TABLE qvd.user_properties (
     value text NOT NULL
 );
 
-ALTER TABLE qvd.user_sessions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+ALTER TABLE qvd.user_sessions ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.user_sessions_id_seq
     START WITH 1
     INCREMENT BY 1
@@ -3404,6 +3603,10 @@ ALTER TABLE ONLY qvd.vms
 ALTER TABLE ONLY qvd.vms
     ADD CONSTRAINT vms_pkey PRIMARY KEY (id);
 
+CREATE INDEX host_changes_host_id_idx ON qvd.host_changes USING btree (host_id);
+
+CREATE INDEX hosts_storage ON qvd.hosts USING btree (storage_id, id);
+
 CREATE INDEX l7r_instances_host_id_idx ON qvd.l7r_instances USING btree (host_id) WHERE (ended_at IS NULL);
 
 CREATE INDEX log_qvd_object_object_id_idx ON qvd.log USING btree (qvd_object, object_id);
@@ -3438,17 +3641,27 @@ CREATE INDEX vm_runtimes_expirations ON qvd.vm_runtimes USING btree (host_id) WH
 
 CREATE INDEX vm_runtimes_restart_due ON qvd.vm_runtimes USING btree (vm_id) WHERE restart_due;
 
+CREATE INDEX vm_runtimes_router ON qvd.vm_runtimes USING btree (l7r_instance) WHERE (l7r_instance IS NOT NULL);
+
+CREATE INDEX vm_runtimes_sessions ON qvd.vm_runtimes USING btree (l7r_host_id) WHERE (l7r_host_id IS NOT NULL);
+
 CREATE INDEX vm_runtimes_user_commands ON qvd.vm_runtimes USING btree (l7r_host_id) WHERE (user_cmd IS NOT NULL);
 
 CREATE INDEX vm_specs_login_name_idx ON qvd.vm_specs USING btree (login, name);
 
 CREATE INDEX vm_specs_osf_id_idx ON qvd.vm_specs USING btree (osf_id);
 
-CREATE TRIGGER account AFTER UPDATE OF vm_state ON qvd.vm_runtimes FOR EACH ROW WHEN (((old.vm_state <> 'stopped'::qvd.vm_state) AND (old.vm_state <> new.vm_state))) EXECUTE FUNCTION qvd.vm_runtimes_account();
+CREATE INDEX vms_of_osf ON qvd.vms USING btree (osf_id);
+
+CREATE INDEX vms_of_user ON qvd.vms USING btree (user_id);
 
 CREATE TRIGGER balancer AFTER INSERT OR DELETE OR UPDATE ON qvd.config_keys FOR EACH STATEMENT EXECUTE FUNCTION qvd.configs_balancer();
 
 CREATE TRIGGER balancer AFTER INSERT OR DELETE OR UPDATE ON qvd.configs FOR EACH STATEMENT EXECUTE FUNCTION qvd.configs_balancer();
+
+CREATE TRIGGER count AFTER UPDATE OF host_id, vm_state ON qvd.vm_runtimes FOR EACH ROW WHEN ((old.host_id IS DISTINCT FROM new.host_id)) EXECUTE FUNCTION qvd.vm_runtimes_count();
+
+CREATE TRIGGER count_deleted AFTER DELETE ON qvd.vm_runtimes FOR EACH ROW WHEN ((old.host_id IS NOT NULL)) EXECUTE FUNCTION qvd.vm_runtimes_count();
 
 CREATE TRIGGER ended AFTER UPDATE OF ended_at ON qvd.user_sessions FOR EACH ROW WHEN (((old.ended_at IS NULL) AND (new.ended_at IS NOT NULL))) EXECUTE FUNCTION qvd.user_sessions_ended();
 
@@ -3723,6 +3936,8 @@ REVOKE ALL ON FUNCTION qvd.dis_wake() FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.epoch_is_over(node integer, node_epoch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.epoch_is_over(node integer, node_epoch bigint) TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.failed_starts_left(starts real, since timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.fresh_secret() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) FROM PUBLIC;
@@ -3734,6 +3949,8 @@ GRANT ALL ON FUNCTION qvd.host_create(name text, address inet, description text)
 REVOKE ALL ON FUNCTION qvd.host_forget(node integer, reason text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_obstacle(node integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.host_recount(node integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_release(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_release(wanted text) TO qvd_admin;
@@ -3762,8 +3979,8 @@ GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_readonly;
 REVOKE ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT session bigint, OUT host_address text, OUT properties jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_acquire(by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT session bigint, OUT host_address text, OUT properties jsonb) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT host_address text, OUT properties jsonb, OUT state qvd.vm_state, OUT commanded boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT host_address text, OUT properties jsonb, OUT state qvd.vm_state, OUT commanded boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) TO qvd_l7r;
@@ -3846,8 +4063,8 @@ GRANT ALL ON FUNCTION qvd.l7r_traffic(sessions bigint[], ups bigint[], downs big
 REVOKE ALL ON FUNCTION qvd.l7r_user(wanted_login text, wanted_tenant text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT password text, OUT blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_user(wanted_login text, wanted_tenant text, OUT user_id integer, OUT tenant_id integer, OUT login text, OUT password text, OUT blocked boolean) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_vm(wanted integer, OUT owner integer, OUT blocked boolean, OUT state qvd.vm_state) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_vm(wanted integer, OUT owner integer, OUT blocked boolean, OUT state qvd.vm_state) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_vm(node integer, wanted integer, OUT host_state qvd.host_state, OUT host_blocked boolean, OUT owner integer, OUT blocked boolean, OUT state qvd.vm_state) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_vm(node integer, wanted integer, OUT host_state qvd.host_state, OUT host_blocked boolean, OUT owner integer, OUT blocked boolean, OUT state qvd.vm_state) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_vm_start(wanted bigint) TO qvd_l7r;
@@ -3872,10 +4089,13 @@ GRANT ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port i
 REVOKE ALL ON FUNCTION qvd.node_duties(node integer, node_epoch bigint, remind double precision, OUT command qvd.host_cmd, OUT vms integer[], OUT softs text[], OUT hards text[], OUT next_in double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_duties(node integer, node_epoch bigint, remind double precision, OUT command qvd.host_cmd, OUT vms integer[], OUT softs text[], OUT hards text[], OUT next_in double precision) TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.node_former(node_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_former(node_name text) TO qvd_node;
+
 REVOKE ALL ON FUNCTION qvd.node_join(wanted text, wanted_address inet, storage uuid, node_verifier text, l7r_verifier text, OUT host integer, OUT node_role text, OUT l7r_role text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text) TO qvd_node;
+REVOKE ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text, free_ram real, cpu_pressure real) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_lease(node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text, free_ram real, cpu_pressure real) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_leave(wanted text) FROM PUBLIC;
 
@@ -3890,11 +4110,20 @@ GRANT ALL ON FUNCTION qvd.node_program(node integer, node_epoch bigint, program 
 REVOKE ALL ON FUNCTION qvd.node_progress(node integer, node_epoch bigint, vms integer[], phases text[], ages double precision[], lefts double precision[], tries integer[], notes text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_progress(node integer, node_epoch bigint, vms integer[], phases text[], ages double precision[], lefts double precision[], tries integer[], notes text[]) TO qvd_node;
 
-REVOKE ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) TO qvd_node;
+REVOKE ALL ON FUNCTION qvd.node_routers(node integer, node_epoch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_routers(node integer, node_epoch bigint) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_routers_gone(node integer, node_epoch bigint, gone bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_routers_gone(node integer, node_epoch bigint, gone bigint[]) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, machine text, seen_epoch bigint, seen_lease bigint, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, machine text, seen_epoch bigint, seen_lease bigint, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_state(node integer, node_epoch bigint, becomes qvd.host_state) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_status(node integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_status(node integer) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_stopping(node integer, node_epoch bigint, vms boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_stopping(node integer, node_epoch bigint, vms boolean) TO qvd_node;
@@ -3943,6 +4172,10 @@ REVOKE ALL ON FUNCTION qvd.password_hash(password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.place_default(vm integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.place_load(vm integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.properties_list_guard() FROM PUBLIC;
 
@@ -4038,7 +4271,9 @@ REVOKE ALL ON FUNCTION qvd.vm_name(wanted integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_admin;
 
-REVOKE ALL ON FUNCTION qvd.vm_runtimes_account() FROM PUBLIC;
+REVOKE ALL ON FUNCTION qvd.vm_run_account(vm integer, node integer, was qvd.vm_state, becomes qvd.vm_state) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vm_runtimes_count() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_runtimes_guard() FROM PUBLIC;
 
