@@ -103,7 +103,9 @@ async fn serve(
         Ok(conn) => conn,
         Err(error) => return log_failure(&router, client, &error),
     };
-    if let Err(error) = Connection::new(router, client.ip(), stranger).serve(conn).await {
+    // Apart, for it is large, and who has not finished a handshake should not hold room for it.
+    let conversation = Box::pin(Connection::new(router, client.ip(), stranger).serve(conn));
+    if let Err(error) = conversation.await {
         tracing::info!(%client, error = &error as &dyn std::error::Error, "connection ended");
     }
 }
