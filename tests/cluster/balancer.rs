@@ -88,7 +88,8 @@ async fn vms_are_counted_exactly_whatever_happens_to_them() {
         "update host_runtimes set vms = 17",
         // A machine that was booted anew, of which nothing was heard for a while.
         "update host_runtimes set ok_ts = now() - interval '1 hour'",
-        "select node_start(name, gen_random_uuid(), 1) from hosts",
+        "select node_start(name, gen_random_uuid(), 1, seen_epoch => epoch, seen_lease => lease)
+         from hosts join host_runtimes on host_id = id",
     ];
     for (number, step) in steps.iter().enumerate() {
         db.sql(step).await;

@@ -37,7 +37,11 @@ async fn a_node_that_the_database_does_not_know_is_told_how_to_make_it_known() {
 async fn a_kind_of_vm_that_nobody_knows_is_refused() {
     let db = Db::with_vms(0).await;
     let host = Host::new(&db, &[("vm.hypervisor", "xen")]);
-    refused(&host, "vm.hypervisor = xen is not known; use lxc or nothing").await;
+    refused(
+        &host,
+        "vm.hypervisor = xen is not in internal.hkd.hypervisor_list; use one of lxc, nothing, or add it there",
+    )
+    .await;
     assert_ne!(db.sql("select state from host_list").await.unwrap(), "running");
 }
 

@@ -93,7 +93,7 @@ async fn sessions_of_its_router_end_before_its_vms_and_do_not_hold_it_up_for_eve
     for vm in ["d1", "d2"] {
         let token = vm.repeat(30);
         db.sql(&format!(
-            "select l7r_acquire({router}, id, user_id, '10.1.1.1', '{token}', '{{}}') from vms where name = '{vm}'"
+            "select l7r_acquire(id, {router}, id, user_id, '10.1.1.1', '{token}', '{{}}') from vms where name = '{vm}'"
         ))
         .await;
     }

@@ -101,7 +101,7 @@ async fn agents_deadlines_expirations_and_sessions_are_told() {
     says(&db, "d1", &["Its run expires: its user is asked to log out from", "(in 60 min) on; it is stopped at"]).await;
     let router = db.sql("select instance from l7r_start('n1', gen_random_uuid(), 1, 1)").await.unwrap();
     let token = "t".repeat(60);
-    let acquire = format!("select l7r_acquire({router}, id, user_id, '10.1.1.1', '{token}', '{{}}') from vms");
+    let acquire = format!("select l7r_acquire(7, {router}, id, user_id, '10.1.1.1', '{token}', '{{}}') from vms");
     db.sql(&acquire).await;
     says(&db, "d1", &["from 10.1.1.1 through n1 has been connecting since"]).await;
     db.sql("select vm_disconnect('alice/d1')").await;
