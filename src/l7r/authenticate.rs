@@ -35,7 +35,12 @@ impl Connection {
             Credentials::Password { login, .. } => login.as_str(),
             Credentials::Token(_) => "(token)",
         };
-        let attempt = self.attempt(login, &self.router.config.load())?;
+        // A token that is none is nobody's failure but that of its address.
+        let account = match &credentials {
+            Credentials::Password { login, .. } => login,
+            Credentials::Token(token) => token,
+        };
+        let attempt = self.attempt(account, &self.router.config.load())?;
         let chain = &self.router.authenticators;
         let outcome = match &credentials {
             Credentials::Password { login, password } => {

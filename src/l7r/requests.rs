@@ -285,7 +285,7 @@ impl Connection {
         let allowed = self.router.limits.allow(Instant::now(), Rates::from_config(config), &account, self.client);
         allowed.map_err(|wait| {
             count(&self.router.refused.limited);
-            tracing::debug!(client = %self.client, login, wait_ms = wait.as_millis() as u64, "login not checked");
+            tracing::debug!(client = %self.client, wait_ms = wait.as_millis() as u64, "login not checked");
             Answer::from(Status::TooManyRequests).retry_after(wait)
         })
     }

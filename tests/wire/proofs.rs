@@ -28,7 +28,7 @@ fn get(header: &str) -> String {
     format!("GET {LIST} HTTP/1.1\r\n{header}\r\n")
 }
 
-fn bearer(token: &str) -> String {
+pub fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {}\r\n", BASE64_STANDARD.encode(token))
 }
 
@@ -51,7 +51,7 @@ async fn login(chain: &Chain, login: &str, password: &str) -> Result<Authenticat
 }
 
 /// Puts a token into the database; its text.
-async fn token(stage: &Stage, user: i32, vm: Option<i32>, lasts: &str, multi_use: bool) -> String {
+pub async fn token(stage: &Stage, user: i32, vm: Option<i32>, lasts: &str, multi_use: bool) -> String {
     let vm = vm.map_or("null".to_owned(), |vm| vm.to_string());
     stage
         .sql(&format!(
@@ -142,7 +142,8 @@ async fn tokens_of_blocked_users_and_tokens_that_are_none_are_refused_and_not_us
     assert_eq!(status(&mut stage.client().await, &bearer(&once)).await, 401);
     stage.sql(&format!("select user_block('{}', false)", user.login)).await;
     for none in ["", "\0", "'; drop table users; --", &once[1..], &format!("{once}\0")] {
-        assert_eq!(status(&mut stage.client().await, &bearer(none)).await, 401, "{none:?}");
+        // Of an address of its own: those that fail too often wait.
+        assert_eq!(status(&mut client(stage, 61).await, &bearer(none)).await, 401, "{none:?}");
     }
     assert_eq!(status(&mut stage.client().await, &bearer(&once)).await, 200);
     let log = std::fs::read_to_string(stage.site.log()).unwrap();

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     client::Client,
+    proofs::{bearer, status, token},
     stage::{PASSWORD, PATIENCE, Stage, authorization, calm, rough_alone},
 };
 
@@ -98,6 +99,18 @@ async fn an_address_that_fails_too_often_waits_whoever_it_tries_to_be() {
     assert_eq!(client(stage, 3).await.ask(list(&alice.login, PASSWORD)).await.status, 429);
     assert_eq!(client(stage, 4).await.ask(list(&alice.login, PASSWORD)).await.status, 200);
     stage.sql("select config_reset('l7r.auth.failures.address')").await;
+}
+
+#[tokio::test]
+async fn tokens_that_are_none_keep_nobody_else_with_a_token_out() {
+    let stage = calm().await;
+    let user = stage.user().await;
+    let mut guesser = client(stage, 62).await;
+    for number in 0..20 {
+        assert_eq!(status(&mut guesser, &bearer(&format!("guess{number}"))).await, 401, "{number}");
+    }
+    let token = token(stage, user.id, None, "5 minutes", false).await;
+    assert_eq!(status(&mut client(stage, 63).await, &bearer(&token)).await, 200);
 }
 
 #[tokio::test]
