@@ -1185,6 +1185,33 @@ CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text)
     select split_part(wanted, '@', 1), nullif(split_part(wanted, '@', 2), '')
 $$;
 
+CREATE FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea DEFAULT NULL::bytea) RETURNS qvd.vm_state
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    state vm_state;
+begin
+    perform node_check(node, node_epoch);
+    update vm_runtimes r
+    set host_id = node, vm_state = 'starting', vm_cmd = null, current_di_id = s.di_id,
+        vm_address = s.ip, vm_vma_port = vma_port, vm_x_port = x_port
+    from vm_specs s
+    where r.vm_id = vm and s.vm_id = vm and r.vm_state = 'stopped' and coalesce(r.host_id, node) = node;
+    if found then
+        insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
+        select 'adopt', 'vm', s.vm_id, s.login || '/' || s.name, s.tenant_id,
+            jsonb_build_object('host', node, 'epoch', node_epoch)
+        from vm_specs s where s.vm_id = vm;
+    end if;
+    select r.vm_state into state from vm_runtimes r where r.vm_id = vm and r.host_id = node;
+    if state is not null then
+        update vm_specs s set secret = node_adopt.secret where s.vm_id = vm and s.secret <> node_adopt.secret;
+    end if;
+    return state;
+end $$;
+
 CREATE FUNCTION qvd.node_check(node integer, node_epoch bigint) RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -4080,6 +4107,9 @@ REVOKE ALL ON FUNCTION qvd.moment(at timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_check(node integer, node_epoch bigint) FROM PUBLIC;
 

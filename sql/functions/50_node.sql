@@ -217,6 +217,35 @@ begin
     return found;
 end $$;
 
+-- What lives on a node counts more than a database that has lost its last commits: a VM that is assigned nowhere is put on
+-- record here as starting, with the secret that it has. Returns its state here; null: it is another node's, or nobody's.
+create or replace function node_adopt(
+    node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea default null
+) returns vm_state
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+declare
+    state vm_state;
+begin
+    perform node_check(node, node_epoch);
+    update vm_runtimes r
+    set host_id = node, vm_state = 'starting', vm_cmd = null, current_di_id = s.di_id,
+        vm_address = s.ip, vm_vma_port = vma_port, vm_x_port = x_port
+    from vm_specs s
+    where r.vm_id = vm and s.vm_id = vm and r.vm_state = 'stopped' and coalesce(r.host_id, node) = node;
+    if found then
+        insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
+        select 'adopt', 'vm', s.vm_id, s.login || '/' || s.name, s.tenant_id,
+            jsonb_build_object('host', node, 'epoch', node_epoch)
+        from vm_specs s where s.vm_id = vm;
+    end if;
+    select r.vm_state into state from vm_runtimes r where r.vm_id = vm and r.host_id = node;
+    if state is not null then
+        update vm_specs s set secret = node_adopt.secret where s.vm_id = vm and s.secret <> node_adopt.secret;
+    end if;
+    return state;
+end $$;
+
 -- Beats for the cluster when the last beat is older than `age`. Says whether the caller was the one.
 create or replace function beat_try(age interval) returns boolean
 language plpgsql security definer set search_path = qvd, pg_temp

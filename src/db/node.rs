@@ -410,6 +410,26 @@ impl Database {
         Ok(row.get(0))
     }
 
+    /// Puts a VM that lives on the node, with this secret, on record there if it is assigned nowhere. Returns its state on
+    /// record; `None`: it is not this node's.
+    pub async fn node_adopt(
+        &self,
+        (host, epoch): (HostId, Epoch),
+        vm: VmId,
+        ports: VmPorts,
+        secret: Option<&VmSecret>,
+    ) -> Result<Option<VmState>, DbError> {
+        let (vma, x) = (i32::from(ports.vma), i32::from(ports.x));
+        let connection = self.connection().await?;
+        let row = connection
+            .query_one(
+                "select node_adopt($1, $2, $3, $4, $5, decode($6, 'hex'))::text",
+                &[&host.0, &epoch, &vm.0, &vma, &x, &secret.map(VmSecret::to_hex)],
+            )
+            .await?;
+        row.get::<_, Option<&str>>(0).map(word).transpose()
+    }
+
     /// Beats for the cluster if the last beat is older than `age`. Says whether this was the one.
     pub async fn beat_try(&self, age: Duration) -> Result<bool, DbError> {
         let connection = self.connection().await?;

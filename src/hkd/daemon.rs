@@ -1,6 +1,7 @@
 //! Start, run and end of the daemon.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io,
     net::IpAddr,
@@ -25,7 +26,7 @@ use crate::{
     hypervisor::{Container, Epochs, Hypervisor, HypervisorError, Nothing},
     logging,
     model::{
-        Epoch, HostId, HostState, Owner,
+        Epoch, HostId, HostState, Owner, VmId, VmPorts, VmState,
         config::{Config, keys},
     },
     storage::StorageError,
@@ -391,7 +392,8 @@ async fn serve(node: &Arc<Node>, signs: Option<&Signs>, plane: &Plane) {
             }
         }
         plane.hub().stats().reconciled(cause);
-        let outcome = if unsure { recover(node).await } else { Ok(()) };
+        // After a gap it may be another server that answers, one that was promoted without the last commits.
+        let outcome = if unsure || cause == Cause::Gap { recover(node).await } else { Ok(()) };
         let outcome = match outcome {
             Ok(()) => reconcile(node).await,
             Err(error) => Err(error),
@@ -422,7 +424,15 @@ async fn serve(node: &Arc<Node>, signs: Option<&Signs>, plane: &Plane) {
 /// Gives a supervisor to every VM that the database or the node knows of.
 async fn adopt(node: &Arc<Node>, life: &Life) -> Result<(), HkdError> {
     let found = node.hypervisor.found().await?;
-    let on_record = node.database.node_vms(node.host, node.epoch).await?;
+    let mut on_record = node.database.node_vms(node.host, node.epoch).await?;
+    let known: HashSet<VmId> = on_record.iter().map(|record| record.vm).collect();
+    let ports = VmPorts::of(&node.config.load());
+    for stray in found.iter().filter(|found| found.alive && !known.contains(&found.vm)) {
+        if node.database.node_adopt((node.host, node.epoch), stray.vm, ports, None).await?.is_some() {
+            tracing::warn!(vm = %stray.vm, host = %node.host, "here and assigned nowhere; taking it up");
+            on_record = node.database.node_vms(node.host, node.epoch).await?;
+        }
+    }
     for record in on_record {
         let alive = found.iter().any(|found| found.vm == record.vm && found.alive);
         let begin = Begin::Adopt { spec: record.spec.map(Box::new), published: record.state, alive };
@@ -431,7 +441,7 @@ async fn adopt(node: &Arc<Node>, life: &Life) -> Result<(), HkdError> {
     for stray in found {
         if !node.fleet.has(stray.vm) {
             tracing::warn!(vm = %stray.vm, alive = stray.alive, "here but not assigned to this node; ending it");
-            let begin = Begin::Adopt { spec: None, published: crate::model::VmState::Stopped, alive: stray.alive };
+            let begin = Begin::Adopt { spec: None, published: VmState::Stopped, alive: stray.alive };
             node.fleet.begin(node, stray.vm, begin);
         }
     }

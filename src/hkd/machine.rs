@@ -63,6 +63,8 @@ pub enum Event {
     Stop,
     /// It shall stop at once, without being asked.
     Kill,
+    /// The database has lost commits, and does not know what has become of it.
+    Forgotten,
     /// The agent must be told that the VM expires.
     Expires(Expiry),
     /// The agent knows that the VM expires, or why not.
@@ -96,6 +98,8 @@ pub enum Effect {
     Kill,
     /// Free what it left.
     Clean,
+    /// Have it put on record here as it was published last, unless it is assigned to another node.
+    PutOnRecord,
     /// Publish a state, with a reason when something went wrong.
     Publish(VmState, Option<String>),
 }
@@ -283,6 +287,11 @@ impl Machine {
         self.phase
     }
 
+    /// It lives or is about to, and nothing is to end it.
+    pub fn is_up(&self) -> bool {
+        self.phase <= Phase::Debugging && self.reason.is_none()
+    }
+
     /// How it gets on.
     pub fn progress(&self) -> Progress {
         let attempts = match self.phase {
@@ -408,6 +417,8 @@ impl Machine {
                 effects
             }
             (Cleaning, Event::Cleaned(Err(why))) => self.zombie(&why, limits, now),
+
+            (_, Event::Forgotten) if self.is_up() => vec![Effect::PutOnRecord],
 
             (_, Event::Expires(expiry)) if self.expiry.as_ref() != Some(&expiry) => {
                 self.expiry = Some(expiry);

@@ -23,21 +23,29 @@ pub async fn reconcile(node: &Arc<Node>) -> Result<usize, DbError> {
     Ok(count)
 }
 
-/// Takes up what was claimed by a statement whose answer never came: the database has it as begun, and nobody acts.
-/// Not for use while `reconcile` runs, which could be about to do the same.
+/// Makes the database and this node agree about who is here. Takes up what was claimed by a statement whose answer never
+/// came: the database has it as begun, and nobody acts. Puts on record what lives here and was forgotten with commits
+/// that a server lost. Not for use while `reconcile` runs, which could be about to do the same.
 pub async fn recover(node: &Arc<Node>) -> Result<(), DbError> {
     // Asked first, so that a supervisor that ends meanwhile is not followed by one for a state that is history.
-    let supervised = node.fleet.supervised();
+    let mut supervised = node.fleet.supervised();
     for record in node.database.node_vms(node.host, node.epoch).await? {
         let NodeVm { vm, state, spec, .. } = record;
         if !supervised.contains(&vm) {
             tracing::warn!(%vm, host = %node.host, %state, "on record here and nobody acts on it; taking it up");
             // What lives here has had a supervisor since this daemon adopted or started it.
             node.fleet.begin(node, vm, Begin::Adopt { spec: spec.map(Box::new), published: state, alive: false });
-        } else if state == VmState::Stopping {
-            // One that is stopping already does not mind, one that has ended did so.
-            let _ = node.fleet.order(vm, Order::Stop);
         }
+        supervised.remove(&vm);
+        // What is so already does not mind, and what has ended has been told.
+        let _ = match state {
+            VmState::Stopping => node.fleet.order(vm, Order::Stop),
+            VmState::Starting => node.fleet.order(vm, Order::Forgotten),
+            _ => continue,
+        };
+    }
+    for vm in supervised {
+        let _ = node.fleet.order(vm, Order::Forgotten);
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use crate::{
     hypervisor::HypervisorError,
-    model::{Expiry, VmId, VmSpec, VmState, config::keys},
+    model::{Expiry, VmId, VmPorts, VmSecret, VmSpec, VmState, config::keys},
     vma::client::{AgentClient, AgentError},
 };
 
@@ -35,6 +35,8 @@ pub enum Order {
     Stop,
     /// It has had its time to stop.
     Kill,
+    /// The database has lost commits, and does not have the VM here as it is.
+    Forgotten,
     /// The VM must be told that it expires.
     Expire(Expiry),
 }
@@ -63,7 +65,7 @@ struct Task {
     /// Held by the step under way, so that the next one begins when it has ended, however it ends.
     one_step: Arc<Mutex<()>>,
     events: mpsc::UnboundedSender<Event>,
-    publish: mpsc::UnboundedSender<(VmState, Option<String>)>,
+    publish: mpsc::UnboundedSender<Said>,
 }
 
 /// Supervises one VM until it holds nothing and nobody wants anything of it.
@@ -77,7 +79,7 @@ pub async fn run(node: Arc<Node>, vm: VmId, begin: Begin, mut orders: mpsc::Unbo
                 Order::Start(spec) => next = Some(Begin::Start(spec)),
                 Order::Stop => next = Some(Begin::Adopt { spec: None, published: VmState::Stopping, alive: false }),
                 // About a life that is over.
-                Order::Kill | Order::Expire(_) => continue,
+                Order::Kill | Order::Forgotten | Order::Expire(_) => continue,
             }
             break;
         }
@@ -103,7 +105,13 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
     };
     let (events, mut reports) = mpsc::unbounded_channel();
     let (publish, to_publish) = mpsc::unbounded_channel();
-    let publisher = tokio::spawn(publish_in_order(node.clone(), vm, record, to_publish));
+    let publisher = Publisher {
+        node: node.clone(),
+        vm,
+        secret: spec.as_ref().and_then(|spec| spec.secret.clone()),
+        events: events.clone(),
+    };
+    let publisher = tokio::spawn(publisher.run(record, to_publish));
     let mut task = Task {
         node: node.clone(),
         vm,
@@ -147,7 +155,10 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
                 Order::Stop => Event::Stop,
                 Order::Kill => Event::Kill,
                 Order::Expire(expiry) => Event::Expires(expiry),
-                // The database saw it stopped, so this life is about to end; the start is for the next.
+                Order::Forgotten => Event::Forgotten,
+                // The database had it stopped, and this life is not about to end.
+                Order::Start(_) if task.machine.is_up() => Event::Forgotten,
+                // The start is for the next life.
                 Order::Start(spec) => {
                     next = Some(Begin::Start(spec));
                     continue;
@@ -241,7 +252,10 @@ impl Task {
                     Some(reason) => tracing::warn!(%vm, %state, reason, "VM"),
                     None => tracing::info!(%vm, %state, "VM"),
                 }
-                let _ = self.publish.send((state, reason));
+                let _ = self.publish.send(Said::State(state, reason));
+            }
+            Effect::PutOnRecord => {
+                let _ = self.publish.send(Said::Here);
             }
         }
     }
@@ -293,43 +307,97 @@ async fn tell(node: &Node, vm: VmId, agent: Option<AgentClient>, expiry: &Expiry
     Ok(())
 }
 
-/// Publishes what becomes of a VM. `record` is its state in the database when this life began; `None`: it is not on record
-/// here, and nothing is said, because a record that is made meanwhile is of the next life.
+/// What is said of a VM.
+enum Said {
+    State(VmState, Option<String>),
+    /// It is here, whatever the database says.
+    Here,
+}
+
+/// Tells the database what becomes of a VM.
 ///
 /// That a VM has stopped, or cannot be cleaned up, is said only of one that is said to be on its way down, and that once.
 /// What is said again because the answer was lost would else be taken for the end of the next start.
-async fn publish_in_order(
+struct Publisher {
     node: Arc<Node>,
     vm: VmId,
-    record: Option<VmState>,
-    mut states: mpsc::UnboundedReceiver<(VmState, Option<String>)>,
-) {
-    use VmState::{Stopped, Stopping, Zombie};
-    let Some(record) = record else { return while states.recv().await.is_some() {} };
-    let mut down = matches!(record, Stopping | Zombie);
-    while let Some((state, reason)) = states.recv().await {
-        if matches!(state, Stopping | Zombie | Stopped) && !std::mem::replace(&mut down, true) {
-            let reason = reason.as_deref().filter(|_| state == Stopping);
-            publish(&node, vm, &published_from(Stopping), Stopping, reason).await;
-        }
-        let expected = match state {
-            Stopping => continue,
-            Zombie => vec![Stopping],
-            Stopped => vec![Stopping, Zombie],
-            other => published_from(other),
-        };
-        publish(&node, vm, &expected, state, reason.as_deref()).await;
-    }
+    secret: Option<VmSecret>,
+    events: mpsc::UnboundedSender<Event>,
 }
 
-async fn publish(node: &Node, vm: VmId, expected: &[VmState], state: VmState, reason: Option<&str>) {
-    let written = node
-        .retrying("publish the state of a VM", || {
-            node.database.node_vm_state((node.host, node.epoch), vm, expected, state, reason)
-        })
-        .await;
-    if written == Some(false) && state != VmState::Stopping {
-        tracing::warn!(%vm, %state, "the database has the VM in another state or on another node");
+impl Publisher {
+    /// Goes on until nothing more is said. `record` is its state in the database when this life began; `None`: it is not on
+    /// record here, and nothing is said, because a record that is made meanwhile is of the next life.
+    async fn run(self, record: Option<VmState>, mut said: mpsc::UnboundedReceiver<Said>) {
+        use VmState::{Stopped, Stopping, Zombie};
+        let Some(record) = record else { return while said.recv().await.is_some() {} };
+        let mut down = matches!(record, Stopping | Zombie);
+        let mut last = (record, None);
+        while let Some(said) = said.recv().await {
+            let (state, reason) = match said {
+                Said::State(state, reason) => (state, reason),
+                Said::Here => {
+                    self.put_on_record(&last).await;
+                    continue;
+                }
+            };
+            if matches!(state, Stopping | Zombie | Stopped) && !std::mem::replace(&mut down, true) {
+                let reason = reason.as_deref().filter(|_| state == Stopping);
+                self.publish(&published_from(Stopping), Stopping, reason).await;
+            }
+            let expected = match state {
+                Stopping => continue,
+                Zombie => vec![Stopping],
+                Stopped => vec![Stopping, Zombie],
+                other => published_from(other),
+            };
+            let written = self.publish(&expected, state, reason.as_deref()).await;
+            last = (state, reason);
+            if (state, written) == (VmState::Running, Some(false)) {
+                self.put_on_record(&last).await;
+            }
+        }
+    }
+
+    async fn publish(&self, expected: &[VmState], state: VmState, reason: Option<&str>) -> Option<bool> {
+        let Self { node, vm, .. } = self;
+        let written = node
+            .retrying("publish the state of a VM", || {
+                node.database.node_vm_state((node.host, node.epoch), *vm, expected, state, reason)
+            })
+            .await;
+        if written == Some(false) && state != VmState::Stopping {
+            tracing::warn!(%vm, %state, "the database has the VM in another state or on another node");
+        }
+        written
+    }
+
+    /// Has it put on record here, and in the state that was published last. What is another node's must end here first.
+    async fn put_on_record(&self, (last, reason): &(VmState, Option<String>)) {
+        use VmState::{Debugging, Running, Starting};
+        let Self { node, vm, .. } = self;
+        let ports = VmPorts::of(&node.config.load());
+        let adopted = node
+            .retrying("put a VM on record", || {
+                node.database.node_adopt((node.host, node.epoch), *vm, ports, self.secret.as_ref())
+            })
+            .await;
+        match adopted {
+            Some(Some(Starting)) => {
+                if matches!(last, Running | Debugging) {
+                    tracing::warn!(%vm, host = %node.host, "the database did not know that it runs here");
+                    self.publish(&[Starting], Running, None).await;
+                }
+                if *last == Debugging {
+                    self.publish(&[Running], Debugging, reason.as_deref()).await;
+                }
+            }
+            Some(None) => {
+                tracing::warn!(%vm, host = %node.host, "here but not assigned to this node; ending it");
+                let _ = self.events.send(Event::Stop);
+            }
+            Some(Some(_)) | None => {}
+        }
     }
 }
 

@@ -55,7 +55,7 @@ const TABLES: &[(&str, &[&str])] = &[
 const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
-        &["announce beat_try epoch_is_over is_secret node_claim node_duties node_former node_lease node_peers node_program node_progress
+        &["announce beat_try epoch_is_over is_secret node_adopt node_claim node_duties node_former node_lease node_peers node_program node_progress
            node_routers node_routers_gone node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
            node_vm_told node_vms retention_apply vms_restart wake wake_payload"],
     ),

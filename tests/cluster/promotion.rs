@@ -133,6 +133,61 @@ async fn what_was_accepted_survives_a_promotion_and_commands_go_on() {
 }
 
 #[tokio::test]
+async fn what_runs_counts_more_than_a_standby_that_has_not_heard_of_it() {
+    let (primary, standby) = pair(3, false).await;
+    let settings = [("database.host", hosts(&[&primary, &standby])), ("internal.hkd.poll.relaxed", NEVER.to_owned())];
+    let settings: Vec<_> = settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let host = Host::new(&primary, &settings);
+    let hkd = host.started().await;
+    // One VM was told to start on a node that does not see it, one runs, and this the standby has heard.
+    primary
+        .sql(
+            "select host_create('n2', '10.3.0.2');
+             select node_state(n.node, n.node_epoch, 'running') from node_start('n2', gen_random_uuid(), 1) n;
+             select host_block('n2');
+             select vm_start('alice/d3');
+             update vm_runtimes set host_id = (select id from hosts where name = 'n2'), vm_cmd = 'start'
+             where vm_id = vm_id('alice/d2')",
+        )
+        .await;
+    primary.wait_vm("d3", "running").await;
+    standby.wait_vm("d3", "running").await;
+    standby.sql("alter system set primary_conninfo = ''").await;
+    standby.sql("select pg_reload_conf()").await;
+    primary.wait_for("select count(*) from pg_stat_replication", "0").await;
+    primary.sql("update vm_runtimes set host_id = null, vm_cmd = null where vm_id = vm_id('alice/d2')").await;
+    for (command, vm, state) in [
+        ("start", "d1", "running"),
+        ("stop", "d1", "stopped"),
+        ("start", "d1", "running"),
+        ("start", "d2", "running"),
+        ("stop", "d3", "stopped"),
+    ] {
+        primary.sql(&format!("select vm_{command}('alice/{vm}')")).await;
+        primary.wait_vm(vm, state).await;
+    }
+    let secret = "select encode(secret, 'hex') from vm_specs where vm_id = vm_id('alice/d1')";
+    let known = primary.sql(secret).await;
+    assert_ne!(standby.sql(secret).await, known);
+
+    primary.cluster().kill().await;
+    promote(&standby).await;
+    standby.wait_vm("d1", "running").await;
+    assert_eq!(standby.sql(secret).await, known, "with the secret of another run its agent listens to nobody");
+    standby.wait_vm("d3", "stopped").await;
+    let d2 = standby.sql("select vm_id('alice/d2')").await.unwrap();
+    hkd.says(&format!("here but not assigned to this node; ending it vm={d2}")).await;
+    until("it has ended", async || {
+        let lines = hkd.said();
+        lines.lines().rfind(|line| line.contains(&format!("VM vm={d2}")))?.contains("state=stopped").then_some(())
+    })
+    .await;
+    let waits = "select vm_state || ' ' || vm_cmd from vm_runtimes where vm_id = vm_id('alice/d2')";
+    assert_eq!(standby.sql(waits).await.as_deref(), Some("stopped start"), "it is for the other node");
+    assert_eq!(standby.sql("select count(*) from log where action = 'adopt'").await.as_deref(), Some("1"));
+}
+
+#[tokio::test]
 async fn a_primary_that_falls_silent_is_left_and_not_believed_when_it_is_back() {
     let (primary, standby) = pair(1, false).await;
     let settings = [

@@ -195,6 +195,16 @@ fn a_step_that_never_reports_is_given_up_in_time() {
     assert!(matches!(&effects[..], [Effect::Abandon, Effect::FreeSlot, _, Effect::Publish(VmState::Zombie, _)]));
 }
 
+#[test]
+fn what_the_database_forgot_is_put_on_record_unless_it_is_on_its_way_down() {
+    let now = Instant::now();
+    assert_eq!(after(&[], now).step(Event::Forgotten, &LIMITS, now), [Effect::PutOnRecord]);
+    assert_eq!(running(now).step(Event::Forgotten, &LIMITS, now), [Effect::PutOnRecord]);
+    assert_eq!(stopping(now).step(Event::Forgotten, &LIMITS, now), []);
+    let mut to_end = after(&[Event::Slot, Event::Prepared(Ok(())), Event::Stop], now);
+    assert_eq!(to_end.step(Event::Forgotten, &LIMITS, now), []);
+}
+
 fn expiry() -> Expiry {
     Expiry { soft: "2030-01-01T00:00:00".into(), hard: String::new() }
 }
@@ -234,6 +244,7 @@ fn every_event() -> Vec<Event> {
         Event::Cleaned(no()),
         Event::Stop,
         Event::Kill,
+        Event::Forgotten,
         Event::Expires(expiry()),
         Event::ToldExpiry(Ok(())),
         Event::ToldExpiry(no()),
@@ -256,7 +267,7 @@ fn word(event: &Event) -> &'static str {
         Event::Stop => "stop",
         Event::Kill => "kill",
         Event::Tick => "late",
-        Event::PoweredOff(Ok(())) | Event::Expires(_) | Event::ToldExpiry(_) => "-",
+        Event::PoweredOff(Ok(())) | Event::Forgotten | Event::Expires(_) | Event::ToldExpiry(_) => "-",
     }
 }
 
