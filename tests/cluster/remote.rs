@@ -212,7 +212,9 @@ async fn through_a_pooler_in_transaction_mode_polls_take_over_and_the_reason_is_
 #[tokio::test]
 async fn through_a_pooler_in_session_mode_notifications_come() {
     let db = Db::with_vms(1).await;
-    let pooler = Pooler::start(&db, "session", "ignore_startup_parameters = options").await;
+    // Every connection of the node keeps one to the server.
+    let settings = "default_pool_size = 20\nignore_startup_parameters = options";
+    let pooler = Pooler::start(&db, "session", settings).await;
     let socket = pooler.socket().display().to_string();
     let host = Host::new(&db, &[("database.host", socket.as_str()), ("internal.hkd.poll.relaxed", "600")]);
     let hkd = host.started().await;
