@@ -108,12 +108,14 @@ end $$;
 -- why notifications are not relied upon and why the storage is not. Adds up what happened to the node meanwhile. Not worth
 -- waiting for the disk. One statement asks for the epoch and renews, so that a node which is taken over at this moment does
 -- not believe in its lease. Says whether VMs of lost nodes are to be started.
+-- Every row of `host_changes` dies here. Only plain scans of its index mark dead entries, so that the next one need not look
+-- at them again; others look at all that vacuum has not seen yet.
 create or replace function node_lease(
     node integer, node_epoch bigint, ram real, cpu real, degraded text, storage_degraded text default null,
     free_ram real default null, cpu_pressure real default null
 ) returns boolean
 language plpgsql security definer set search_path = qvd, pg_temp
-    set plan_cache_mode = force_generic_plan as $$
+    set plan_cache_mode = force_generic_plan set enable_bitmapscan = off set enable_seqscan = off as $$
 begin
     perform set_config('synchronous_commit', 'off', true);
     with changes as (delete from host_changes where host_id = node returning vms, failed_starts),
@@ -151,6 +153,7 @@ end $$;
 
 -- Takes every command that waits for a node and returns, for each, all that is needed to carry it out. Whoever calls
 -- it, and how often, a command is taken once. The node says on which ports of the VM it will find agent and desktop.
+-- What waits is found by a plain scan of an index, as in `node_lease`.
 drop function if exists node_claim(integer, bigint);
 create or replace function node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer)
 returns table (
@@ -159,7 +162,7 @@ returns table (
     vm_state vm_state
 )
 language plpgsql security definer set search_path = qvd, pg_temp
-    set plan_cache_mode = force_generic_plan as $$
+    set plan_cache_mode = force_generic_plan set enable_bitmapscan = off set enable_seqscan = off as $$
 #variable_conflict use_column
 begin
     return query
