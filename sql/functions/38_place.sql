@@ -30,11 +30,13 @@ end $$;
 
 -- The same share of the node, but of that part of it which is free: memory that is available; processors that are always
 -- waited for count half. Every start that failed lately halves it. Where the VM does not fit into free memory it goes only
--- when it fits nowhere. Chance is as if a node had up to a VM and a twentieth of its VMs more per unit of its weight, so that
--- starts at the same moment, which do not see each other, spread over nodes that are as good. When it is asked for, a VM goes
--- where its user has others, if it fits.
+-- when it fits nowhere. In place of chance nodes take turns: it is as if a node had up to a VM and a twentieth of its VMs more
+-- per unit of the weight of chance, the less the sooner it is its turn, so that starts at the same moment, which do not see
+-- each other, spread evenly. When it is asked for, a VM goes where its user has others, if it fits.
 create or replace function place_load(vm integer) returns integer
 language plpgsql volatile set plan_cache_mode = force_generic_plan as $$
+declare
+    turn bigint := nextval('qvd.placements');
 begin
     return (
         select l.host_id
@@ -45,7 +47,8 @@ begin
                     greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
                     greatest(coalesce(free_ram, usable_ram, 0) - given * s.memory, 0) as free_ram,
                     greatest(coalesce(usable_ram, 0), 1) as ram,
-                    1 + coalesce(cpu_pressure, 0) as pressure
+                    1 + coalesce(cpu_pressure, 0) as pressure,
+                    (row_number() over (order by host_id) + turn) % count(*) over () / (count(*) over ())::float8 as wait
                 from qvd.host_loads
             ) l
             cross join lateral (select l.free_ram >= s.memory as it) fits
@@ -54,7 +57,7 @@ begin
                 where v.user_id = s.user_id and r.host_id = l.host_id) desc,
             fits.it desc,
             l.size * least(l.free_ram / l.ram, 1) / l.pressure * 0.5 ^ least(l.failed_starts, 50)
-                / (1 + l.vms + random() * b.random_weight * (1 + l.vms / 20.0)) desc
+                / (1 + l.vms + l.wait * b.random_weight * (1 + l.vms / 20.0)) desc
         limit 1);
 end $$;
 

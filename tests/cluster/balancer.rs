@@ -186,7 +186,23 @@ async fn vms_of_one_user_come_together_when_that_is_asked_for_and_they_fit() {
 }
 
 #[tokio::test]
-async fn equal_nodes_are_chosen_by_chance() {
+async fn starts_that_do_not_see_each_other_spread_evenly_over_equal_nodes() {
+    let db = Db::with_vms(12).await;
+    nodes(&db, &[(4000, 4000, 0.0); 4]).await;
+    let mut sessions = Vec::new();
+    for vm in 1..=12 {
+        let session = db.session("qvd_admin").await;
+        session.sql(&format!("begin; select vm_start('alice/d{vm}')")).await;
+        sessions.push(session);
+    }
+    for session in &sessions {
+        session.sql("commit").await;
+    }
+    assert_eq!(db.sql("select string_agg(distinct vms::text, ' ') from host_list").await.as_deref(), Some("3"));
+}
+
+#[tokio::test]
+async fn equal_nodes_all_get_vms() {
     let db = Db::with_vms(1).await;
     nodes(&db, &[(8000, 8000, 0.0); 4]).await;
     for plugin in ["default", "load"] {
