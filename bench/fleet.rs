@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use qvd::{
-    db::{Connector, Database},
+    db::{Connector, Database, Load},
     demo::postgres::{Access, Cluster, ClusterOptions, Durability},
     hkd::{End, HkdError, Lines, Member},
     hypervisor::Nothing,
@@ -160,7 +160,9 @@ impl Fleet {
             let life = lines.database.node_start(&name, (boot.trim(), None), std::process::id(), None, None).await?;
             let hypervisor = Nothing::with_delays(shape.start, Duration::ZERO);
             hypervisors.push(hypervisor.clone());
-            let member = Member::new(life, config, lines.clone(), Arc::new(hypervisor));
+            // Each would see the same machine, but at another moment.
+            let machine = || Load { ram: 24_000.0, cpu: 8_000.0, free_ram: 20_000.0, cpu_pressure: 0.0 };
+            let member = Member::new(life, config, lines.clone(), Arc::new(hypervisor)).on_machine(machine);
             members.spawn(member.live(stop.clone()));
             // Machines do not beat in time either.
             sleep(Duration::from_millis(2000 / shape.nodes as u64)).await;

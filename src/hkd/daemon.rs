@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    db::{Connector, Database, DbError, Life, Role},
+    db::{Connector, Database, DbError, Life, Load, Role},
     events::{Cause, Channel, Intervals, Plane, RelayServer},
     hypervisor::{Container, Epochs, Hypervisor, HypervisorError, Nothing},
     logging,
@@ -35,7 +35,7 @@ use crate::{
 use super::{
     duties,
     fleet::{Fleet, Node},
-    heir, lease, limits, progress,
+    heir, lease, limits, load, progress,
     reconcile::{reconcile, recover},
     remount::RemountError,
     retention,
@@ -218,6 +218,7 @@ pub struct Member {
     config: Config,
     lines: Lines,
     hypervisor: Arc<dyn Hypervisor>,
+    machine: fn() -> Load,
     signs: Option<Arc<Signs>>,
     relay: Option<RelayServer>,
 }
@@ -225,13 +226,18 @@ pub struct Member {
 impl Member {
     /// A node on storage of its own, without a router.
     pub fn new(life: Life, config: Config, lines: Lines, hypervisor: Arc<dyn Hypervisor>) -> Self {
-        Self { life, config, lines, hypervisor, signs: None, relay: None }
+        Self { life, config, lines, hypervisor, machine: load::look, signs: None, relay: None }
+    }
+
+    /// The same on a machine that is said to be like this.
+    pub fn on_machine(self, machine: fn() -> Load) -> Self {
+        Self { machine, ..self }
     }
 
     /// Takes up what is on record and serves until `stop`, after which VMs go on, or until the node is told to stop with them,
     /// or until it is given up, which is an error.
     pub async fn live(self, stop: CancellationToken) -> Result<End, HkdError> {
-        let Self { life, config, lines, hypervisor, signs, relay } = self;
+        let Self { life, config, lines, hypervisor, machine, signs, relay } = self;
         let database = lines.database.clone();
         let plane =
             Plane::start(lines.connector.clone(), database.clone(), life.host, intervals(&config), stop.clone());
@@ -255,7 +261,8 @@ impl Member {
             departures
         });
         adopt(&node, &life).await?;
-        let signs_of_life = lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), departures, lines);
+        let signs_of_life =
+            lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), departures, machine, lines);
         let signs_of_life = tokio::spawn(signs_of_life.go_on());
         if life.state != HostState::Running {
             node.retrying("say that the node runs", || database.node_state(node.host, node.epoch, HostState::Running))

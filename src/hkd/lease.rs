@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    db::{Connector, Database, DbError, Peer},
+    db::{Connector, Database, DbError, Load, Peer},
     events::Hub,
     keeper::fence::BootTime,
     model::config::keys,
@@ -17,7 +17,6 @@ use crate::{
 use super::{
     daemon::Lines,
     fleet::Node,
-    load,
     observer::{Look, Observer},
     remount, routers,
     signs::Signs,
@@ -44,6 +43,8 @@ pub struct Life {
     /// Why the storage is not used after VMs had to end.
     quarantined: Option<String>,
     routers: Option<Routers>,
+    /// How large the machine is and how much of it is in use.
+    machine: fn() -> Load,
 }
 
 /// The routers of this node.
@@ -61,6 +62,7 @@ impl Life {
         hub: Hub,
         signs: Option<Arc<Signs>>,
         departures: Option<Arc<Notify>>,
+        machine: fn() -> Load,
         lines: Lines,
     ) -> Self {
         Self {
@@ -73,6 +75,7 @@ impl Life {
             storage_silent: false,
             quarantined: None,
             routers: departures.map(|departures| Routers { departures, suspected: true }),
+            machine,
         }
     }
 
@@ -124,7 +127,7 @@ impl Life {
         let (node, trouble) = (&self.node, self.hub.trouble());
         let storage = self.quarantined.as_deref().or(self.storage_silent.then_some(STORAGE_SILENT));
         let began = BootTime::now();
-        let load = load::look();
+        let load = (self.machine)();
         let due = in_time(
             self.answer_limit(),
             self.database.node_lease((node.host, node.epoch), &load, trouble.as_deref(), storage),
