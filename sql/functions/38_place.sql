@@ -32,7 +32,9 @@ end $$;
 -- waited for count half. Every start that failed lately halves it. Where the VM does not fit into free memory it goes only
 -- when it fits nowhere. In place of chance nodes take turns: it is as if a node had up to a VM and a twentieth of its VMs more
 -- per unit of the weight of chance, the less the sooner it is its turn, so that starts at the same moment, which do not see
--- each other, spread evenly. When it is asked for, a VM goes where its user has others, if it fits.
+-- each other, spread evenly. When it is asked for, a VM goes where its user has others, if it fits. What a node got since it
+-- said how much memory is free counts where it is asked whether one more fits, but not in its share: else whoever said so
+-- last would get most.
 create or replace function place_load(vm integer) returns integer
 language plpgsql volatile set plan_cache_mode = force_generic_plan as $$
 declare
@@ -45,18 +47,18 @@ begin
             cross join lateral (
                 select host_id, vms, coalesce(failed_starts, 0) as failed_starts,
                     greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
-                    greatest(coalesce(free_ram, usable_ram, 0) - given * s.memory, 0) as free_ram,
-                    greatest(coalesce(usable_ram, 0), 1) as ram,
+                    coalesce(free_ram, usable_ram, 0) - given * s.memory as left_ram,
+                    coalesce(free_ram, usable_ram, 0) / greatest(coalesce(usable_ram, 0), 1) as free,
                     1 + coalesce(cpu_pressure, 0) as pressure,
                     (row_number() over (order by host_id) + turn) % count(*) over () / (count(*) over ())::float8 as wait
                 from qvd.host_loads
             ) l
-            cross join lateral (select l.free_ram >= s.memory as it) fits
+            cross join lateral (select l.left_ram >= s.memory as it) fits
         order by fits.it and b.same_user and exists (
                 select from qvd.vms v join qvd.vm_runtimes r on r.vm_id = v.id
                 where v.user_id = s.user_id and r.host_id = l.host_id) desc,
             fits.it desc,
-            l.size * least(l.free_ram / l.ram, 1) / l.pressure * 0.5 ^ least(l.failed_starts, 50)
+            l.size * least(l.free, 1) / l.pressure * 0.5 ^ least(l.failed_starts, 50)
                 / (1 + l.vms + l.wait * b.random_weight * (1 + l.vms / 20.0)) desc
         limit 1);
 end $$;

@@ -129,7 +129,7 @@ async fn a_vm_goes_where_it_fits_before_it_goes_where_it_does_not() {
     balancer(&db, "load", 0).await;
     db.sql("update osfs set memory = 1000").await;
     // The large one is nearly full. What was given to the small one counts at once.
-    nodes(&db, &[(90_000, 900, 0.0), (2500, 2100, 0.0)]).await;
+    nodes(&db, &[(90_000, 990, 0.0), (2500, 2100, 0.0)]).await;
     assert_eq!(start(&db, 1, 2).await, ["n2", "n2"]);
     assert_eq!(start(&db, 3, 3).await, ["n1"], "it fits nowhere");
 }
