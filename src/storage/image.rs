@@ -17,7 +17,7 @@ use super::{Storage, StorageError, StorageLock};
 use crate::process::Program;
 
 /// Files without which an image is no desktop, from its root.
-const NEEDED: [&str; 2] = ["usr/bin/nxagent", "usr/bin/xinit"];
+pub(super) const NEEDED: [&str; 2] = ["usr/bin/nxagent", "usr/bin/xinit"];
 
 /// An image of many gigabytes on slow storage takes its time; one that takes longer is stuck.
 const UNPACK_LIMIT: Duration = Duration::from_secs(2 * 3600);
@@ -26,7 +26,7 @@ const SUFFIXES: [&str; 9] = [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".ta
 
 /// The file name of an image: one component, without characters that mean something to mount options.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ImageName(String);
+pub struct ImageName(pub(super) String);
 
 impl ImageName {
     /// Checks a name that an administrator gave.
@@ -112,7 +112,7 @@ async fn extract(image: &ImageName, archive: &Path, unfinished: &Path, target: &
 }
 
 /// The last line of `tar` that says what is wrong, rather than that something is.
-fn verdict(stderr: &str) -> Option<String> {
+pub(super) fn verdict(stderr: &str) -> Option<String> {
     const EMPTY_WORDS: [&str; 3] = ["Error is not recoverable", "Exiting with failure status", "Child returned status"];
     let telling = |line: &&str| !line.trim().is_empty() && !EMPTY_WORDS.iter().any(|empty| line.contains(empty));
     stderr.lines().rfind(telling).map(|line| line.trim().to_owned())
@@ -142,7 +142,7 @@ async fn discard(dir: &Path) -> Result<(), StorageError> {
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
     match tokio::task::spawn_blocking(work).await {

@@ -2,11 +2,14 @@
 //! The storage may be shared, so whatever two nodes could do at once is done under a lock file on the storage itself.
 //! Nothing is mounted here, and which VM may use what is not decided here.
 
+mod collect;
+mod examine;
 mod home;
 mod identity;
 mod image;
 mod lock;
 mod overlay;
+mod staging;
 
 use std::{
     io,
@@ -15,9 +18,11 @@ use std::{
 
 use thiserror::Error;
 
+pub use examine::{Examination, Kind, examine};
 pub use image::ImageName;
 pub use lock::StorageLock;
 pub use overlay::Overlay;
+pub use staging::{Brought, Course, Import, Staged};
 
 use crate::model::{
     StorageId,
@@ -29,6 +34,7 @@ use crate::process::ProcessError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storage {
     root: PathBuf,
+    staging: PathBuf,
     images: PathBuf,
     basefs: PathBuf,
     overlayfs: PathBuf,
@@ -86,6 +92,15 @@ pub enum StorageError {
         /// What is there.
         found: Option<StorageId>,
     },
+    /// A file of the staging directory is another by now.
+    #[error("{} changed while it was being read", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The work was given up half way because it was told to be.
+    #[error("given up")]
+    GivenUp,
     /// The home is no directory, or its storage is read-only.
     #[error("the home {} cannot be written", .path.display())]
     Home {
@@ -120,7 +135,11 @@ impl StorageError {
                 Some("mount it; if it was replaced, set storage_id of this node in table hosts to null")
             }
             Self::Home { .. } => Some("make it a directory on storage mounted read-write"),
-            Self::File { .. } => None,
+            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("make room on the storage")
+            }
+            Self::Changed { .. } => Some("begin again when it is complete"),
+            Self::GivenUp | Self::File { .. } => None,
         }
     }
 
@@ -134,6 +153,7 @@ impl Storage {
     pub fn new(config: &Config) -> Self {
         Self {
             root: config.get(&keys::PATH_STORAGE_ROOT),
+            staging: config.get(&keys::PATH_STORAGE_STAGING),
             images: config.get(&keys::PATH_STORAGE_IMAGES),
             basefs: config.get(&keys::PATH_STORAGE_BASEFS),
             overlayfs: config.get(&keys::PATH_STORAGE_OVERLAYFS),
@@ -144,7 +164,7 @@ impl Storage {
 
     /// Makes the directories, and removes in the background what earlier runs marked for removal.
     pub fn prepare(&self) -> Result<(), StorageError> {
-        for dir in [&self.images, &self.basefs, &self.overlayfs, &self.homefs, &self.hosts] {
+        for dir in [&self.staging, &self.images, &self.basefs, &self.overlayfs, &self.homefs, &self.hosts] {
             std::fs::create_dir_all(dir).map_err(StorageError::file("make the directory", dir))?;
         }
         self.remove_discarded();

@@ -154,6 +154,8 @@ keys! {
     PATH_LOG: PathBuf = "path.log", "/var/log/qvd";
     /// Root of the shared storage.
     PATH_STORAGE_ROOT: PathBuf = "path.storage.root", "/var/lib/qvd/storage";
+    /// Where administrators put files that shall become disk images.
+    PATH_STORAGE_STAGING: PathBuf = "path.storage.staging", "${path.storage.root}/staging";
     /// Disk images.
     PATH_STORAGE_IMAGES: PathBuf = "path.storage.images", "${path.storage.root}/images";
     /// Unpacked images.
@@ -355,6 +357,10 @@ keys! {
     RETENTION_SESSIONS: Duration = "retention.sessions", "31536000";
     /// How often a node deletes what was kept that long.
     RETENTION_INTERVAL: Duration = "internal.hkd.retention.interval", "3600";
+    /// How old the list of a staging directory may be before a node lists it anew.
+    HKD_STAGING_INTERVAL: Duration = "internal.hkd.staging.interval", "30";
+    /// How often unpacked images are removed that belong to no disk image any more.
+    HKD_BASEFS_INTERVAL: Duration = "internal.hkd.basefs.interval", "3600";
     /// VMs of one node that may be starting or stopping at the same time.
     HKD_MAX_HEAVY: u32 = "internal.hkd.max_heavy", "10";
     /// Interval between pings of a healthy agent.

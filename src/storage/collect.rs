@@ -1,0 +1,145 @@
+//! Removes unpacked images that belong to no disk image any more. Whether one does is asked again after it has been moved
+//! away, since an image may be made of the same file meanwhile; then it is moved back. A VM that is up keeps its image.
+
+use std::{collections::HashSet, fs, io::ErrorKind, path::Path};
+
+use super::{ImageName, Storage, StorageError, StorageLock};
+
+/// Begins the name of what is being removed; no image has such a name.
+const GOING: &str = ".going-";
+
+impl Storage {
+    /// Removes what `known`, the paths of all images there are, does not account for. Returns the names of what went. What
+    /// somebody is just unpacking is left alone. To be called where blocking is allowed.
+    pub fn collect<E>(&self, mut known: impl FnMut() -> Result<Vec<String>, E>) -> Result<Vec<String>, E>
+    where
+        E: From<StorageError>,
+    {
+        let paths = known()?;
+        self.remove_unfinished(|di| {
+            paths.iter().any(|path| path.strip_prefix(di).is_some_and(|rest| rest.starts_with('-')))
+        })?;
+        let stems = stems(&paths);
+        let mut gone = Vec::new();
+        for name in self.unpacked_names()? {
+            // One that a collector was moving when it died is looked at like the others.
+            let stem = name.strip_prefix(GOING).unwrap_or(&name);
+            if stems.contains(stem) && stem == name {
+                continue;
+            }
+            let Ok(_lock) = StorageLock::take(&self.basefs.join(format!("lock.{stem}"))) else { continue };
+            let (place, going) = (self.basefs.join(stem), self.basefs.join(format!("{GOING}{stem}")));
+            if self::stems(&known()?).contains(stem) {
+                put_back(&going, &place)?;
+                continue;
+            }
+            if stem == name {
+                discard(&going)?;
+                fs::rename(&place, &going).map_err(StorageError::file("rename", &place))?;
+            }
+            if self::stems(&known()?).contains(stem) {
+                put_back(&going, &place)?;
+                continue;
+            }
+            discard(&going)?;
+            gone.push(stem.to_owned());
+        }
+        Ok(gone)
+    }
+
+    fn unpacked_names(&self) -> Result<Vec<String>, StorageError> {
+        let failed = |source| StorageError::File { doing: "read", path: self.basefs.clone(), source };
+        let entries = match fs::read_dir(&self.basefs) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(failed)?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let is_ours = ImageName::parse(name.strip_prefix(GOING).unwrap_or(&name)).is_ok();
+            if is_ours && entry.file_type().map_err(failed)?.is_dir() {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+}
+
+fn stems(paths: &[String]) -> HashSet<String> {
+    paths.iter().filter_map(|path| Some(ImageName::parse(path).ok()?.stem().to_owned())).collect()
+}
+
+/// Whoever needed it meanwhile may have unpacked it again; then there are two.
+fn put_back(going: &Path, place: &Path) -> Result<(), StorageError> {
+    if place.is_dir() {
+        return discard(going);
+    }
+    match fs::rename(going, place) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::file("rename", going)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn discard(dir: &Path) -> Result<(), StorageError> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::file("remove", dir)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::Config;
+
+    fn storage(dir: &Path) -> Storage {
+        let mut config = Config::default();
+        config.set("path.storage.root", dir.to_str().unwrap()).unwrap();
+        let storage = Storage::new(&config);
+        storage.prepare().unwrap();
+        for name in ["desk", "old"] {
+            fs::create_dir_all(storage.basefs.join(name).join("usr")).unwrap();
+        }
+        storage
+    }
+
+    #[test]
+    fn an_image_that_is_made_of_the_same_file_meanwhile_keeps_what_was_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage(dir.path());
+        let old = storage.basefs.join("old");
+        // It appears when this has been asked so often.
+        for appears in [1, 2] {
+            let mut asked = 0;
+            let gone = storage.collect::<StorageError>(|| {
+                asked += 1;
+                assert_eq!(old.exists(), asked < 3, "it is moved away before it is asked for the last time");
+                Ok(["desk.tar", "old.tar.zst"][..if asked > appears { 2 } else { 1 }]
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect())
+            });
+            assert_eq!(gone.unwrap(), Vec::<String>::new());
+            assert!(old.join("usr").is_dir());
+        }
+        let gone = storage.collect::<StorageError>(|| Ok(vec!["desk.tar".to_owned()]));
+        assert_eq!(gone.unwrap(), ["old"]);
+        assert!(!old.exists() && storage.basefs.join("desk/usr").is_dir());
+    }
+
+    #[test]
+    fn what_somebody_is_unpacking_is_left_alone_and_what_a_dead_collector_moved_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage(dir.path());
+        fs::create_dir_all(storage.basefs.join(".going-desk/usr")).unwrap();
+        let lock = StorageLock::take(&storage.basefs.join("lock.old")).unwrap();
+        let known = || Ok::<_, StorageError>(vec!["desk.tar".to_owned()]);
+        assert_eq!(storage.collect(known).unwrap(), Vec::<String>::new());
+        assert!(storage.basefs.join("old").exists() && !storage.basefs.join(".going-desk").exists());
+        drop(lock);
+        fs::rename(storage.basefs.join("desk"), storage.basefs.join(".going-desk")).unwrap();
+        assert_eq!(storage.collect(known).unwrap(), ["old"]);
+        assert!(storage.basefs.join("desk/usr").is_dir(), "its image exists, so it is back");
+    }
+}
