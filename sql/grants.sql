@@ -69,6 +69,7 @@ grant select on versions, configs to qvd_node, qvd_l7r;
 grant execute on function
     node_start, node_former, node_program, node_state, node_status, node_lease, node_claim, node_vms, node_vm_state, node_adopt,
     node_storage, node_peers, node_take_over, node_routers, node_routers_gone, node_duties, node_progress, node_vm_told, node_stopping, vms_restart,
+    node_images, node_staging, node_di_progress, node_di_ready, node_di_failed, node_di_removed, node_di_paths,
     epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce
     to qvd_node;
 grant execute on function
@@ -83,10 +84,11 @@ grant select on
     versions, tenants, hosts, host_runtimes, host_counters, tunnel_counters, end_counters, osfs, dis, di_runtimes, di_tags, vms, vm_runtimes,
     vm_counters, l7r_instances, user_sessions, properties_list, qvd_object_properties_list, user_properties,
     vm_properties, host_properties, osf_properties, di_properties, configs, config_keys, log, beat,
-    vm_progress, vm_list, host_list, session_list, user_list, di_list, tunnel_list, end_list
+    vm_progress, di_imports, staging, storage_reports,
+    vm_list, host_list, session_list, user_list, di_list, staging_list, tunnel_list, end_list
     to qvd_readonly, qvd_admin;
 grant select (id, tenant_id, login, blocked, description, language) on users to qvd_readonly, qvd_admin;
-grant execute on function config_get, vm_id(text), vm_name, user_id, osf_id, tenant_id, name_and_tenant,
+grant execute on function config_get, vm_id(text), vm_name, user_id, osf_id, di_id, tenant_id, name_and_tenant,
     vm_effective_properties, vm_why(integer), vm_why(text), vm_why_facts, di_for, vm_address_free, vm_transition_allowed, vm_command_allowed,
     user_transition_allowed, host_transition_allowed
     to qvd_readonly, qvd_admin;
@@ -100,7 +102,8 @@ grant update (blocked, cmd) on host_runtimes to qvd_admin;
 grant insert, update, delete on ssl_configs to qvd_admin;
 grant usage on all sequences in schema qvd to qvd_admin;
 grant execute on function
-    tenant_create, user_create, user_password, user_totp, host_create, osf_create, di_create, vm_create,
+    tenant_create, user_create, user_password, user_totp, host_create, osf_create, di_create, di_import, di_publish, di_tag, di_untag,
+    di_block, di_delete, staging_refresh, vm_create,
     vm_start(integer), vm_start(text), vm_stop(integer), vm_stop(text), vm_expire(integer, timestamptz, timestamptz),
     vm_expire(text, timestamptz, timestamptz), host_stop, vm_disconnect(integer), vm_disconnect(text),
     vm_block, user_block, host_block, host_release, config_set, config_reset, config_problem, config_ssl,

@@ -314,6 +314,33 @@ begin
     return up;
 end $$;
 
+CREATE FUNCTION qvd.di_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target record;
+begin
+    select * into target from di_for_change(wanted);
+    update dis d set blocked = di_block.blocked where d.id = (target.di).id;
+    perform audit(case when blocked then 'block' else 'unblock' end, 'di', (target.di).id, (target.di).path, target.tenant);
+    return (target.di).id;
+end $$;
+
+CREATE FUNCTION qvd.di_check_tag(osf integer, di integer, tag text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if coalesce(tag, '') = '' or tag ~ '[/[:cntrl:]]' or length(tag) > 128 then
+        raise exception 'an image cannot have the tag %', quote_nullable(tag)
+            using errcode = 'QV014', hint = 'Up to 128 characters, no slash.';
+    elsif exists (select from di_tags t join dis d on d.id = t.di_id
+            where d.osf_id = osf and t.fixed and t.tag = di_check_tag.tag and d.id is distinct from di) then
+        raise exception 'tag % is the version of another image of this OSF', tag using errcode = 'QV013';
+    end if;
+end $$;
+
 CREATE FUNCTION qvd.di_create(osf text, path text, version text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -325,11 +352,7 @@ declare
 begin
     perform 1 from osfs where id = of_osf for update;
     if wanted is null then
-        select to_char(now() at time zone 'utc', 'YYYY-MM-DD-') || to_char(n, 'FM000') into wanted
-        from generate_series(0, 999) n
-        where not exists (select from dis d
-            where d.osf_id = of_osf and d.version = to_char(now() at time zone 'utc', 'YYYY-MM-DD-') || to_char(n, 'FM000'))
-        order by n limit 1;
+        wanted := di_version_free(of_osf);
     end if;
     insert into dis (osf_id, path, version) values (of_osf, di_create.path, wanted) returning id into new_id;
     update di_runtimes set state = 'published', state_ts = now(), percentage = 100 where di_id = new_id;
@@ -344,6 +367,42 @@ exception when unique_violation then
     raise exception 'OSF % has a version % already', osf, wanted using errcode = 'QV013';
 end $$;
 
+CREATE FUNCTION qvd.di_delete(wanted text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target record;
+    heir integer;
+    dependent integer[];
+    orphan integer;
+begin
+    select * into target from di_for_change(wanted);
+    if (target.runtime).state = 'published' then
+        select d.id into heir from dis d join di_runtimes r on r.di_id = d.id
+        where d.osf_id = (target.di).osf_id and d.id <> (target.di).id and r.state = 'published'
+        order by d.id desc limit 1;
+        insert into di_tags (di_id, tag)
+        select heir, t.tag from di_tags t
+        where heir is not null and t.di_id = (target.di).id and not t.fixed and t.tag in ('head', 'default')
+        on conflict do nothing;
+    end if;
+    dependent := array(select s.vm_id from vm_specs s where s.di_id = (target.di).id);
+    insert into di_leftovers (place, path)
+    select distinct storage_place(h.id), (target.di).path from hosts h
+    where not exists (select from dis d where d.path = (target.di).path and d.id <> (target.di).id)
+    on conflict do nothing;
+    delete from dis d where d.id = (target.di).id;
+    select s.vm_id into orphan from vm_specs s where s.vm_id = any (dependent) and s.di_id is null order by s.vm_id limit 1;
+    if orphan is not null then
+        raise exception 'VM % would be left without a disk image', vm_name(orphan)
+            using errcode = 'QV022', hint = 'Give its tag to another image, or the VM another tag.';
+    end if;
+    perform audit('delete', 'di', (target.di).id, (target.di).path, target.tenant);
+    perform storage_wake(null);
+    return (target.di).id;
+end $$;
+
 CREATE FUNCTION qvd.di_for(vm integer) RETURNS integer
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -353,12 +412,206 @@ begin
     return (select di_id from vm_specs where vm_id = vm);
 end $$;
 
+CREATE TABLE qvd.di_runtimes (
+    di_id integer NOT NULL,
+    state qvd.di_state DEFAULT 'new'::qvd.di_state NOT NULL,
+    state_ts timestamp with time zone DEFAULT now() NOT NULL,
+    elapsed_time interval,
+    auto_publish boolean DEFAULT false NOT NULL,
+    expiration_time_soft interval,
+    expiration_time_hard interval,
+    percentage real DEFAULT 0 NOT NULL,
+    error_code integer,
+    status_message text,
+    sha256 text,
+    size bigint,
+    CONSTRAINT di_runtimes_percentage_check CHECK (((percentage >= (0)::double precision) AND (percentage <= (100)::double precision))),
+    CONSTRAINT di_runtimes_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
+);
+
+CREATE TABLE qvd.dis (
+    id integer NOT NULL,
+    osf_id integer NOT NULL,
+    path text NOT NULL,
+    version text NOT NULL,
+    blocked boolean DEFAULT false NOT NULL,
+    description text,
+    CONSTRAINT dis_path_check CHECK (((path <> ''::text) AND (path !~ '(^/|(^|/)\.\.(/|$)|[[:cntrl:]])'::text) AND (length(path) <= 4096))),
+    CONSTRAINT dis_version_check CHECK (((version <> ''::text) AND (length(version) <= 64)))
+);
+
+CREATE FUNCTION qvd.di_for_change(wanted text, OUT di qvd.dis, OUT runtime qvd.di_runtimes, OUT tenant integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    named integer := di_id(wanted);
+begin
+    select o.tenant_id into tenant from osfs o where o.id = (select d.osf_id from dis d where d.id = named) for update;
+    select d.* into di from dis d where d.id = named for update;
+    if di.id is null then
+        raise exception 'disk image % was just deleted', wanted using errcode = 'QV010';
+    end if;
+    select r.* into runtime from di_runtimes r where r.di_id = di.id for update;
+end $$;
+
+CREATE FUNCTION qvd.di_id(wanted text) RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+declare
+    parts text[] := regexp_match(wanted, '^(.+)/([^/]+)$');
+    found_id integer;
+begin
+    if wanted ~ '^[0-9]{1,9}$' then
+        select id into found_id from dis where id = wanted::integer;
+    elsif parts is not null then
+        select d.id into found_id
+        from dis d join di_tags t on t.di_id = d.id join di_runtimes r on r.di_id = d.id
+        where d.osf_id = osf_id(parts[1]) and t.tag = parts[2]
+        order by t.fixed desc, r.state = 'published' desc, d.id desc limit 1;
+    end if;
+    if found_id is null then
+        raise exception 'there is no disk image %', wanted
+            using errcode = 'QV010', hint = 'Give its id, or osf/version or osf/tag: select id, osf, version, tags from di_list;';
+    end if;
+    return found_id;
+end $_$;
+
+CREATE FUNCTION qvd.di_import(osf text, file text, version text DEFAULT NULL::text, move boolean DEFAULT false, tags text[] DEFAULT '{}'::text[], publish boolean DEFAULT true, soft interval DEFAULT NULL::interval, hard interval DEFAULT NULL::interval) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+declare
+    of_osf osfs;
+    chosen text := version;
+    at text;
+    new_id integer;
+    given text;
+begin
+    select o.* into of_osf from osfs o where o.id = osf_id(osf) for update;
+    if coalesce(file, '') !~ '^[A-Za-z0-9_+~@-][A-Za-z0-9._+~@-]*$' or file like 'lock.%' or length(file) > 200 then
+        raise exception '% cannot be the file name of a disk image', quote_nullable(file)
+            using errcode = 'QV014', hint = 'Rename the file; letters, digits and ._+-~@ are allowed.';
+    elsif soft < interval '0' or hard < interval '0' or hard < soft then
+        raise exception 'VMs would be stopped before they are told'
+            using errcode = 'QV014', hint = 'The hard expiration comes after the soft one.';
+    end if;
+    select s.place into at from staging s where s.name = file
+    order by (select count(*) from hosts h where storage_place(h.id) = s.place) desc, s.place limit 1;
+    if at is null then
+        -- One that was put there this moment is not listed yet.
+        select min(p.place) into at from (select distinct storage_place(id) as place from hosts) p having count(*) = 1;
+    end if;
+    if at is null then
+        raise exception 'no staging directory holds %', file
+            using errcode = 'QV010', hint = 'select * from staging_list; after select staging_refresh();';
+    end if;
+    if chosen is null then
+        chosen := di_version_free(of_osf.id);
+    end if;
+    perform di_check_tag(of_osf.id, null, chosen);
+    new_id := nextval(pg_get_serial_sequence('dis', 'id'));
+    insert into dis (id, osf_id, path, version) values (new_id, of_osf.id, new_id || '-' || file, chosen);
+    update di_runtimes set auto_publish = publish, expiration_time_soft = soft, expiration_time_hard = hard
+    where di_id = new_id;
+    insert into di_tags (di_id, tag, fixed) values (new_id, chosen, true), (new_id, 'head', false)
+    on conflict do nothing;
+    foreach given in array coalesce(tags, '{}') loop
+        perform di_check_tag(of_osf.id, new_id, given);
+        insert into di_tags (di_id, tag) values (new_id, given) on conflict do nothing;
+    end loop;
+    if not exists (select from di_tags t join dis d on d.id = t.di_id where d.osf_id = of_osf.id and t.tag = 'default') then
+        insert into di_tags (di_id, tag) values (new_id, 'default');
+    end if;
+    insert into di_imports (di_id, place, source, move) values (new_id, at, file, move);
+    perform audit('create', 'di', new_id, file, of_osf.tenant_id,
+        jsonb_build_object('osf', of_osf.name, 'version', chosen, 'move', move));
+    perform storage_wake(at);
+    return new_id;
+exception when unique_violation then
+    raise exception 'OSF % has a version % already', osf, chosen using errcode = 'QV013';
+end $_$;
+
+CREATE FUNCTION qvd.di_import_attempts() RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    AS $$ select 5 $$;
+
+CREATE TABLE qvd.di_imports (
+    di_id integer NOT NULL,
+    place text NOT NULL,
+    source text NOT NULL,
+    move boolean NOT NULL,
+    host_id integer,
+    epoch bigint,
+    attempts integer DEFAULT 0 NOT NULL
+);
+
+CREATE FUNCTION qvd.di_import_free(wanted qvd.di_imports, node integer) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+    select wanted.host_id is null or wanted.host_id = node or not exists (
+        select from host_runtimes r where r.host_id = wanted.host_id and r.epoch = wanted.epoch and r.state = 'running')
+$$;
+
+CREATE FUNCTION qvd.di_import_held(node integer, node_epoch bigint, wanted integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    perform from dis d join osfs o on o.id = d.osf_id where d.id = wanted for update of o;
+    perform from di_imports where di_id = wanted and host_id = node and epoch = node_epoch for update;
+    return found;
+end $$;
+
+CREATE FUNCTION qvd.di_import_over(wanted integer, message text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    delete from di_imports where di_id = wanted;
+    update di_runtimes set state = 'fail', state_ts = now(), status_message = message where di_id = wanted;
+    perform audit('fail', 'di', d.id, d.path, o.tenant_id, jsonb_build_object('why', message))
+    from dis d join osfs o on o.id = d.osf_id where d.id = wanted;
+end $$;
+
 CREATE FUNCTION qvd.di_path(wanted integer) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
     return (select path from dis where id = wanted);
+end $$;
+
+CREATE FUNCTION qvd.di_publish(wanted text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target record;
+begin
+    select * into target from di_for_change(wanted);
+    if (target.runtime).state = 'published' then
+        return (target.di).id;
+    elsif (target.runtime).state <> 'ready' then
+        raise exception 'disk image % is %, and only one that is ready can be published', wanted, (target.runtime).state
+            using errcode = 'QV021', hint = 'select state, percentage, message from di_list;';
+    end if;
+    update di_runtimes set state = 'published', state_ts = now() where di_id = (target.di).id;
+    perform di_take_tags(target.di);
+    -- A publication shortens a life and never prolongs one.
+    update vm_runtimes r
+    set vm_expiration_soft = least(r.vm_expiration_soft, now() + (target.runtime).expiration_time_soft),
+        vm_expiration_hard = least(r.vm_expiration_hard, now() + (target.runtime).expiration_time_hard)
+    from vm_specs s
+    where s.vm_id = r.vm_id and s.di_id = (target.di).id and r.current_di_id <> (target.di).id
+        and r.vm_state in ('starting', 'running', 'debugging')
+        and coalesce((target.runtime).expiration_time_soft, (target.runtime).expiration_time_hard) is not null;
+    perform audit('publish', 'di', (target.di).id, (target.di).path, target.tenant);
+    return (target.di).id;
 end $$;
 
 CREATE FUNCTION qvd.di_runtimes_wake() RETURNS trigger
@@ -377,6 +630,23 @@ begin
     return null;
 end $$;
 
+CREATE FUNCTION qvd.di_tag(wanted text, tag text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target record;
+begin
+    select * into target from di_for_change(wanted);
+    perform di_check_tag((target.di).osf_id, (target.di).id, di_tag.tag);
+    insert into di_tags (di_id, tag) values ((target.di).id, di_tag.tag) on conflict do nothing;
+    if (target.runtime).state = 'published' then
+        perform di_take_tags(target.di);
+    end if;
+    perform audit('update', 'di', (target.di).id, (target.di).path, target.tenant, jsonb_build_object('tag', di_tag.tag));
+    return (target.di).id;
+end $$;
+
 CREATE FUNCTION qvd.di_tags_wake() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -389,6 +659,57 @@ begin
     perform vm_specs_renew_osf(of_osf.id);
     perform wake('qvd_admin', 'di', changed, of_osf.tenant_id);
     return null;
+end $$;
+
+CREATE FUNCTION qvd.di_take_tags(wanted qvd.dis) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+    delete from di_tags t using dis d, di_runtimes r
+    where d.id = t.di_id and r.di_id = d.id and d.osf_id = wanted.osf_id and d.id <> wanted.id and r.state = 'published'
+        and not t.fixed and t.tag in (select m.tag from di_tags m where m.di_id = wanted.id)
+$$;
+
+CREATE FUNCTION qvd.di_untag(wanted text, tag text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target record;
+    mark di_tags;
+begin
+    select * into target from di_for_change(wanted);
+    select t.* into mark from di_tags t where t.di_id = (target.di).id and t.tag = di_untag.tag;
+    if mark.id is null then
+        raise exception 'disk image % has no tag %', wanted, tag
+            using errcode = 'QV010', hint = 'select osf, version, tags from di_list;';
+    elsif mark.fixed then
+        raise exception 'tag % is the version of disk image % and stays', tag, wanted using errcode = 'QV014';
+    elsif tag in ('head', 'default') and (target.runtime).state = 'published' then
+        raise exception 'tag % of a published disk image cannot be removed', tag
+            using errcode = 'QV014', hint = 'Give it to another image.';
+    end if;
+    delete from di_tags t where t.id = mark.id;
+    perform audit('update', 'di', (target.di).id, (target.di).path, target.tenant, jsonb_build_object('untag', tag));
+    return (target.di).id;
+end $$;
+
+CREATE FUNCTION qvd.di_version_free(osf integer) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    today text := to_char(now() at time zone 'utc', 'YYYY-MM-DD-');
+    free text;
+begin
+    select today || to_char(n, 'FM000') into free from generate_series(0, 999) n
+    where not exists (select from dis d join di_tags t on t.di_id = d.id
+        where d.osf_id = osf and t.tag = today || to_char(n, 'FM000'))
+    order by n limit 1;
+    if free is null then
+        raise exception 'there have been a thousand versions today' using errcode = 'QV014', hint = 'Name a version.';
+    end if;
+    return free;
 end $$;
 
 CREATE FUNCTION qvd.dis_guard() RETURNS trigger
@@ -1265,6 +1586,70 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION qvd.node_di_failed(node integer, node_epoch bigint, wanted integer, message text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if not di_import_held(node, node_epoch, wanted) then
+        return false;
+    end if;
+    perform di_import_over(wanted, message);
+    return true;
+end $$;
+
+CREATE FUNCTION qvd.node_di_paths(node integer, node_epoch bigint) RETURNS text[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    return array(select path from dis);
+end $$;
+
+CREATE FUNCTION qvd.node_di_progress(node integer, node_epoch bigint, wanted integer, phase qvd.di_state, share real) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform set_config('synchronous_commit', 'off', true);
+    if not di_import_held(node, node_epoch, wanted) then
+        return false;
+    end if;
+    update di_runtimes set state = phase, percentage = floor(share),
+        state_ts = case when state = phase then state_ts else now() end
+    where di_id = wanted and (state, percentage) is distinct from (phase, floor(share)::real);
+    return true;
+end $$;
+
+CREATE FUNCTION qvd.node_di_ready(node integer, node_epoch bigint, wanted integer, hash text, bytes bigint, warnings text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if not di_import_held(node, node_epoch, wanted) then
+        return false;
+    end if;
+    update di_runtimes set state = 'ready', state_ts = now(), percentage = 100, sha256 = hash, size = bytes,
+        status_message = warnings
+    where di_id = wanted;
+    delete from di_imports where di_id = wanted;
+    if (select auto_publish from di_runtimes where di_id = wanted) then
+        perform di_publish(wanted::text);
+    end if;
+    return true;
+end $$;
+
+CREATE FUNCTION qvd.node_di_removed(node integer, node_epoch bigint, gone text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    delete from di_leftovers l where l.place = storage_place(node) and l.path = gone;
+end $$;
+
 CREATE FUNCTION qvd.node_duties(node integer, node_epoch bigint, remind double precision, OUT command qvd.host_cmd, OUT vms integer[], OUT softs text[], OUT hards text[], OUT next_in double precision) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -1316,6 +1701,49 @@ begin
             (select count(*) from vm_runtimes v where v.host_id = h.id and v.vm_state <> 'stopped')
         from hosts h join host_runtimes r on r.host_id = h.id
         where h.name = node_name and r.boot_id is not null;
+end $$;
+
+CREATE FUNCTION qvd.node_images(node integer, node_epoch bigint, patience double precision, idle boolean, OUT list boolean, OUT leftovers text[], OUT di integer, OUT source text, OUT path text, OUT move boolean) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    here text := storage_place(node);
+    candidate integer;
+    claimed di_imports;
+begin
+    perform node_check(node, node_epoch);
+    list := false;
+    if not exists (select from storage_reports r where r.place = here
+            and r.reported_at >= now() - patience * interval '1 second') then
+        insert into storage_reports as r (place, reported_at) values (here, now())
+        on conflict (place) do update set reported_at = now()
+            where r.reported_at < now() - patience * interval '1 second';
+        list := found;
+    end if;
+    leftovers := array(select l.path from di_leftovers l where l.place = here order by l.path limit 100);
+    if not idle then
+        return;
+    end if;
+    for candidate in
+        select i.di_id from di_imports i where i.place = here and di_import_free(i, node) order by i.di_id
+    loop
+        -- Like administration: first the OSF, then what belongs to it.
+        perform from dis d join osfs o on o.id = d.osf_id where d.id = candidate for update of o;
+        select i.* into claimed from di_imports i where i.di_id = candidate and di_import_free(i, node) for update;
+        continue when not found;
+        if claimed.attempts >= di_import_attempts() then
+            perform di_import_over(candidate, format('the nodes that made it ended %s times, the last was %s',
+                claimed.attempts, (select h.name from hosts h where h.id = claimed.host_id)));
+            continue;
+        end if;
+        update di_imports i set host_id = node, epoch = node_epoch, attempts = i.attempts + 1 where i.di_id = candidate;
+        update di_runtimes r set state = 'uploading', state_ts = now(), percentage = 0, status_message = null
+        where r.di_id = candidate;
+        select d.id, d.path, claimed.source, claimed.move into di, path, source, move from dis d where d.id = candidate;
+        return;
+    end loop;
 end $$;
 
 CREATE FUNCTION qvd.node_join(wanted text, wanted_address inet, storage uuid, node_verifier text, l7r_verifier text, OUT host integer, OUT node_role text, OUT l7r_role text) RETURNS record
@@ -1481,6 +1909,25 @@ begin
     return l7r_gone(array(select id from l7r_instances where host_id = node and id = any (gone)), 'its router died');
 end $$;
 
+CREATE FUNCTION qvd.node_staging(node integer, node_epoch bigint, names text[], sizes bigint[], modified double precision[], kinds text[], problem text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    here text := storage_place(node);
+begin
+    perform node_check(node, node_epoch);
+    -- Two that list at once would meet the same names.
+    perform from storage_reports r where r.place = here for update;
+    delete from staging s where s.place = here and s.name <> all (names);
+    insert into staging as s (place, name, size, modified, kind)
+    select here, f.name, f.size, to_timestamp(f.modified), f.kind
+    from unnest(names, sizes, modified, kinds) f (name, size, modified, kind)
+    on conflict (place, name) do update set size = excluded.size, modified = excluded.modified, kind = excluded.kind
+        where (s.size, s.modified, s.kind) is distinct from (excluded.size, excluded.modified, excluded.kind);
+    update storage_reports r set reported_at = now(), problem = node_staging.problem where r.place = here;
+end $$;
+
 CREATE FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid DEFAULT NULL::uuid, patience double precision DEFAULT NULL::double precision, machine text DEFAULT NULL::text, seen_epoch bigint DEFAULT NULL::bigint, seen_lease bigint DEFAULT NULL::bigint, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -1641,17 +2088,6 @@ begin
     update vm_runtimes r set vm_expiration_told = clock_timestamp()
     where r.vm_id = vm and r.host_id = node and agent_time(r.vm_expiration_soft) = soft;
 end $$;
-
-CREATE TABLE qvd.dis (
-    id integer NOT NULL,
-    osf_id integer NOT NULL,
-    path text NOT NULL,
-    version text NOT NULL,
-    blocked boolean DEFAULT false NOT NULL,
-    description text,
-    CONSTRAINT dis_path_check CHECK (((path <> ''::text) AND (path !~ '(^/|(^|/)\.\.(/|$)|[[:cntrl:]])'::text) AND (length(path) <= 4096))),
-    CONSTRAINT dis_version_check CHECK (((version <> ''::text) AND (length(version) <= 64)))
-);
 
 CREATE TABLE qvd.vm_runtimes (
     vm_id integer NOT NULL,
@@ -1950,6 +2386,32 @@ CREATE FUNCTION qvd.ssl_configs_wake() RETURNS trigger
 begin
     perform wake('qvd_config', 'ssl', null);
     return null;
+end $$;
+
+CREATE FUNCTION qvd.staging_refresh() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    update storage_reports set reported_at = '-infinity';
+    perform storage_wake(null);
+end $$;
+
+CREATE FUNCTION qvd.storage_place(node integer) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+    select coalesce(storage_id::text, 'host ' || id) from hosts where id = node
+$$;
+
+CREATE FUNCTION qvd.storage_wake(wanted text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform wake('qvd_node_' || h.id, 'image', null)
+    from hosts h join host_runtimes r on r.host_id = h.id
+    where r.state = 'running' and (wanted is null or storage_place(h.id) = wanted);
 end $$;
 
 CREATE FUNCTION qvd.tenant_create(name text, description text DEFAULT NULL::text) RETURNS integer
@@ -2892,18 +3354,9 @@ CREATE TABLE qvd.configs (
     CONSTRAINT configs_value_check CHECK ((length(value) <= 4096))
 );
 
-CREATE TABLE qvd.di_runtimes (
-    di_id integer NOT NULL,
-    state qvd.di_state DEFAULT 'new'::qvd.di_state NOT NULL,
-    state_ts timestamp with time zone DEFAULT now() NOT NULL,
-    elapsed_time interval,
-    auto_publish boolean DEFAULT false NOT NULL,
-    expiration_time_soft interval,
-    expiration_time_hard interval,
-    percentage real DEFAULT 0 NOT NULL,
-    error_code integer,
-    status_message text,
-    CONSTRAINT di_runtimes_percentage_check CHECK (((percentage >= (0)::double precision) AND (percentage <= (100)::double precision)))
+CREATE TABLE qvd.di_leftovers (
+    place text NOT NULL,
+    path text NOT NULL
 );
 
 CREATE TABLE qvd.di_tags (
@@ -2942,9 +3395,13 @@ CREATE VIEW qvd.di_list AS
     d.path,
     d.blocked,
     r.state,
+    r.percentage,
     ( SELECT array_agg(g.tag ORDER BY g.tag) AS array_agg
            FROM qvd.di_tags g
-          WHERE (g.di_id = d.id)) AS tags
+          WHERE (g.di_id = d.id)) AS tags,
+    r.status_message AS message,
+    r.size,
+    r.sha256
    FROM (((qvd.dis d
      JOIN qvd.di_runtimes r ON ((r.di_id = d.id)))
      JOIN qvd.osfs o ON ((o.id = d.osf_id)))
@@ -3283,6 +3740,36 @@ CREATE TABLE qvd.ssl_configs (
     CONSTRAINT ssl_configs_value_check CHECK ((length(value) <= 262144))
 );
 
+CREATE TABLE qvd.staging (
+    place text NOT NULL,
+    name text NOT NULL,
+    size bigint NOT NULL,
+    modified timestamp with time zone NOT NULL,
+    kind text NOT NULL
+);
+
+CREATE TABLE qvd.storage_reports (
+    place text NOT NULL,
+    reported_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    problem text
+);
+
+CREATE VIEW qvd.staging_list AS
+ SELECT s.name AS file,
+    s.size,
+    s.kind,
+    s.modified,
+    r.reported_at AS seen,
+    r.problem,
+    r.place,
+    ( SELECT array_agg(h.name ORDER BY h.name) AS array_agg
+           FROM qvd.hosts h
+          WHERE (COALESCE((h.storage_id)::text, ('host '::text || h.id)) = r.place)) AS hosts
+   FROM (qvd.storage_reports r
+     LEFT JOIN qvd.staging s ON ((s.place = r.place)))
+  WHERE ((s.name IS NOT NULL) OR (r.problem IS NOT NULL))
+  ORDER BY s.name, r.place;
+
 CREATE VIEW qvd.startable_dis AS
  SELECT d.osf_id,
     t.tag,
@@ -3513,6 +4000,12 @@ ALTER TABLE ONLY qvd.config_keys
 ALTER TABLE ONLY qvd.configs
     ADD CONSTRAINT configs_pkey PRIMARY KEY (tenant_id, key);
 
+ALTER TABLE ONLY qvd.di_imports
+    ADD CONSTRAINT di_imports_pkey PRIMARY KEY (di_id);
+
+ALTER TABLE ONLY qvd.di_leftovers
+    ADD CONSTRAINT di_leftovers_pkey PRIMARY KEY (place, path);
+
 ALTER TABLE ONLY qvd.di_properties
     ADD CONSTRAINT di_properties_pkey PRIMARY KEY (di_id, property_id);
 
@@ -3588,6 +4081,12 @@ ALTER TABLE ONLY qvd.reapplied
 ALTER TABLE ONLY qvd.ssl_configs
     ADD CONSTRAINT ssl_configs_pkey PRIMARY KEY (key);
 
+ALTER TABLE ONLY qvd.staging
+    ADD CONSTRAINT staging_pkey PRIMARY KEY (place, name);
+
+ALTER TABLE ONLY qvd.storage_reports
+    ADD CONSTRAINT storage_reports_pkey PRIMARY KEY (place);
+
 ALTER TABLE ONLY qvd.tenants
     ADD CONSTRAINT tenants_name_key UNIQUE (name);
 
@@ -3644,6 +4143,8 @@ ALTER TABLE ONLY qvd.vms
 
 ALTER TABLE ONLY qvd.vms
     ADD CONSTRAINT vms_pkey PRIMARY KEY (id);
+
+CREATE INDEX di_imports_place_idx ON qvd.di_imports USING btree (place);
 
 CREATE INDEX host_changes_host_id_idx ON qvd.host_changes USING btree (host_id);
 
@@ -3756,6 +4257,12 @@ CREATE TRIGGER wake_changes AFTER UPDATE OF connected_at, ended_at ON qvd.user_s
 ALTER TABLE ONLY qvd.configs
     ADD CONSTRAINT configs_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE RESTRICT;
 
+ALTER TABLE ONLY qvd.di_imports
+    ADD CONSTRAINT di_imports_di_id_fkey FOREIGN KEY (di_id) REFERENCES qvd.dis(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.di_imports
+    ADD CONSTRAINT di_imports_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE SET NULL;
+
 ALTER TABLE ONLY qvd.di_properties
     ADD CONSTRAINT di_properties_di_id_fkey FOREIGN KEY (di_id) REFERENCES qvd.dis(id) ON DELETE CASCADE;
 
@@ -3803,6 +4310,9 @@ ALTER TABLE ONLY qvd.properties_list
 
 ALTER TABLE ONLY qvd.qvd_object_properties_list
     ADD CONSTRAINT qvd_object_properties_list_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.properties_list(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.staging
+    ADD CONSTRAINT staging_place_fkey FOREIGN KEY (place) REFERENCES qvd.storage_reports(place) ON DELETE CASCADE;
 
 ALTER TABLE ONLY qvd.totp_used
     ADD CONSTRAINT totp_used_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
@@ -3958,18 +4468,65 @@ REVOKE ALL ON FUNCTION qvd.configs_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.database_restored(complete boolean) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.di_block(wanted text, blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_block(wanted text, blocked boolean) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_check_tag(osf integer, di integer, tag text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.di_create(osf text, path text, version text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_create(osf text, path text, version text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_delete(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_delete(wanted text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.di_for(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_for(vm integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.di_for(vm integer) TO qvd_admin;
 
+GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.dis TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.dis TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_for_change(wanted text, OUT di qvd.dis, OUT runtime qvd.di_runtimes, OUT tenant integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.di_id(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_id(wanted text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.di_id(wanted text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_import(osf text, file text, version text, move boolean, tags text[], publish boolean, soft interval, hard interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_import(osf text, file text, version text, move boolean, tags text[], publish boolean, soft interval, hard interval) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_import_attempts() FROM PUBLIC;
+
+GRANT SELECT ON TABLE qvd.di_imports TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.di_imports TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_import_free(wanted qvd.di_imports, node integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.di_import_held(node integer, node_epoch bigint, wanted integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.di_import_over(wanted integer, message text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.di_path(wanted integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.di_publish(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_publish(wanted text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.di_runtimes_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.di_tag(wanted text, tag text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_tag(wanted text, tag text) TO qvd_admin;
+
 REVOKE ALL ON FUNCTION qvd.di_tags_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.di_take_tags(wanted qvd.dis) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.di_untag(wanted text, tag text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_untag(wanted text, tag text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.di_version_free(osf integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.dis_guard() FROM PUBLIC;
 
@@ -4131,11 +4688,29 @@ REVOKE ALL ON FUNCTION qvd.node_check(node integer, node_epoch bigint) FROM PUBL
 REVOKE ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.node_di_failed(node integer, node_epoch bigint, wanted integer, message text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_di_failed(node integer, node_epoch bigint, wanted integer, message text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_di_paths(node integer, node_epoch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_di_paths(node integer, node_epoch bigint) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_di_progress(node integer, node_epoch bigint, wanted integer, phase qvd.di_state, share real) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_di_progress(node integer, node_epoch bigint, wanted integer, phase qvd.di_state, share real) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_di_ready(node integer, node_epoch bigint, wanted integer, hash text, bytes bigint, warnings text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_di_ready(node integer, node_epoch bigint, wanted integer, hash text, bytes bigint, warnings text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_di_removed(node integer, node_epoch bigint, gone text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_di_removed(node integer, node_epoch bigint, gone text) TO qvd_node;
+
 REVOKE ALL ON FUNCTION qvd.node_duties(node integer, node_epoch bigint, remind double precision, OUT command qvd.host_cmd, OUT vms integer[], OUT softs text[], OUT hards text[], OUT next_in double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_duties(node integer, node_epoch bigint, remind double precision, OUT command qvd.host_cmd, OUT vms integer[], OUT softs text[], OUT hards text[], OUT next_in double precision) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_former(node_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_former(node_name text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_images(node integer, node_epoch bigint, patience double precision, idle boolean, OUT list boolean, OUT leftovers text[], OUT di integer, OUT source text, OUT path text, OUT move boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_images(node integer, node_epoch bigint, patience double precision, idle boolean, OUT list boolean, OUT leftovers text[], OUT di integer, OUT source text, OUT path text, OUT move boolean) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_join(wanted text, wanted_address inet, storage uuid, node_verifier text, l7r_verifier text, OUT host integer, OUT node_role text, OUT l7r_role text) FROM PUBLIC;
 
@@ -4161,6 +4736,9 @@ GRANT ALL ON FUNCTION qvd.node_routers(node integer, node_epoch bigint) TO qvd_n
 REVOKE ALL ON FUNCTION qvd.node_routers_gone(node integer, node_epoch bigint, gone bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_routers_gone(node integer, node_epoch bigint, gone bigint[]) TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.node_staging(node integer, node_epoch bigint, names text[], sizes bigint[], modified double precision[], kinds text[], problem text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_staging(node integer, node_epoch bigint, names text[], sizes bigint[], modified double precision[], kinds text[], problem text) TO qvd_node;
+
 REVOKE ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, machine text, seen_epoch bigint, seen_lease bigint, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_start(node_name text, node_boot uuid, node_pid integer, storage uuid, patience double precision, machine text, seen_epoch bigint, seen_lease bigint, OUT node integer, OUT address inet, OUT node_epoch bigint, OUT state qvd.host_state, OUT released integer[]) TO qvd_node;
 
@@ -4184,9 +4762,6 @@ GRANT ALL ON FUNCTION qvd.node_vm_state(node integer, node_epoch bigint, vm inte
 
 REVOKE ALL ON FUNCTION qvd.node_vm_told(node integer, node_epoch bigint, vm integer, soft text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_vm_told(node integer, node_epoch bigint, vm integer, soft text) TO qvd_node;
-
-GRANT SELECT ON TABLE qvd.dis TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.dis TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.vm_runtimes TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.vm_runtimes TO qvd_admin;
@@ -4236,6 +4811,13 @@ REVOKE ALL ON FUNCTION qvd.session_vm(wanted bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.span(wanted interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.staging_refresh() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.staging_refresh() TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.storage_place(node integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.storage_wake(wanted text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.tenant_create(name text, description text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.tenant_create(name text, description text) TO qvd_admin;
@@ -4386,9 +4968,6 @@ GRANT SELECT ON TABLE qvd.configs TO qvd_l7r;
 GRANT SELECT ON TABLE qvd.configs TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.configs TO qvd_admin;
 
-GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_admin;
-
 GRANT SELECT ON TABLE qvd.di_tags TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.di_tags TO qvd_admin;
 
@@ -4469,6 +5048,15 @@ GRANT SELECT ON TABLE qvd.session_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.session_list TO qvd_admin;
 
 GRANT INSERT,DELETE,UPDATE ON TABLE qvd.ssl_configs TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.staging TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.staging TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.storage_reports TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.storage_reports TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.staging_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.staging_list TO qvd_admin;
 
 GRANT USAGE ON SEQUENCE qvd.tenants_id_seq TO qvd_admin;
 

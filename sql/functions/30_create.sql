@@ -144,11 +144,7 @@ declare
 begin
     perform 1 from osfs where id = of_osf for update;
     if wanted is null then
-        select to_char(now() at time zone 'utc', 'YYYY-MM-DD-') || to_char(n, 'FM000') into wanted
-        from generate_series(0, 999) n
-        where not exists (select from dis d
-            where d.osf_id = of_osf and d.version = to_char(now() at time zone 'utc', 'YYYY-MM-DD-') || to_char(n, 'FM000'))
-        order by n limit 1;
+        wanted := di_version_free(of_osf);
     end if;
     insert into dis (osf_id, path, version) values (of_osf, di_create.path, wanted) returning id into new_id;
     update di_runtimes set state = 'published', state_ts = now(), percentage = 100 where di_id = new_id;

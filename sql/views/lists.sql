@@ -1,6 +1,6 @@
 -- What administrators look at. Dropped and made again at each change, since columns come and go.
 
-drop view if exists vm_list, host_list, session_list, user_list, di_list, tunnel_list, end_list;
+drop view if exists vm_list, host_list, session_list, user_list, di_list, staging_list, tunnel_list, end_list;
 
 create view vm_list as
     select v.id, u.login || '@' || t.name || '/' || v.name as vm,
@@ -48,10 +48,20 @@ create view user_list as
     order by t.name, u.login;
 
 create view di_list as
-    select d.id, o.name || '@' || t.name as osf, d.version, d.path, d.blocked, r.state,
-        (select array_agg(g.tag order by g.tag) from di_tags g where g.di_id = d.id) as tags
+    select d.id, o.name || '@' || t.name as osf, d.version, d.path, d.blocked, r.state, r.percentage,
+        (select array_agg(g.tag order by g.tag) from di_tags g where g.di_id = d.id) as tags,
+        r.status_message as message, r.size, r.sha256
     from dis d join di_runtimes r on r.di_id = d.id join osfs o on o.id = d.osf_id join tenants t on t.id = o.tenant_id
     order by t.name, o.name, d.id;
+
+-- A storage without a file is shown when its staging directory cannot be read.
+create view staging_list as
+    select s.name as file, s.size, s.kind, s.modified, r.reported_at as seen, r.problem, r.place,
+        (select array_agg(h.name order by h.name) from hosts h where coalesce(h.storage_id::text, 'host ' || h.id) = r.place)
+            as hosts
+    from storage_reports r left join staging s on s.place = r.place
+    where s.name is not null or r.problem is not null
+    order by s.name, r.place;
 
 create view tunnel_list as
     select h.name as host, c.tunnel, c.tunnels, c.bytes_up, c.bytes_down

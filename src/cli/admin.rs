@@ -4,11 +4,11 @@ use clap::{Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
 use crate::{
-    db::{Listener, Role},
+    db::{self, Listener, Role},
     events::Channel,
 };
 
-use super::{host, settings::DatabaseArg, user, vm};
+use super::{di, host, settings::DatabaseArg, user, vm};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -26,6 +26,9 @@ pub enum Command {
     /// What is done with one VM
     #[command(subcommand)]
     Vm(vm::Command),
+    /// Disk images: staging, versions, tags
+    #[command(subcommand)]
+    Di(di::Command),
     /// What is done with one user
     #[command(subcommand)]
     User(user::Command),
@@ -55,6 +58,7 @@ pub enum What {
 pub async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Watch { database, json } => watch(&database, json).await,
+        Command::Di(command) => di::run(command).await,
         Command::Host(command) => host::run(command).await,
         Command::Vm(command) => vm::run(command).await,
         Command::User(command) => user::run(command).await,
@@ -90,7 +94,11 @@ async fn list(database: &DatabaseArg, what: What, json: bool) -> anyhow::Result<
         What::Tunnel => "tunnel",
         What::End => "end",
     };
-    let list = database.connector(Role::Admin)?.list(name).await?;
+    print(database.connector(Role::Admin)?.list(name).await?, json)
+}
+
+/// Prints a list for people, or as a JSON array.
+pub fn print(list: db::Table, json: bool) -> anyhow::Result<()> {
     if json {
         let rows: Vec<serde_json::Map<_, _>> = list
             .rows

@@ -6,6 +6,7 @@ mod config;
 mod daemons;
 mod db;
 mod demo;
+mod di;
 mod host;
 mod node;
 mod settings;

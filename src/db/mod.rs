@@ -7,7 +7,9 @@
 mod admin;
 mod auth;
 mod connect;
+mod di;
 mod error;
+mod images;
 mod join;
 mod l7r;
 mod lease;
@@ -21,7 +23,9 @@ mod tls;
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
+pub use di::{ImageStanding, NewImage};
 pub use error::DbError;
+pub use images::{ImageWork, ImportOrder, StagedFile};
 pub use join::{Joined, Login};
 pub use l7r::{
     AbortCause, Account, Acquired, Certificates, HostStatus, Instance, ListedVm, SessionLimits, SessionVm, StartAsked,

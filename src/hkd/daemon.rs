@@ -11,7 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, OptionFuture};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 use tokio::{
@@ -35,7 +35,7 @@ use crate::{
 use super::{
     duties,
     fleet::{Fleet, Node},
-    heir, lease, limits, load, progress,
+    heir, images, lease, limits, load, progress,
     reconcile::{reconcile, recover},
     remount::RemountError,
     retention,
@@ -253,6 +253,8 @@ impl Member {
             stop: stop.child_token(),
             told_to_stop: CancellationToken::new(),
         });
+        // Simulated nodes have no storage; what their configuration names is that of the machine.
+        let has_storage = relay.is_some();
         let departures = relay.map(|relay| {
             let (asked, departures) = (node.clone(), Arc::<Notify>::default());
             let figures = Box::new(move || Box::pin(figures(asked.clone())) as BoxFuture<'static, serde_json::Value>);
@@ -275,12 +277,13 @@ impl Member {
 
         tokio::spawn(progress::report(node.clone()));
         tokio::spawn(duties::go_on(node.clone(), plane.hub().clone()));
+        let images = has_storage.then(|| tokio::spawn(images::go_on(node.clone(), plane.hub().clone(), signs.clone())));
         let ordered = tokio::spawn(obey(node.clone()));
         serve(&node, signs.as_deref(), &plane).await;
         let end = if ordered.await.unwrap_or(false) { End::Ordered } else { End::Told };
 
-        // None may come after the farewell.
-        let _ = signs_of_life.await;
+        // None may come after the farewell, and who is given what this node had begun shall find that nobody writes.
+        let _ = tokio::join!(signs_of_life, OptionFuture::from(images));
         if let Some((found, known)) = outdated.get() {
             // As if it had been killed: its successor takes up what it leaves, and meanwhile keeper gives signs of life.
             return Err(HkdError::Schema { found: found.clone(), known: *known });

@@ -10,6 +10,7 @@ mod daemon;
 mod duties;
 mod fleet;
 mod heir;
+mod images;
 mod lease;
 mod limits;
 mod load;

@@ -61,6 +61,11 @@ impl<'a> Host<'a> {
         self.directory.path().join("run")
     }
 
+    /// Root of its storage, unless the settings name another.
+    pub fn storage(&self) -> PathBuf {
+        self.directory.path().join("storage")
+    }
+
     /// Starts the keeper of a node whose storage has this root.
     pub fn start_keeper(&self, storage: &Path) -> Keeper {
         let child = Command::new(KEEPER)

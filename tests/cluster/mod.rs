@@ -11,6 +11,7 @@ mod expiry;
 mod failover;
 mod guard;
 mod host;
+mod images;
 mod inside;
 mod joining;
 mod live;

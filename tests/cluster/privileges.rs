@@ -28,8 +28,8 @@ const TABLES: &[(&str, &[&str])] = &[
     (
         "qvd_admin",
         &[
-            "select: beat config_keys di_list di_runtimes end_counters end_list host_counters host_list l7r_instances log
-             session_list tunnel_counters tunnel_list user_list user_sessions versions vm_counters vm_list vm_progress",
+            "select: beat config_keys di_imports di_list di_runtimes end_counters end_list host_counters host_list l7r_instances log
+             session_list staging staging_list storage_reports tunnel_counters tunnel_list user_list user_sessions versions vm_counters vm_list vm_progress",
             "select update insert delete: configs di_properties di_tags dis host_properties hosts osf_properties osfs
              properties_list qvd_object_properties_list tenants user_properties vm_properties vms",
             "select update(blocked cmd): host_runtimes",
@@ -41,10 +41,10 @@ const TABLES: &[(&str, &[&str])] = &[
     (
         "qvd_readonly",
         &[
-            "select: beat config_keys configs di_list di_properties di_runtimes di_tags dis end_counters end_list
+            "select: beat config_keys configs di_imports di_list di_properties di_runtimes di_tags dis end_counters end_list
              host_counters host_list
              host_properties host_runtimes hosts l7r_instances log osf_properties osfs properties_list
-             qvd_object_properties_list session_list tenants tunnel_counters tunnel_list user_list user_properties user_sessions versions
+             qvd_object_properties_list session_list staging staging_list storage_reports tenants tunnel_counters tunnel_list user_list user_properties user_sessions versions
              vm_counters vm_list vm_progress vm_properties vm_runtimes vms",
             "select(id tenant_id login blocked description language): users",
         ],
@@ -55,8 +55,8 @@ const TABLES: &[(&str, &[&str])] = &[
 const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
-        &["announce beat_try epoch_is_over is_secret node_adopt node_claim node_duties node_former node_lease node_peers node_program node_progress
-           node_routers node_routers_gone node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
+        &["announce beat_try epoch_is_over is_secret node_adopt node_claim node_di_failed node_di_paths node_di_progress node_di_ready node_di_removed node_duties node_former node_images node_lease node_peers node_program node_progress
+           node_routers node_routers_gone node_staging node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
            node_vm_told node_vms retention_apply vms_restart wake wake_payload"],
     ),
     (
@@ -72,8 +72,8 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
         "qvd_admin",
         &[
             READING,
-            "announce config_problem config_reset config_set config_ssl config_ssl_clients config_ssl_reset di_create host_block host_create host_release host_stop osf_create
-             password_hash tenant_create user_block user_create user_password user_totp vm_block vm_create
+            "announce config_problem config_reset config_set config_ssl config_ssl_clients config_ssl_reset di_block di_create di_delete di_import di_publish di_tag di_untag host_block host_create host_release host_stop osf_create
+             password_hash staging_refresh tenant_create user_block user_create user_password user_totp vm_block vm_create
              vm_disconnect vm_expire vm_start vm_stop wake wake_payload",
         ],
     ),
@@ -81,7 +81,8 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// What changes nothing and tells nothing that the tables do not.
-const READING: &str = "config_get di_for is_secret host_transition_allowed name_and_tenant osf_id tenant_id user_id
+const READING: &str =
+    "config_get di_for di_id is_secret host_transition_allowed name_and_tenant osf_id tenant_id user_id
     user_transition_allowed vm_address_free vm_command_allowed vm_effective_properties vm_id vm_name
     vm_transition_allowed vm_why vm_why_facts";
 
