@@ -58,8 +58,9 @@ pub async fn run(arguments: Demo) -> anyhow::Result<()> {
     let stop = until_told_to_end()?;
     let began = Instant::now();
     step(began, "desktop image");
+    let recipe = image::Recipe::default();
     let desktop = tokio::select! {
-        desktop = desktop_image() => desktop?,
+        desktop = super::image::build(&recipe) => desktop?,
         () = stop.cancelled() => return Ok(()),
     };
     step(began, "database");
@@ -144,26 +145,6 @@ async fn furnish(site: &Site, desktop: &Path) -> anyhow::Result<()> {
     site.add_image(desktop, file)?;
     site.connector("postgres")?.settle_desktop((LOGIN, PASSWORD), VM, file, MEMORY_AND_HOME_MB).await?;
     Ok(())
-}
-
-async fn desktop_image() -> anyhow::Result<PathBuf> {
-    let bar = indicatif::ProgressBar::new(100);
-    bar.set_style(indicatif::ProgressStyle::with_template("   {bar:30} {percent:>3} %  {msg}")?);
-    let plain = bar.is_hidden();
-    let mut told = String::new();
-    let image = image::desktop_image(Path::new(image::CACHE), |progress| {
-        let stage = progress.stage.to_string();
-        bar.set_position(progress.percent.into());
-        bar.set_message(stage.clone());
-        let tenth = format!("{stage} {} %", progress.percent / 10 * 10);
-        if plain && tenth != told {
-            println!("   {tenth}");
-            told = tenth;
-        }
-    })
-    .await?;
-    bar.finish_and_clear();
-    Ok(image)
 }
 
 fn start_client(site: &Site, screen: &Screen) -> anyhow::Result<Attached> {

@@ -8,6 +8,7 @@ mod db;
 mod demo;
 mod di;
 mod host;
+mod image;
 mod node;
 mod settings;
 mod user;
@@ -47,6 +48,9 @@ enum Command {
     /// Prepare the database and see how it stands
     #[command(subcommand)]
     Db(db::Command),
+    /// Check the file of a disk image, or build one
+    #[command(subcommand)]
+    Image(image::Command),
     /// Look at the configuration, store certificates
     #[command(subcommand)]
     Config(config::Command),
@@ -88,6 +92,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => daemons::status(arguments).await?,
         Command::Admin(command) => admin::run(command).await?,
         Command::Db(command) => db::run(command).await?,
+        Command::Image(command) => return image::run(command).await,
         Command::Config(command) => config::run(command).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 
 mod container;
 mod image;
+mod image_files;
 mod keeper;
 mod shim;
 

@@ -1,4 +1,4 @@
-//! The demo's desktop image: built once from Debian packages of the machine's own mirror, then taken from the cache.
+//! Desktop images, the demo's and variants of it: built once from Debian packages of the machine's own mirror, then taken from the cache.
 //!
 //! An image is a tar of a root file system, compressed with zstd. Its name carries a hash of everything that it is
 //! made of, so a newer recipe makes a newer image. Unpacking it and starting VMs from it is not done here.
@@ -29,11 +29,14 @@ use tokio::{
     time,
 };
 
-pub use self::progress::{Progress, Stage};
 use self::{
     machine::{Mirror, System},
     progress::Tracker,
     root::RootError,
+};
+pub use self::{
+    progress::{Progress, Stage},
+    recipe::{NoPackage, PackageName, Recipe},
 };
 use super::attached::{Account, Attached, attached_command};
 use crate::process::ProcessError;
@@ -93,9 +96,14 @@ pub enum ImageError {
 /// The desktop image in `cache`, built if it is not there. Needs root, the package mirror, and about a minute; another
 /// process that builds it already is waited for. `report` hears about every step, and every two seconds anyway.
 /// A build that fails or is dropped leaves nothing behind.
-pub async fn desktop_image(cache: &Path, mut report: impl FnMut(Progress)) -> Result<PathBuf, ImageError> {
+pub async fn desktop_image(cache: &Path, report: impl FnMut(Progress)) -> Result<PathBuf, ImageError> {
+    built(cache, &Recipe::default(), report).await
+}
+
+/// The same for an image of another recipe.
+pub async fn built(cache: &Path, recipe: &Recipe, mut report: impl FnMut(Progress)) -> Result<PathBuf, ImageError> {
     let system = System::look().await?;
-    let image = cache.join(recipe::file_name(&system));
+    let image = cache.join(recipe::file_name(&system, recipe));
     if image.is_file() {
         return Ok(image);
     }
@@ -112,13 +120,13 @@ pub async fn desktop_image(cache: &Path, mut report: impl FnMut(Progress)) -> Re
     let (root, packed) = (workshop.path().join("root"), workshop.path().join("image"));
 
     report(tracker.enter(Stage::Lists));
-    let install = recipe::install(&system, &mirror, &root);
+    let install = recipe::install(&system, recipe, &mirror, &root);
     follow("mmdebstrap", install, |line| tracker.line(line), &mut report).await?;
     report(tracker.enter(Stage::Furnishing));
     root::clean(&root).map_err(ImageError::Furnish)?;
     root::furnish(&root).map_err(ImageError::Furnish)?;
     report(tracker.enter(Stage::Packing));
-    follow("tar", recipe::pack(&root, &packed), |line| tracker.line(line), &mut report).await?;
+    follow("tar", recipe::pack(recipe, &root, &packed), |line| tracker.line(line), &mut report).await?;
 
     File::open(&packed).and_then(|file| file.sync_all()).map_err(on(&packed))?;
     fs::rename(&packed, &image).map_err(on(&image))?;
