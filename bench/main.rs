@@ -31,6 +31,7 @@ mod site;
 mod storm;
 mod swarm;
 mod tunnel;
+mod unpack;
 mod vmstart;
 
 use std::process::ExitCode;
@@ -114,6 +115,12 @@ enum Scenario {
     Storm(storm::Arguments),
     /// A node that only watches its running containers
     Rest(rest::Arguments),
+    /// The demo's image, unpacked, beside tar
+    Unpack {
+        /// On the file system of this directory; the one for temporary files if left out
+        #[arg(long, value_name = "DIRECTORY")]
+        beside: Option<std::path::PathBuf>,
+    },
     #[command(hide = true)]
     Relay(relay::Arguments),
     #[command(hide = true)]
@@ -169,6 +176,7 @@ fn main() -> ExitCode {
             Scenario::Swarm(swarm) => swarm::run(arguments.repetitions.unwrap_or(3), swarm, seen).await,
             Scenario::Rows { vms } => rows::run(arguments.repetitions.unwrap_or(500), vms).await,
             Scenario::Storm(storm) => storm::run(arguments.repetitions.unwrap_or(1), storm, seen).await,
+            Scenario::Unpack { beside } => unpack::run(arguments.repetitions.unwrap_or(7), beside).await,
             Scenario::Rest(rest) => rest::run(rest).await,
             // These use threads, as tunnels with little of anything else in the way need it.
             Scenario::Tunnel { in_guest: true, mib, .. } => {
