@@ -291,7 +291,8 @@ async fn collect(node: &Node, storage: &Storage) {
     let (storage, handle) = (storage.clone(), Handle::current());
     let (database, host, epoch): (Database, HostId, Epoch) = (node.database.clone(), node.host, node.epoch);
     let known = move || Ok::<_, CollectError>(handle.block_on(database.node_di_paths(host, epoch))?);
-    match blocking(move || storage.collect(known)).await {
+    let keep = node.config.load().get(&keys::HKD_BASEFS_KEEP);
+    match blocking(move || storage.collect(keep, known)).await {
         Ok(gone) if gone.is_empty() => {}
         Ok(gone) => tracing::info!(%host, images = ?gone, "unpacked images that nothing needs are gone"),
         Err(error) => tracing::warn!(%host, %error, "cannot look for unpacked images that nothing needs"),

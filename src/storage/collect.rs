@@ -1,7 +1,14 @@
 //! Removes unpacked images that belong to no disk image any more. Whether one does is asked again after it has been moved
 //! away, since an image may be made of the same file meanwhile; then it is moved back. A VM that is up keeps its image.
+//! What was moved away is kept for a while: VMs may run from it that a database has forgotten, and do not mind the name.
 
-use std::{collections::HashSet, fs, io::ErrorKind, path::Path};
+use std::{
+    collections::HashSet,
+    fs,
+    io::ErrorKind,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use super::{ImageName, Storage, StorageError, StorageLock};
 
@@ -9,9 +16,14 @@ use super::{ImageName, Storage, StorageError, StorageLock};
 const GOING: &str = ".going-";
 
 impl Storage {
-    /// Removes what `known`, the paths of all images there are, does not account for. Returns the names of what went. What
-    /// somebody is just unpacking is left alone. To be called where blocking is allowed.
-    pub fn collect<E>(&self, mut known: impl FnMut() -> Result<Vec<String>, E>) -> Result<Vec<String>, E>
+    /// Moves away what `known`, the paths of all images there are, does not account for, and removes it when it has been away
+    /// for as long as `keep`. Returns the names of what went. What somebody is just unpacking is left alone. To be called
+    /// where blocking is allowed.
+    pub fn collect<E>(
+        &self,
+        keep: Duration,
+        mut known: impl FnMut() -> Result<Vec<String>, E>,
+    ) -> Result<Vec<String>, E>
     where
         E: From<StorageError>,
     {
@@ -36,13 +48,17 @@ impl Storage {
             if stem == name {
                 discard(&going)?;
                 fs::rename(&place, &going).map_err(StorageError::file("rename", &place))?;
+                let away = fs::File::open(&going).and_then(|dir| dir.set_modified(SystemTime::now()));
+                away.map_err(StorageError::file("note the time of", &going))?;
             }
             if self::stems(&known()?).contains(stem) {
                 put_back(&going, &place)?;
                 continue;
             }
-            discard(&going)?;
-            gone.push(stem.to_owned());
+            if away_for(&going)? >= keep {
+                discard(&going)?;
+                gone.push(stem.to_owned());
+            }
         }
         Ok(gone)
     }
@@ -64,6 +80,12 @@ impl Storage {
         }
         Ok(names)
     }
+}
+
+/// Since when it was moved away. Clocks of nodes may differ a little.
+fn away_for(going: &Path) -> Result<Duration, StorageError> {
+    let modified = fs::metadata(going).and_then(|found| found.modified());
+    Ok(modified.map_err(StorageError::file("read", going))?.elapsed().unwrap_or_default())
 }
 
 fn stems(paths: &[String]) -> HashSet<String> {
@@ -112,7 +134,7 @@ mod tests {
         // It appears when this has been asked so often.
         for appears in [1, 2] {
             let mut asked = 0;
-            let gone = storage.collect::<StorageError>(|| {
+            let gone = storage.collect::<StorageError>(Duration::ZERO, || {
                 asked += 1;
                 assert_eq!(old.exists(), asked < 3, "it is moved away before it is asked for the last time");
                 Ok(["desk.tar", "old.tar.zst"][..if asked > appears { 2 } else { 1 }]
@@ -123,9 +145,13 @@ mod tests {
             assert_eq!(gone.unwrap(), Vec::<String>::new());
             assert!(old.join("usr").is_dir());
         }
-        let gone = storage.collect::<StorageError>(|| Ok(vec!["desk.tar".to_owned()]));
-        assert_eq!(gone.unwrap(), ["old"]);
-        assert!(!old.exists() && storage.basefs.join("desk/usr").is_dir());
+        let gone = |keep| storage.collect::<StorageError>(keep, || Ok(vec!["desk.tar".to_owned()])).unwrap();
+        for _ in 0..2 {
+            assert_eq!(gone(Duration::from_secs(3600)), Vec::<String>::new());
+            assert!(!old.exists() && storage.basefs.join(".going-old/usr").is_dir(), "it is kept aside");
+        }
+        assert_eq!(gone(Duration::ZERO), ["old"]);
+        assert!(!storage.basefs.join(".going-old").exists() && storage.basefs.join("desk/usr").is_dir());
     }
 
     #[test]
@@ -135,11 +161,11 @@ mod tests {
         fs::create_dir_all(storage.basefs.join(".going-desk/usr")).unwrap();
         let lock = StorageLock::take(&storage.basefs.join("lock.old")).unwrap();
         let known = || Ok::<_, StorageError>(vec!["desk.tar".to_owned()]);
-        assert_eq!(storage.collect(known).unwrap(), Vec::<String>::new());
+        assert_eq!(storage.collect(Duration::ZERO, known).unwrap(), Vec::<String>::new());
         assert!(storage.basefs.join("old").exists() && !storage.basefs.join(".going-desk").exists());
         drop(lock);
         fs::rename(storage.basefs.join("desk"), storage.basefs.join(".going-desk")).unwrap();
-        assert_eq!(storage.collect(known).unwrap(), ["old"]);
+        assert_eq!(storage.collect(Duration::ZERO, known).unwrap(), ["old"]);
         assert!(storage.basefs.join("desk/usr").is_dir(), "its image exists, so it is back");
     }
 }

@@ -393,7 +393,7 @@ async fn vms_that_run_from_an_older_image_expire_after_a_newer_one_is_published(
 #[tokio::test]
 async fn an_image_that_somebody_needs_is_not_deleted_and_the_file_of_another_is() {
     let db = Db::with_vms(1).await;
-    let host = Host::new(&db, &[NEVER]);
+    let host = Host::new(&db, &[NEVER, ("internal.hkd.basefs.keep", "0")]);
     let admin = db.session("qvd_admin").await;
     db.sql("update osfs set name = 'desk'").await;
     let images = host.storage().join("images");

@@ -359,6 +359,9 @@ keys! {
     RETENTION_INTERVAL: Duration = "internal.hkd.retention.interval", "3600";
     /// How old the list of a staging directory may be before a node lists it anew.
     HKD_STAGING_INTERVAL: Duration = "internal.hkd.staging.interval", "30";
+    /// How long an unpacked image is kept aside once it belongs to no disk image any more. A database that was restored or
+    /// promoted may not know of one that VMs run from.
+    HKD_BASEFS_KEEP: Duration = "internal.hkd.basefs.keep", "86400";
     /// How often unpacked images are removed that belong to no disk image any more.
     HKD_BASEFS_INTERVAL: Duration = "internal.hkd.basefs.interval", "3600";
     /// VMs of one node that may be starting or stopping at the same time.
