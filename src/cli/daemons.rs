@@ -57,7 +57,10 @@ pub async fn hkd(arguments: Daemon) -> anyhow::Result<ExitCode> {
     let config = arguments.file.read_node()?;
     let stop = until_told_to_end()?;
     tokio::spawn(node::lifeline(stop.clone()));
-    match on_a_worker(hkd::run(config, hkd::hypervisor_for, stop)).await.context("hkd ends")? {
+    // On a worker, where what it waits for is heard: this thread would have to be woken each time.
+    let hkd = tokio::spawn(hkd::run(config, hkd::hypervisor_for, stop));
+    let ended = hkd.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+    match ended.context("hkd ends")? {
         hkd::End::Told => Ok(ExitCode::SUCCESS),
         hkd::End::Ordered => Ok(node::NODE_STOPPED.into()),
     }
@@ -68,12 +71,7 @@ pub async fn l7r(arguments: Daemon) -> anyhow::Result<()> {
     let config = arguments.file.read_node()?;
     let stop = until_told_to_end()?;
     tokio::spawn(node::lifeline(stop.clone()));
-    on_a_worker(l7r::run(config, stop)).await.context("l7r ends")
-}
-
-/// Runs a daemon where what it waits for is heard. The thread that waits for its end would have to be woken each time.
-async fn on_a_worker<T: Send + 'static>(daemon: impl Future<Output = T> + Send + 'static) -> T {
-    tokio::spawn(daemon).await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    l7r::run(config, stop).await.context("l7r ends")
 }
 
 /// Whether a daemon ended because the schema of the database is newer than it may use.
