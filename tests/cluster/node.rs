@@ -157,6 +157,9 @@ async fn a_claim_whose_answer_was_lost_is_carried_out() {
     // The next claim is held up, and its connection cut.
     let other = db.session("postgres").await;
     hkd.pause();
+    let asked = "select count(*) from pg_stat_activity
+                 where application_name like 'qvd hkd%' and datname = current_database() and state = 'active'";
+    db.wait_for(asked, "0").await;
     db.sql("select vm_start('alice/d3')").await;
     other.sql("begin; lock table vm_specs in access exclusive mode").await;
     hkd.go_on();
