@@ -222,6 +222,8 @@ async fn a_password_can_travel_encrypted_and_only_to_whom_it_is_meant_for() {
 
 #[tokio::test]
 async fn a_server_that_fails_is_left_for_the_next_and_asked_last_for_a_while() {
+    // A server that is not silent answers well before, also on a busy machine.
+    const LIMIT: Duration = Duration::from_secs(2);
     let (school, slapd) = (School::found().await, Slapd::start());
     let (closed, silent, dying, babbling) = (closed(), silent().await, dying().await, babbling().await);
     let hosts = |ports: &[u16]| ports.iter().map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(" , ");
@@ -230,7 +232,7 @@ async fn a_server_that_fails_is_left_for_the_next_and_asked_last_for_a_while() {
             ("auth.ldap.host", hosts(ports).as_str()),
             ("auth.ldap.base", PEOPLE),
             ("auth.ldap.scope", "sub"),
-            ("auth.ldap.timeout", "0.5"),
+            ("auth.ldap.timeout", "2"),
         ])
     };
     let chain = with(&[silent, dying, babbling, closed, slapd.port]);
@@ -239,12 +241,12 @@ async fn a_server_that_fails_is_left_for_the_next_and_asked_last_for_a_while() {
         (school.admits(&chain, "alice", password).await, began.elapsed())
     };
     let (admitted, took) = timed(SECRET).await;
-    assert!(admitted && took >= Duration::from_millis(500), "{took:?}");
+    assert!(admitted && took >= LIMIT, "{took:?}");
     let (admitted, took) = timed(SECRET).await;
-    assert!(admitted && took < Duration::from_millis(500), "the silent server was asked first again: {took:?}");
+    assert!(admitted && took < LIMIT, "the silent server was asked first again: {took:?}");
     // A server's no is a no; the silent one is not asked for another opinion.
     let (admitted, took) = timed("x").await;
-    assert!(!admitted && took < Duration::from_millis(500), "{took:?}");
+    assert!(!admitted && took < LIMIT, "{took:?}");
     for port in [closed, silent, dying, babbling] {
         let began = Instant::now();
         assert!(!school.admits(&with(&[port]), "alice", SECRET).await);
