@@ -2849,7 +2849,7 @@ begin
     where v.id = wanted);
 end $$;
 
-CREATE FUNCTION qvd.vm_run_account(vm integer, node integer, was qvd.vm_state, becomes qvd.vm_state) RETURNS void
+CREATE FUNCTION qvd.vm_run_account(vm integer, node integer, was qvd.vm_state, becomes qvd.vm_state, told qvd.vm_cmd) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
@@ -2857,8 +2857,8 @@ begin
     if was = 'starting' then
         update vm_counters c set run_attempts = run_attempts + 1, run_ok = run_ok + (becomes = 'running')::integer
         where c.vm_id = vm;
-        -- Told to stop it would be stopping.
-        if becomes in ('stopped', 'zombie') then
+        -- One that was told to stop has not failed. What fails is stopping before it has stopped, too.
+        if becomes <> 'running' and told is distinct from 'stop' then
             insert into host_changes (host_id, failed_starts) values (node, 1);
         end if;
     end if;
@@ -2906,7 +2906,7 @@ begin
             end if;
         end if;
         if old.vm_state <> 'stopped' then
-            perform qvd.vm_run_account(new.vm_id, old.host_id, old.vm_state, new.vm_state);
+            perform qvd.vm_run_account(new.vm_id, old.host_id, old.vm_state, new.vm_state, old.vm_cmd);
         end if;
     elsif new.host_id is distinct from old.host_id and new.vm_state <> 'stopped' then
         raise exception 'VM % is % and cannot change its host', qvd.vm_name(new.vm_id), new.vm_state
@@ -3279,6 +3279,9 @@ begin
                 return started; -- the others would not be taken either
             when sqlstate 'QV031' then
                 update vm_runtimes set restart_due = false, vm_reason = sqlerrm where vm_id = due;
+            when others then
+                -- A balancer of somebody's own that is broken does not keep the VMs of a dead node from others.
+                update vm_runtimes set vm_reason = sqlerrm where vm_id = due;
         end;
     end loop;
     return started;
@@ -4898,7 +4901,7 @@ REVOKE ALL ON FUNCTION qvd.vm_name(wanted integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_admin;
 
-REVOKE ALL ON FUNCTION qvd.vm_run_account(vm integer, node integer, was qvd.vm_state, becomes qvd.vm_state) FROM PUBLIC;
+REVOKE ALL ON FUNCTION qvd.vm_run_account(vm integer, node integer, was qvd.vm_state, becomes qvd.vm_state, told qvd.vm_cmd) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_runtimes_count() FROM PUBLIC;
 

@@ -3,14 +3,17 @@
 
 -- What nobody waits for is done when a start or a run ends, so that the next start finds it done. Not a trigger: to find
 -- out that one has nothing to do costs those who wait more than to ask for it here.
-create or replace function vm_run_account(vm integer, node integer, was vm_state, becomes vm_state) returns void
+drop function if exists vm_run_account(integer, integer, vm_state, vm_state);
+create or replace function vm_run_account(
+    vm integer, node integer, was vm_state, becomes vm_state, told vm_cmd
+) returns void
 language plpgsql security definer set search_path = qvd, pg_temp as $$
 begin
     if was = 'starting' then
         update vm_counters c set run_attempts = run_attempts + 1, run_ok = run_ok + (becomes = 'running')::integer
         where c.vm_id = vm;
-        -- Told to stop it would be stopping.
-        if becomes in ('stopped', 'zombie') then
+        -- One that was told to stop has not failed. What fails is stopping before it has stopped, too.
+        if becomes <> 'running' and told is distinct from 'stop' then
             insert into host_changes (host_id, failed_starts) values (node, 1);
         end if;
     end if;
@@ -43,7 +46,7 @@ begin
             end if;
         end if;
         if old.vm_state <> 'stopped' then
-            perform qvd.vm_run_account(new.vm_id, old.host_id, old.vm_state, new.vm_state);
+            perform qvd.vm_run_account(new.vm_id, old.host_id, old.vm_state, new.vm_state, old.vm_cmd);
         end if;
     elsif new.host_id is distinct from old.host_id and new.vm_state <> 'stopped' then
         raise exception 'VM % is % and cannot change its host', qvd.vm_name(new.vm_id), new.vm_state

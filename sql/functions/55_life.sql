@@ -130,6 +130,9 @@ begin
                 return started; -- the others would not be taken either
             when sqlstate 'QV031' then
                 update vm_runtimes set restart_due = false, vm_reason = sqlerrm where vm_id = due;
+            when others then
+                -- A balancer of somebody's own that is broken does not keep the VMs of a dead node from others.
+                update vm_runtimes set vm_reason = sqlerrm where vm_id = due;
         end;
     end loop;
     return started;
