@@ -4,16 +4,16 @@
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener, UdpSocket},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
 };
 
 use nix::{
-    fcntl::{FcntlArg, FdFlag, fcntl},
+    fcntl::{FcntlArg, fcntl},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, close},
 };
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt, crypto::rustls::QuicClientConfig};
 use qvd::demo::site::free_port;
@@ -340,24 +340,30 @@ async fn a_service_manager_may_hold_both_ports_in_any_order() {
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = tcp.local_addr().unwrap().port();
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
-    let held = [udp.as_raw_fd(), tcp.as_raw_fd()];
-    for socket in [udp.as_fd(), tcp.as_fd()] {
-        fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-    }
+    // For the process that comes next, where those are not that it is to find them at.
+    let held = [udp.as_fd(), tcp.as_fd()].map(|socket| fcntl(socket, FcntlArg::F_DUPFD(5)).unwrap());
     // As systemd passes them: from descriptor 3 on, to the process that was promised them.
     let passed = format!("export LISTEN_PID=$$ LISTEN_FDS=2; exec \"$@\" 3<&{} 4<&{}", held[0], held[1]);
-    let _router = tokio::process::Command::new("bash")
+    let log = scratch.path().join("log");
+    let mut router = tokio::process::Command::new("bash")
         .args(["-c", &passed, "-", env!("CARGO_BIN_EXE_qvd"), "l7r", "--config"])
         .arg(configuration(stage, scratch.path(), "activated", port))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(fs::File::create(&log).unwrap())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
+    held.into_iter().for_each(|socket| close(socket).unwrap());
     let request = "GET /qvd/ping HTTP/1.1\r\n\r\n";
-    assert_eq!(Client::connect(port).await.ask(request).await.text(), "Server is stopped");
-    assert_eq!(Quic::connect_to(port).await.ask(request).await.text(), "Server is stopped");
+    let asked = async {
+        assert_eq!(Client::connect(port).await.ask(request).await.text(), "Server is stopped");
+        assert_eq!(Quic::connect_to(port).await.ask(request).await.text(), "Server is stopped");
+    };
+    tokio::select! {
+        () = asked => {}
+        ended = router.wait() => panic!("the router has ended: {ended:?}, {}", fs::read_to_string(log).unwrap()),
+    }
     stage.sql("delete from hosts where name = 'activated'").await;
 }
 
