@@ -396,9 +396,7 @@ impl Database {
         if !row.get::<_, bool>(0) {
             return Ok(None);
         }
-        // Not while others wait for it.
-        drop(connection);
-        self.settle().await?;
+        self.settle(connection).await?;
         Ok(Some(SessionLimits { idle: limit(row.get(1)), total: limit(row.get(2)) }))
     }
 
@@ -429,8 +427,7 @@ impl Database {
         let connection = self.connection().await?;
         let statement = connection.prepare_cached("select l7r_end($1, $2, $3, $4, $5)").await?;
         connection.execute(&statement, &[&session.0, &reason, &(up as i64), &(down as i64), &resumable]).await?;
-        drop(connection);
-        self.settle().await
+        self.settle(connection).await
     }
 
     /// Why a session of this user ended; `None` while it lasts or when it is somebody else's.

@@ -20,7 +20,7 @@ use tokio_postgres::{Row, Statement, error::SqlState, types::ToSql};
 
 use super::{
     Connector, DbError,
-    servers::{Link, silent},
+    servers::{Link, Origin, silent},
 };
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -121,6 +121,11 @@ impl Lease {
     /// Stands for the connection and the server at its other end.
     pub fn source(&self) -> String {
         format!("{:?} {} ", Object::metrics(&self.connection).created, self.connection.link.identity)
+    }
+
+    /// Gives the connection back; it is known as the one that something was committed over.
+    pub fn into_origin(self) -> Origin {
+        self.connection.link.origin()
     }
 
     /// Prepares a statement, once for each connection.

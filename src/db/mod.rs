@@ -89,15 +89,21 @@ impl Database {
         Ok(Lease::new(self.pool.get().await?, self.connector.clone()))
     }
 
-    /// Returns when everything that was committed before the call is on disk.
-    pub async fn settle(&self) -> Result<(), DbError> {
+    /// Returns when what was committed over a connection is on disk. It fails when the server may have lost it meanwhile.
+    async fn settle(&self, committed: Lease) -> Result<(), DbError> {
+        // Not while others wait for it.
+        let origin = committed.into_origin();
         let write = async {
             let connection = self.connection().await?;
             let statement = connection.prepare_cached(settle::SETTLE).await?;
             connection.execute(&statement, &[]).await?;
             Ok(())
         };
-        self.settling.settle(write).await
+        self.settling.settle(write).await?;
+        if !self.connector.servers().has_run_on(&origin) {
+            return Err(DbError::Unreachable("its server went down before all was on disk".into()));
+        }
+        Ok(())
     }
 
     /// Whether this program may use the schema: it is that of this version, or a newer one whose migrations let older

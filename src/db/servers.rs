@@ -19,7 +19,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{AbortHandle, JoinHandle},
     time::{sleep, timeout},
 };
 use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, types::Type};
@@ -81,7 +81,18 @@ impl Drop for Task {
     }
 }
 
+/// The connection that something was committed over.
+pub(super) struct Origin {
+    generation: u64,
+    driver: Option<AbortHandle>,
+}
+
 impl Link {
+    /// Stands for the connection when somebody else uses it.
+    pub fn origin(&self) -> Origin {
+        Origin { generation: self.generation, driver: self.task.0.as_ref().map(JoinHandle::abort_handle) }
+    }
+
     /// The client alone, for those who use it once. The connection ends with it, when all that was said has been sent.
     pub fn into_client(mut self) -> Client {
         self.task.0 = None;
@@ -321,6 +332,12 @@ impl Servers {
     /// Whether the server is still that of `generation`.
     pub fn is_current(&self, generation: u64) -> bool {
         self.known.borrow().generation == generation
+    }
+
+    /// Whether the server still runs that the connection was made to. A server that crashes and recovers ends all of its
+    /// connections, though its identity stays.
+    pub fn has_run_on(&self, origin: &Origin) -> bool {
+        self.is_current(origin.generation) && origin.driver.as_ref().is_some_and(|driver| !driver.is_finished())
     }
 
     /// Finds out whether the server has moved, for somebody who has waited for long.

@@ -1,6 +1,27 @@
 //! What the router says about a session is said about one VM, however many there are.
 
-use super::database::Db;
+use std::path::PathBuf;
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use qvd::{
+    db::{Connector, Database, DbError},
+    model::SessionId,
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{UnixListener, UnixStream},
+    sync::watch,
+};
+
+use tokio_postgres::NoTls;
+
+use super::{
+    database::{Db, open_directory},
+    patience::until,
+};
 
 #[tokio::test]
 async fn statements_about_a_session_find_its_vm_by_key() {
@@ -34,4 +55,65 @@ async fn statements_about_a_session_find_its_vm_by_key() {
 /// How often the table of VMs was read from end to end.
 async fn scans(db: &Db) -> String {
     db.sql("select seq_scan from pg_stat_user_tables where relname = 'vm_runtimes'").await.unwrap()
+}
+
+/// Lets connections through to a server while it is open.
+async fn guard(door: UnixListener, server: PathBuf, open: watch::Receiver<bool>) {
+    while let Ok((mut client, _)) = door.accept().await {
+        let (server, mut open) = (server.clone(), open.clone());
+        tokio::spawn(async move {
+            open.wait_for(|open| *open).await.unwrap();
+            let mut server = UnixStream::connect(server).await.unwrap();
+            let _ = copy_bidirectional(&mut client, &mut server).await;
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_not_said_to_be_on_record_when_its_server_crashed_before_it_was() {
+    const SOCKET: &str = ".s.PGSQL.5432";
+    let db = Db::alone(&[]).await;
+    db.connector().migrate().await.unwrap();
+    let directory = open_directory();
+    let door = UnixListener::bind(directory.path().join(SOCKET)).unwrap();
+    let (open, opened) = watch::channel(true);
+    tokio::spawn(guard(door, PathBuf::from(db.socket()).join(SOCKET), opened));
+    let url = db.url("postgres").replace(&db.socket(), &directory.path().display().to_string());
+    let database = Database::new(&Connector::from_url(&url, "test").unwrap(), 4).unwrap();
+    let end = |session| {
+        let database = database.clone();
+        tokio::spawn(async move { database.l7r_end(SessionId(session), "done", 0, 0, false).await })
+    };
+
+    // What waits for the disk waits for a standby as well, and there is none.
+    db.sql("alter system set synchronous_standby_names = 'nobody'").await;
+    db.sql("select pg_reload_conf()").await;
+    db.wait_for("show synchronous_standby_names", "nobody").await;
+    let first = end(1);
+    db.wait_for("select count(*) from pg_stat_activity where wait_event = 'SyncRep'", "1").await;
+    let second = end(2);
+    let committed = "from pg_stat_activity where state = 'idle' and query like '%l7r_end%'";
+    db.wait_for(&format!("select count(*) {committed}"), "1").await;
+    let process = db.sql(&format!("select pid {committed}")).await.unwrap();
+    let run = "select backend_start::text from pg_stat_activity where backend_type = 'checkpointer'";
+    let before = db.sql(run).await.unwrap();
+
+    // The server ends all of its processes when one of them was killed, and starts over.
+    open.send(false).unwrap();
+    kill(Pid::from_raw(process.parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert!(matches!(first.await.unwrap(), Err(DbError::Unreachable(_))));
+    let started_over = async || {
+        let (client, connection) = tokio_postgres::connect(&db.url("postgres"), NoTls).await.ok()?;
+        tokio::spawn(connection);
+        (client.query_one(run, &[]).await.ok()?.get::<_, String>(0) != before).then_some(())
+    };
+    until("the server has started over", started_over).await;
+    let db = db.again().await;
+    db.sql("alter system reset synchronous_standby_names").await;
+    db.sql("select pg_reload_conf()").await;
+    db.wait_for("select current_setting('synchronous_standby_names') = ''", "t").await;
+    open.send(true).unwrap();
+    let said = second.await.unwrap().unwrap_err().to_string();
+    assert!(said.contains("went down before all was on disk"), "{said}");
+    end(3).await.unwrap().unwrap();
 }
