@@ -47,6 +47,12 @@ pub enum DbError {
         /// The server's message.
         message: String,
     },
+    /// The server lacks what it needs (disk, memory); the same call may work when somebody has seen to it.
+    #[error("the database cannot go on: {message}")]
+    Failing {
+        /// The server's message.
+        message: String,
+    },
     /// The statement failed for a reason that nobody planned for.
     #[error("the database refused a statement: {message}")]
     Statement {
@@ -64,7 +70,8 @@ pub enum DbError {
 impl DbError {
     /// Whether the same call may succeed when it is repeated.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Busy | Self::Late { .. } | Self::Undone { .. })
+        use DbError::{Busy, Failing, Late, Undone, Unreachable};
+        matches!(self, Unreachable(_) | Busy | Late { .. } | Undone { .. } | Failing { .. })
     }
 
     /// The SQLSTATE of a statement that failed for a reason that nobody planned for.
@@ -73,11 +80,6 @@ impl DbError {
             Self::Statement { source, .. } => source.code(),
             _ => None,
         }
-    }
-
-    /// Whether the database refused by one of its own rules with this SQLSTATE.
-    pub fn is(&self, state: &str) -> bool {
-        matches!(self, Self::Refused { code, .. } if code == state)
     }
 }
 
@@ -92,19 +94,20 @@ impl From<tokio_postgres::Error> for DbError {
         let code = server.code().clone();
         let message = server.message().to_owned();
         let gone = [
-            SqlState::ADMIN_SHUTDOWN,
-            SqlState::CRASH_SHUTDOWN,
-            SqlState::CANNOT_CONNECT_NOW,
             SqlState::TOO_MANY_CONNECTIONS,
             SqlState::READ_ONLY_SQL_TRANSACTION,
             SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
         ];
+        // Classes of appendix A of PostgreSQL's manual.
+        let is_of = |classes: &[&str]| classes.iter().any(|class| code.code().starts_with(class));
         if code.code() == "QV001" {
             Self::Revoked(message)
-        } else if code.code().starts_with("QV") {
+        } else if is_of(&["QV"]) {
             Self::Refused { code: code.code().to_owned(), message, hint: server.hint().map(str::to_owned) }
-        } else if gone.contains(&code) {
+        } else if gone.contains(&code) || is_of(&["08", "57P"]) {
             Self::Unreachable(Box::new(error))
+        } else if is_of(&["53", "58"]) {
+            Self::Failing { message }
         } else if code == SqlState::QUERY_CANCELED {
             Self::Late { message, key: keys::DATABASE_STATEMENT_TIMEOUT.name }
         } else if code == SqlState::LOCK_NOT_AVAILABLE {

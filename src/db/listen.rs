@@ -1,8 +1,6 @@
 //! The one connection of a process that listens. Outside the pool, since it lives as long as it can and must never sit
 //! in a transaction: an open transaction of a listener stops the server from cleaning its queue.
 
-use std::time::Duration;
-
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
@@ -55,11 +53,6 @@ impl Listener {
     /// No longer listens to `channels`.
     pub async fn unlisten<'a>(&self, channels: impl IntoIterator<Item = &'a str>) -> Result<(), DbError> {
         self.batch("unlisten", channels).await
-    }
-
-    /// Whether the server answers within `limit`.
-    pub async fn answers(&self, limit: Duration) -> bool {
-        matches!(timeout(limit, self.link.client.simple_query("")).await, Ok(Ok(_)))
     }
 
     async fn batch<'a>(&self, verb: &str, channels: impl IntoIterator<Item = &'a str>) -> Result<(), DbError> {

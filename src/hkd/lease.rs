@@ -215,9 +215,11 @@ impl Life {
             Err(error) => {
                 tracing::warn!(host = %self.node.host, %error, "cannot {what}");
                 // One that does not answer would hold up the next sign.
-                match Database::new(&self.connector, 1) {
-                    Ok(database) => self.database = database,
-                    Err(error) => tracing::error!(%error, "no connection for signs of life"),
+                if matches!(error, DbError::Unreachable(_) | DbError::Busy) {
+                    match Database::new(&self.connector, 1) {
+                        Ok(database) => self.database = database,
+                        Err(error) => tracing::error!(%error, "no connection for signs of life"),
+                    }
                 }
             }
         }

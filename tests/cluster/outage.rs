@@ -10,7 +10,11 @@ use qvd::demo::{
 };
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-use super::{database::open_directory, host::QVD, patience::until};
+use super::{
+    database::{Db, open_directory},
+    host::{Host, QVD},
+    patience::until,
+};
 
 const VMS: usize = 20;
 /// Commands between one blow and the next.
@@ -157,4 +161,25 @@ async fn a_node_that_starts_before_its_database_waits_for_it() {
     let (started, ()) = tokio::join!(site.start_node(), waits);
     started.unwrap();
     site.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_state_that_a_full_disk_of_the_database_refused_is_published_when_there_is_room() {
+    let db = Db::with_vms(1).await;
+    db.sql("select config_set('internal.hkd.poll.relaxed', '600')").await;
+    let host = Host::new(&db, &[]);
+    let _hkd = host.started().await;
+    db.sql(
+        "create sequence attempts;
+         create function full_disk() returns trigger language plpgsql as
+             $$ begin perform nextval('attempts'); raise 'No space left on device' using errcode = 'disk_full'; end $$;
+         create trigger full_disk before update on vm_runtimes for each row when (new.vm_state = 'running')
+             execute function full_disk()",
+    )
+    .await;
+    db.sql("select vm_start('alice/d1')").await;
+    db.wait_for("select last_value >= 3 from attempts", "t").await;
+    assert_eq!(db.sql("select vm_state from vm_runtimes").await.as_deref(), Some("starting"));
+    db.sql("drop trigger full_disk on vm_runtimes").await;
+    db.wait_vm("d1", "running").await;
 }
