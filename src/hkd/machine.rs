@@ -4,6 +4,8 @@
 //! Every phase but `Running`, `Debugging` and `Gone` has a deadline and a next step, whatever others fail to report.
 //! Resources are freed before anything is reported. Time comes in as an argument; effects go out as data.
 
+mod expiry;
+
 use std::time::{Duration, Instant};
 
 use crate::{
@@ -12,6 +14,7 @@ use crate::{
 };
 
 use super::slots::Purpose;
+use expiry::Telling;
 
 /// Where the VM is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -194,7 +197,7 @@ pub struct Machine {
     /// What went wrong last, and may still go well.
     note: Option<String>,
     /// What the agent has still to be told.
-    expiry: Option<Expiry>,
+    expiry: Telling,
     /// When the agent is asked again to do what it did not take: to power off, or to know its expiry.
     ask_at: Option<Instant>,
     /// How often it may still be asked to power off.
@@ -275,7 +278,7 @@ impl Machine {
             overtime: false,
             rounds: 0,
             note: None,
-            expiry: None,
+            expiry: Telling::default(),
             ask_at: None,
             retries: 0,
             reason: None,
@@ -420,18 +423,8 @@ impl Machine {
 
             (_, Event::Forgotten) if self.is_up() => vec![Effect::PutOnRecord],
 
-            (_, Event::Expires(expiry)) if self.expiry.as_ref() != Some(&expiry) => {
-                self.expiry = Some(expiry);
-                self.tell_expiry()
-            }
-            (_, Event::ToldExpiry(Ok(()))) => {
-                self.expiry = None;
-                vec![]
-            }
-            (Running, Event::ToldExpiry(Err(_))) => {
-                self.ask_at = Some(now + limits.ask_pause);
-                vec![]
-            }
+            (_, Event::Expires(expiry)) => self.expires(expiry),
+            (_, Event::ToldExpiry(told)) => self.told_expiry(told.is_ok(), limits, now),
 
             (_, Event::Tick) => self.tick(limits, now),
             _ => vec![],
@@ -508,11 +501,6 @@ impl Machine {
         if self.rounds == 0 {
             self.note = None;
         }
-    }
-
-    /// Only while the agent answers; otherwise when it does again.
-    fn tell_expiry(&self) -> Vec<Effect> {
-        self.expiry.iter().filter(|_| self.phase == Phase::Running).cloned().map(Effect::TellExpiry).collect()
     }
 
     fn launched(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {

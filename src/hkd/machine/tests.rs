@@ -226,6 +226,20 @@ fn an_expiry_is_told_while_the_agent_answers_and_again_until_it_knows() {
     assert_eq!(machine.step(Event::Expires(expiry()), &LIMITS, again), [told], "a reminder");
 }
 
+#[test]
+fn an_expiry_that_is_set_while_another_is_told_is_told_next() {
+    let now = Instant::now();
+    let newer = Expiry { hard: "2030-02-01T00:00:00".into(), ..expiry() };
+    for first in [Ok(()), Err("no".into())] {
+        let mut machine = running(now);
+        assert_eq!(machine.step(Event::Expires(expiry()), &LIMITS, now), [Effect::TellExpiry(expiry())]);
+        assert_eq!(machine.step(Event::Expires(newer.clone()), &LIMITS, now), [], "one thing at a time");
+        assert_eq!(machine.step(Event::ToldExpiry(first), &LIMITS, now), [Effect::TellExpiry(newer.clone())]);
+        assert_eq!(machine.step(Event::ToldExpiry(Ok(())), &LIMITS, now), []);
+        assert_eq!(machine.step(Event::Expires(newer.clone()), &LIMITS, now), [Effect::TellExpiry(newer.clone())]);
+    }
+}
+
 /// What may happen, once well and once badly.
 fn every_event() -> Vec<Event> {
     let no = || Err("no".to_owned());
