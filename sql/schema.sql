@@ -1506,7 +1506,7 @@ CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text)
     select split_part(wanted, '@', 1), nullif(split_part(wanted, '@', 2), '')
 $$;
 
-CREATE FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea DEFAULT NULL::bytea) RETURNS qvd.vm_state
+CREATE FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea DEFAULT NULL::bytea, image integer DEFAULT NULL::integer) RETURNS qvd.vm_state
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1516,7 +1516,8 @@ declare
 begin
     perform node_check(node, node_epoch);
     update vm_runtimes r
-    set host_id = node, vm_state = 'starting', vm_cmd = null, current_di_id = s.di_id,
+    set host_id = node, vm_state = 'starting', vm_cmd = null,
+        current_di_id = coalesce((select d.id from dis d where d.id = image), s.di_id),
         vm_address = s.ip, vm_vma_port = vma_port, vm_x_port = x_port
     from vm_specs s
     where r.vm_id = vm and s.vm_id = vm and r.vm_state = 'stopped' and coalesce(r.host_id, node) = node;
@@ -2486,10 +2487,7 @@ CREATE FUNCTION qvd.tokens_expire(account integer) RETURNS void
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    with gone as (delete from user_tokens where user_id = account and expiration < now() returning auth_params_id)
-    delete from user_auth_parameters p using gone
-    where p.id = gone.auth_params_id and p.kept_since is null
-        and not exists (select from user_tokens t where t.auth_params_id = p.id and t.expiration >= now());
+    delete from user_tokens where user_id = account and expiration < now();
 end $$;
 
 CREATE FUNCTION qvd.user_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
@@ -2584,6 +2582,18 @@ CREATE FUNCTION qvd.user_sessions_wake() RETURNS trigger
     AS $$
 begin
     perform wake('qvd_admin', 'session', new.id, new.tenant_id);
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.user_tokens_gone() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    delete from user_auth_parameters p using gone
+    where p.id = gone.auth_params_id and p.kept_since is null
+        and not exists (select from user_tokens t where t.auth_params_id = p.id);
     return null;
 end $$;
 
@@ -4211,6 +4221,8 @@ CREATE TRIGGER count_deleted AFTER DELETE ON qvd.vm_runtimes FOR EACH ROW WHEN (
 
 CREATE TRIGGER ended AFTER UPDATE OF ended_at ON qvd.user_sessions FOR EACH ROW WHEN (((old.ended_at IS NULL) AND (new.ended_at IS NOT NULL))) EXECUTE FUNCTION qvd.user_sessions_ended();
 
+CREATE TRIGGER gone AFTER DELETE ON qvd.user_tokens REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.user_tokens_gone();
+
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON qvd.configs FOR EACH ROW EXECUTE FUNCTION qvd.configs_guard();
 
 CREATE TRIGGER guard BEFORE DELETE ON qvd.dis FOR EACH ROW EXECUTE FUNCTION qvd.dis_guard();
@@ -4683,8 +4695,8 @@ REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenan
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_admin;
 
-REVOKE ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea) TO qvd_node;
+REVOKE ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea, image integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea, image integer) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_check(node integer, node_epoch bigint) FROM PUBLIC;
 
@@ -4853,6 +4865,8 @@ GRANT ALL ON FUNCTION qvd.user_password(wanted text, password text) TO qvd_admin
 REVOKE ALL ON FUNCTION qvd.user_sessions_ended() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.user_sessions_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.user_tokens_gone() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.user_totp(wanted text, secret text, OUT account text, OUT had_one boolean, OUT required boolean, OUT digits bigint, OUT period bigint, OUT t0 bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_totp(wanted text, secret text, OUT account text, OUT had_one boolean, OUT required boolean, OUT digits bigint, OUT period bigint, OUT t0 bigint) TO qvd_admin;

@@ -223,7 +223,8 @@ end $$;
 -- What lives on a node counts more than a database that has lost its last commits: a VM that is assigned nowhere is put on
 -- record here as starting, with the secret that it has. Returns its state here; null: it is another node's, or nobody's.
 create or replace function node_adopt(
-    node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea default null
+    node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea default null,
+    image integer default null
 ) returns vm_state
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
@@ -232,7 +233,8 @@ declare
 begin
     perform node_check(node, node_epoch);
     update vm_runtimes r
-    set host_id = node, vm_state = 'starting', vm_cmd = null, current_di_id = s.di_id,
+    set host_id = node, vm_state = 'starting', vm_cmd = null,
+        current_di_id = coalesce((select d.id from dis d where d.id = image), s.di_id),
         vm_address = s.ip, vm_vma_port = vma_port, vm_x_port = x_port
     from vm_specs s
     where r.vm_id = vm and s.vm_id = vm and r.vm_state = 'stopped' and coalesce(r.host_id, node) = node;

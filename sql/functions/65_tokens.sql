@@ -56,13 +56,10 @@ create or replace function token_digest(token text) returns text
 language sql immutable strict parallel safe
 return encode(sha256(convert_to(token, 'UTF8')), 'hex');
 
--- The expired tokens of an account, with the parameters that belong to them alone.
+-- The expired tokens of an account.
 create or replace function tokens_expire(account integer) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    with gone as (delete from user_tokens where user_id = account and expiration < now() returning auth_params_id)
-    delete from user_auth_parameters p using gone
-    where p.id = gone.auth_params_id and p.kept_since is null
-        and not exists (select from user_tokens t where t.auth_params_id = p.id and t.expiration >= now());
+    delete from user_tokens where user_id = account and expiration < now();
 end $$;

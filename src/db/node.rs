@@ -410,7 +410,7 @@ impl Database {
         Ok(row.get(0))
     }
 
-    /// Puts a VM that lives on the node, with this secret, on record there if it is assigned nowhere. Returns its state on
+    /// Puts a VM that lives on the node, with this secret and image, on record there if it is assigned nowhere. Returns its state on
     /// record; `None`: it is not this node's.
     pub async fn node_adopt(
         &self,
@@ -418,13 +418,14 @@ impl Database {
         vm: VmId,
         ports: VmPorts,
         secret: Option<&VmSecret>,
+        image: Option<DiId>,
     ) -> Result<Option<VmState>, DbError> {
         let (vma, x) = (i32::from(ports.vma), i32::from(ports.x));
         let connection = self.connection().await?;
         let row = connection
             .query_one(
-                "select node_adopt($1, $2, $3, $4, $5, decode($6, 'hex'))::text",
-                &[&host.0, &epoch, &vm.0, &vma, &x, &secret.map(VmSecret::to_hex)],
+                "select node_adopt($1, $2, $3, $4, $5, decode($6, 'hex'), $7)::text",
+                &[&host.0, &epoch, &vm.0, &vma, &x, &secret.map(VmSecret::to_hex), &image.map(|image| image.0)],
             )
             .await?;
         row.get::<_, Option<&str>>(0).map(word).transpose()

@@ -438,7 +438,7 @@ async fn adopt(node: &Arc<Node>, life: &Life) -> Result<(), HkdError> {
     let known: HashSet<VmId> = on_record.iter().map(|record| record.vm).collect();
     let ports = VmPorts::of(&node.config.load());
     for stray in found.iter().filter(|found| found.alive && !known.contains(&found.vm)) {
-        if node.database.node_adopt((node.host, node.epoch), stray.vm, ports, None).await?.is_some() {
+        if node.database.node_adopt((node.host, node.epoch), stray.vm, ports, None, None).await?.is_some() {
             tracing::warn!(vm = %stray.vm, host = %node.host, "here and assigned nowhere; taking it up");
             on_record = node.database.node_vms(node.host, node.epoch).await?;
         }

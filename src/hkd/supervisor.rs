@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use crate::{
     hypervisor::HypervisorError,
-    model::{Expiry, VmId, VmPorts, VmSecret, VmSpec, VmState, config::keys},
+    model::{DiId, Expiry, VmId, VmPorts, VmSecret, VmSpec, VmState, config::keys},
     vma::client::{AgentClient, AgentError},
 };
 
@@ -109,6 +109,7 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
         node: node.clone(),
         vm,
         secret: spec.as_ref().and_then(|spec| spec.secret.clone()),
+        image: spec.as_ref().map(|spec| spec.di),
         events: events.clone(),
     };
     let publisher = tokio::spawn(publisher.run(record, to_publish));
@@ -322,6 +323,7 @@ struct Publisher {
     node: Arc<Node>,
     vm: VmId,
     secret: Option<VmSecret>,
+    image: Option<DiId>,
     events: mpsc::UnboundedSender<Event>,
 }
 
@@ -379,7 +381,7 @@ impl Publisher {
         let ports = VmPorts::of(&node.config.load());
         let adopted = node
             .retrying("put a VM on record", || {
-                node.database.node_adopt((node.host, node.epoch), *vm, ports, self.secret.as_ref())
+                node.database.node_adopt((node.host, node.epoch), *vm, ports, self.secret.as_ref(), self.image)
             })
             .await;
         match adopted {

@@ -43,6 +43,7 @@ async fn a_restored_database_is_used_only_when_that_was_said_and_nothing_lives_f
     old.sql("select vm_start('alice/d1'), vm_start('alice/d2')").await;
     old.wait_vm("d1", "running").await;
     old.wait_vm("d2", "running").await;
+    old.sql("select l7r_token_create(id, repeat('t', 60), '{}', null) from users").await;
     old.sql("update vms set keep_running = true where name = 'd2'").await;
     follow(&backup, &old, &new, directory.path());
     // What happens now is not in the backup.
@@ -74,6 +75,9 @@ async fn a_restored_database_is_used_only_when_that_was_said_and_nothing_lives_f
     assert_eq!(new.sql(reason).await.unwrap(), "the database was restored from a backup");
     new.wait_vm("d2", "running").await;
     assert_eq!(new.sql("select vm_state from vm_runtimes where vm_id = vm_id('alice/d3')").await.unwrap(), "stopped");
+    for gone in ["user_tokens", "user_auth_parameters"] {
+        assert_eq!(new.sql(&format!("select count(*) from {gone}")).await.unwrap(), "0", "{gone}");
+    }
     let next = new.sql("select vm_create('alice', 'd5', 'desk')").await.unwrap();
     assert!(next.parse::<i32>().unwrap() > given.parse::<i32>().unwrap(), "{next} may name another's home");
 }

@@ -143,6 +143,7 @@ async fn what_runs_counts_more_than_a_standby_that_has_not_heard_of_it() {
     primary
         .sql(
             "select host_create('n2', '10.3.0.2');
+             select di_create('desk', 'newer.tar');
              select node_state(n.node, n.node_epoch, 'running') from node_start('n2', gen_random_uuid(), 1) n;
              select host_block('n2');
              select vm_start('alice/d3');
@@ -156,6 +157,7 @@ async fn what_runs_counts_more_than_a_standby_that_has_not_heard_of_it() {
     standby.sql("select pg_reload_conf()").await;
     primary.wait_for("select count(*) from pg_stat_replication", "0").await;
     primary.sql("update vm_runtimes set host_id = null, vm_cmd = null where vm_id = vm_id('alice/d2')").await;
+    primary.sql("update vms set di_tag = (select version from dis order by id limit 1) where name = 'd1'").await;
     for (command, vm, state) in [
         ("start", "d1", "running"),
         ("stop", "d1", "stopped"),
@@ -166,6 +168,9 @@ async fn what_runs_counts_more_than_a_standby_that_has_not_heard_of_it() {
         primary.sql(&format!("select vm_{command}('alice/{vm}')")).await;
         primary.wait_vm(vm, state).await;
     }
+    let image = "select current_di_id from vm_runtimes where vm_id = vm_id('alice/d1')";
+    let ran = primary.sql(image).await;
+    assert_ne!(standby.sql("select di_id from vm_specs where vm_id = vm_id('alice/d1')").await, ran);
     let secret = "select encode(secret, 'hex') from vm_specs where vm_id = vm_id('alice/d1')";
     let known = primary.sql(secret).await;
     assert_ne!(standby.sql(secret).await, known);
@@ -174,6 +179,7 @@ async fn what_runs_counts_more_than_a_standby_that_has_not_heard_of_it() {
     promote(&standby).await;
     standby.wait_vm("d1", "running").await;
     assert_eq!(standby.sql(secret).await, known, "with the secret of another run its agent listens to nobody");
+    assert_eq!(standby.sql(image).await, ran, "it is not what a start would use now");
     standby.wait_vm("d3", "stopped").await;
     let d2 = standby.sql("select vm_id('alice/d2')").await.unwrap();
     hkd.says(&format!("here but not assigned to this node; ending it vm={d2}")).await;

@@ -53,3 +53,18 @@ async fn one_node_at_a_time_deletes() {
     first.sql("rollback").await;
     assert_eq!(second.sql("select retention_apply()").await.as_deref(), Some("1"));
 }
+
+#[tokio::test]
+async fn what_authentication_learnt_goes_with_the_last_token_that_it_is_for() {
+    let db = Db::with_vms(1).await;
+    db.sql("select l7r_token_create(user_id, repeat('v', 60), '{}', id) from vms").await;
+    db.sql("select l7r_token_create(id, repeat('u', 60), '{\"of\": \"the user\"}', null) from users").await;
+    db.sql("select l7r_auth_parameters_keep(id, '{\"kept\": \"a while\"}') from users").await;
+    let left = "select coalesce(string_agg(k, ' ' order by k), 'none') from user_auth_parameters, jsonb_object_keys(parameters) k";
+    db.sql("delete from vms").await;
+    assert_eq!(db.sql("select count(*) from user_auth_parameters").await.as_deref(), Some("2"), "the VM's is gone");
+    assert_eq!(db.sql(left).await.as_deref(), Some("kept of"));
+    db.sql("update user_tokens set expiration = now() - interval '1 minute'; select tokens_expire(id) from users")
+        .await;
+    assert_eq!(db.sql(left).await.as_deref(), Some("kept"));
+}
