@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{client, logging, node::OUTDATED};
+use crate::{client, l7r, logging, node::OUTDATED};
 
 /// Virtual Linux desktops: nodes, routers, clients and their administration.
 #[derive(Parser)]
@@ -60,7 +60,11 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     logging::begin();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let prepared = match arguments.command {
+        Command::L7r(_) => l7r::forgo_new_privileges(),
+        _ => Ok(()),
+    };
+    let runtime = match prepared.and_then(|()| tokio::runtime::Builder::new_multi_thread().enable_all().build()) {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("qvd: the runtime cannot be started: {error}");

@@ -83,6 +83,12 @@ pub enum L7rError {
 /// Sessions may take this long to be ended when the process stops.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Lets no program that this process begins gain rights. To be called while there is one thread: the kernel notes it for
+/// each.
+pub fn forgo_new_privileges() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_no_new_privs()?)
+}
+
 /// Runs the router until `stop`.
 pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rError> {
     let path_run = config.get(&keys::PATH_RUN);
@@ -270,8 +276,7 @@ fn drop_rights(account: &str) -> Result<(), L7rError> {
     let user = User::from_name(account).ok().flatten().ok_or_else(|| L7rError::Account(account.to_owned()))?;
     let dropped = nix::unistd::setgroups(&[user.gid])
         .and_then(|()| nix::unistd::setgid(user.gid))
-        .and_then(|()| nix::unistd::setuid(user.uid))
-        .and_then(|()| nix::sys::prctl::set_no_new_privs());
+        .and_then(|()| nix::unistd::setuid(user.uid));
     dropped.map_err(|source| L7rError::Rights { account: account.to_owned(), source })
 }
 

@@ -29,6 +29,6 @@ mod tokens;
 mod tunnel;
 mod x;
 
-pub use daemon::{L7rError, run};
+pub use daemon::{L7rError, forgo_new_privileges, run};
 pub(crate) use hello::read_any as fuzz_hello;
 pub(crate) use proxy::read_any as fuzz_proxy;

@@ -14,18 +14,21 @@ use super::stage::calm;
 #[tokio::test]
 async fn the_router_runs_without_any_right() {
     let stage = calm().await;
-    let status = fs::read_to_string(format!("/proc/{}/status", stage.l7r_pid().await)).unwrap();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
-    };
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    assert_eq!(field("Uid"), vec![nobody.uid.to_string(); 4]);
-    assert_eq!(field("Gid"), vec![nobody.gid.to_string(); 4]);
-    assert_eq!(field("Groups"), [nobody.gid.to_string()]);
-    assert_eq!(field("NoNewPrivs"), ["1"]);
-    for capabilities in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
-        assert_eq!(field(capabilities), ["0000000000000000"], "{capabilities}");
+    // The kernel keeps all of it for each thread.
+    for thread in fs::read_dir(format!("/proc/{}/task", stage.l7r_pid().await)).unwrap() {
+        let Ok(status) = fs::read_to_string(thread.unwrap().path().join("status")) else { continue };
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+            line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(field("Uid"), vec![nobody.uid.to_string(); 4]);
+        assert_eq!(field("Gid"), vec![nobody.gid.to_string(); 4]);
+        assert_eq!(field("Groups"), [nobody.gid.to_string()]);
+        assert_eq!(field("NoNewPrivs"), ["1"]);
+        for capabilities in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(field(capabilities), ["0000000000000000"], "{capabilities}");
+        }
     }
 }
 
