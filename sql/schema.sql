@@ -497,8 +497,10 @@ begin
         raise exception 'VMs would be stopped before they are told'
             using errcode = 'QV014', hint = 'The hard expiration comes after the soft one.';
     end if;
-    select s.place into at from staging s where s.name = file
-    order by (select count(*) from hosts h where storage_place(h.id) = s.place) desc, s.place limit 1;
+    select s.place into at
+    from staging s join (select storage_place(id) as place from hosts) h on h.place = s.place
+    where s.name = file
+    group by s.place order by count(*) desc, s.place limit 1;
     if at is null then
         -- One that was put there this moment is not listed yet.
         select min(p.place) into at from (select distinct storage_place(id) as place from hosts) p having count(*) = 1;
@@ -552,7 +554,7 @@ CREATE FUNCTION qvd.di_import_free(wanted qvd.di_imports, node integer) RETURNS 
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
     select wanted.host_id is null or wanted.host_id = node or not exists (
-        select from host_runtimes r where r.host_id = wanted.host_id and r.epoch = wanted.epoch and r.state = 'running')
+        select from host_runtimes r where r.host_id = wanted.host_id and r.epoch = wanted.epoch and r.state not in ('stopped', 'lost'))
 $$;
 
 CREATE FUNCTION qvd.di_import_held(node integer, node_epoch bigint, wanted integer) RETURNS boolean
@@ -1630,7 +1632,7 @@ CREATE FUNCTION qvd.node_di_ready(node integer, node_epoch bigint, wanted intege
     AS $$
 begin
     if not di_import_held(node, node_epoch, wanted) then
-        return false;
+        return case when not exists (select from dis where id = wanted) then false end;
     end if;
     update di_runtimes set state = 'ready', state_ts = now(), percentage = 100, sha256 = hash, size = bytes,
         status_message = warnings

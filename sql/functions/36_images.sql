@@ -120,8 +120,10 @@ begin
         raise exception 'VMs would be stopped before they are told'
             using errcode = 'QV014', hint = 'The hard expiration comes after the soft one.';
     end if;
-    select s.place into at from staging s where s.name = file
-    order by (select count(*) from hosts h where storage_place(h.id) = s.place) desc, s.place limit 1;
+    select s.place into at
+    from staging s join (select storage_place(id) as place from hosts) h on h.place = s.place
+    where s.name = file
+    group by s.place order by count(*) desc, s.place limit 1;
     if at is null then
         -- One that was put there this moment is not listed yet.
         select min(p.place) into at from (select distinct storage_place(id) as place from hosts) p having count(*) = 1;

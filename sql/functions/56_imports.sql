@@ -9,7 +9,7 @@ create or replace function di_import_attempts() returns integer language sql imm
 create or replace function di_import_free(wanted di_imports, node integer) returns boolean
 language sql stable security definer set search_path = qvd, pg_temp as $$
     select wanted.host_id is null or wanted.host_id = node or not exists (
-        select from host_runtimes r where r.host_id = wanted.host_id and r.epoch = wanted.epoch and r.state = 'running')
+        select from host_runtimes r where r.host_id = wanted.host_id and r.epoch = wanted.epoch and r.state not in ('stopped', 'lost'))
 $$;
 
 -- The work of a node: whether it shall list the staging directory, which nobody did for `patience` seconds; files to be
@@ -94,14 +94,14 @@ begin
     return true;
 end $$;
 
--- An image lies in its place, whole and checked. False: it was deleted, or is another's.
+-- An image lies in its place, whole and checked. False: it was deleted. Null: it is another's.
 create or replace function node_di_ready(
     node integer, node_epoch bigint, wanted integer, hash text, bytes bigint, warnings text
 ) returns boolean
 language plpgsql security definer set search_path = qvd, pg_temp as $$
 begin
     if not di_import_held(node, node_epoch, wanted) then
-        return false;
+        return case when not exists (select from dis where id = wanted) then false end;
     end if;
     update di_runtimes set state = 'ready', state_ts = now(), percentage = 100, sha256 = hash, size = bytes,
         status_message = warnings

@@ -43,6 +43,17 @@ pub struct StagedFile {
     pub kind: String,
 }
 
+/// What becomes of an image that is in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageFate {
+    /// VMs can start from it.
+    Ready,
+    /// It was deleted while it was made.
+    Deleted,
+    /// Another node makes it by now, since this one was thought to be gone.
+    AnothersToMake,
+}
+
 impl Database {
     /// What there is to do. The staging directory is listed when nobody did so for `patience`; an image is given only to a
     /// node that makes none, together with the claim on it.
@@ -103,7 +114,7 @@ impl Database {
         Ok(connection.query_one(&statement, &[&host.0, &epoch, &di.0, &phase, &percent]).await?.get(0))
     }
 
-    /// An image is in its place. `false`: nobody wants it there any more.
+    /// An image is in its place.
     pub async fn node_di_ready(
         &self,
         host: HostId,
@@ -112,7 +123,7 @@ impl Database {
         sha256: &str,
         size: u64,
         warnings: Option<&str>,
-    ) -> Result<bool, DbError> {
+    ) -> Result<ImageFate, DbError> {
         let connection = self.connection().await?;
         let row = connection
             .query_one(
@@ -120,7 +131,11 @@ impl Database {
                 &[&host.0, &epoch, &di.0, &sha256, &size.cast_signed(), &warnings],
             )
             .await?;
-        Ok(row.get(0))
+        Ok(match row.get(0) {
+            Some(true) => ImageFate::Ready,
+            Some(false) => ImageFate::Deleted,
+            None => ImageFate::AnothersToMake,
+        })
     }
 
     /// No image can be made of it. `false`: nobody wants it any more.

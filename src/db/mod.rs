@@ -25,7 +25,7 @@ pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
 pub use di::{ImageStanding, NewImage};
 pub use error::DbError;
-pub use images::{ImageWork, ImportOrder, StagedFile};
+pub use images::{ImageFate, ImageWork, ImportOrder, StagedFile};
 pub use join::{Joined, Login};
 pub use l7r::{
     AbortCause, Account, Acquired, Certificates, HostStatus, Instance, ListedVm, SessionLimits, SessionVm, StartAsked,

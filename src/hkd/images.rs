@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    db::{Database, DbError, ImportOrder, StagedFile},
+    db::{Database, DbError, ImageFate, ImportOrder, StagedFile},
     events::{Channel, Hub},
     model::{Epoch, HostId, config::keys},
     storage::{Brought, Course, Examination, ImageName, Import, Storage, StorageError, examine},
@@ -121,13 +121,17 @@ async fn make(node: Arc<Node>, storage: Storage, order: ImportOrder, course: Arc
             let ready =
                 || node.database.node_di_ready(host, epoch, di, &brought.sha256, brought.size, warnings.as_deref());
             match node.retrying("say that an image is ready", ready).await {
-                Some(true) => {
-                    tracing::info!(%host, %di, seconds = begin.elapsed().as_secs_f32(), "a disk image is ready")
+                Some(ImageFate::Ready) => {
+                    tracing::info!(%host, %di, seconds = begin.elapsed().as_secs_f32(), "a disk image is ready");
+                    if let Err(error) = blocking(move || brought.remove_source()).await {
+                        tracing::warn!(%host, %di, %error, "the file that it was made of stays");
+                    }
                 }
-                Some(false) => match blocking(move || brought.withdraw()).await {
+                Some(ImageFate::Deleted) => match blocking(move || brought.withdraw()).await {
                     Ok(()) => tracing::info!(%host, %di, "a disk image was deleted while it was made"),
                     Err(error) => tracing::warn!(%host, %di, %error, "a disk image was deleted but its file stays"),
                 },
+                Some(ImageFate::AnothersToMake) => tracing::warn!(%host, %di, "a disk image is another node's to make"),
                 // It lies in its place; the next who is given it finds it there.
                 None => {}
             }

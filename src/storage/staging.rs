@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::SystemTime,
@@ -90,7 +90,7 @@ pub struct Brought {
     /// Bytes.
     pub size: u64,
     target: PathBuf,
-    /// The file to be removed in the end.
+    /// The file that does not stay when it is known that the image is ready.
     source: Option<PathBuf>,
     lock_path: PathBuf,
     _lock: StorageLock,
@@ -144,6 +144,8 @@ impl Storage {
         // A name that nobody had: one who lost the lock without knowing writes into a file that is gone.
         self.remove_parts(&format!("{stem}."))?;
         if target.is_file() {
+            // The file may be another by now.
+            brought.source = brought.source.take().filter(|source| is_same(source, &target));
             brought.path = target;
             return brought.read(course);
         }
@@ -202,7 +204,7 @@ impl Brought {
         Ok(self)
     }
 
-    /// Gives it its name, for good. The file in the staging directory goes only now.
+    /// Gives it its name, for good. A file that is to move stays in the staging directory as well.
     pub fn place(&mut self) -> Result<(), StorageError> {
         let flush = |path: &Path| File::open(path).and_then(|file| file.sync_all());
         if self.path != self.target {
@@ -211,11 +213,15 @@ impl Brought {
             self.path.clone_from(&self.target);
         }
         let dir = self.target.parent().unwrap_or(Path::new("/"));
-        flush(dir).map_err(StorageError::file("write out", dir))?;
-        self.source.take().map_or(Ok(()), |source| remove_file(&source))
+        flush(dir).map_err(StorageError::file("write out", dir))
     }
 
-    /// Removes it from its place again, since nobody wants it any more.
+    /// Ends a move, when it is known to everybody where the image is now.
+    pub fn remove_source(self) -> Result<(), StorageError> {
+        self.source.as_deref().map_or(Ok(()), remove_file)
+    }
+
+    /// Removes it from its place again, since it was deleted.
     pub fn withdraw(self) -> Result<(), StorageError> {
         remove_file(&self.target)
     }
@@ -263,6 +269,11 @@ fn digest(
         return Err(StorageError::Changed { path: path.to_owned() });
     }
     Ok((hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), size))
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok();
+    identity(one).is_some_and(|found| identity(other) == Some(found))
 }
 
 fn remove_file(path: &Path) -> Result<(), StorageError> {
@@ -317,6 +328,23 @@ mod tests {
         drop((slow, quick));
         assert_eq!(images(&storage), ["5-desk.tar"]);
         assert_eq!(fs::read(storage.images.join("5-desk.tar")).unwrap(), vec![7; 3 << 20]);
+    }
+
+    #[test]
+    fn a_file_that_moves_stays_until_all_know_where_it_is_and_another_of_its_name_stays_for_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let (storage, mut import) = storage(dir.path());
+        import.moves = true;
+        let staged = storage.staging.join("desk.tar");
+        let mut died = storage.bring(&import, &Course::default()).unwrap();
+        died.place().unwrap();
+        drop(died);
+        assert!(staged.exists());
+        storage.bring(&import, &Course::default()).unwrap().remove_source().unwrap();
+        assert!(!staged.exists());
+        fs::write(&staged, "the next version").unwrap();
+        storage.bring(&import, &Course::default()).unwrap().remove_source().unwrap();
+        assert!(staged.exists());
     }
 
     #[test]

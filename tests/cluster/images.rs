@@ -127,7 +127,7 @@ async fn a_file_that_moves_is_the_same_file_in_another_place() {
     stage.admin.sql("select di_import('desk', 'desk.tar', move => true)").await;
     db.wait_for("select state from di_list", "published").await;
     assert_eq!(stage.image("desk.tar").unwrap().metadata().unwrap().ino(), inode);
-    assert!(!stage.staged("desk.tar").exists());
+    until("the file has moved", async || (!stage.staged("desk.tar").exists()).then_some(())).await;
 }
 
 #[tokio::test]
@@ -191,12 +191,49 @@ async fn an_image_that_was_in_its_place_when_the_node_died_is_taken_up_without_i
     let stage = Stage::new(&db, &host).await;
     db.sql("select host_create('n1', '10.0.0.1')").await;
     let di = stage.admin.sql("select di_import('desk', 'desk.tar', move => true)").await.unwrap();
-    // As it stands between the end of the file in staging and the word to the database.
-    pack(&stage.storage.join(format!("images/{di}-desk.tar")), &DESKTOP);
+    // As it stands before the word to the database; somebody has removed the staged file, or put another there.
+    let image = stage.storage.join(format!("images/{di}-desk.tar"));
+    pack(&image, &DESKTOP);
     fs::write(stage.storage.join(format!("images/.import-{di}.part-00")), "half").unwrap();
     let _hkd = started(&host).await;
     db.wait_for("select state from di_list", "published").await;
     until("nothing is left over", async || stage.leftovers().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn an_image_is_one_nodes_to_make_until_that_node_has_ended() {
+    let db = Db::new().await;
+    db.sql("select osf_create('desk'), host_create('n1', '10.0.0.1'), host_create('n2', '10.0.0.2')").await;
+    db.sql("update hosts set storage_id = '00000000-0000-0000-0000-000000000001'").await;
+    let first = db.node_runs().await;
+    let second = db.sql("select node || ', ' || node_epoch from node_start('n2', gen_random_uuid(), 1)").await.unwrap();
+    let node = db.session("qvd_node").await;
+    let work = |life: &str| format!("select source from node_images({life}, 600, true)");
+    let ready = |life: &str, di: &str| format!("select node_di_ready({life}, {di}, repeat('0', 64), 1, null)");
+    let di = db.sql("select di_import('desk', 'desk.tar')").await.unwrap();
+    assert_eq!(node.sql(&work(&first)).await.as_deref(), Some("desk.tar"));
+    db.sql(&format!("select node_state({first}, 'stopping')")).await;
+    assert_eq!(node.sql(&work(&second)).await, None, "its daemon may be about to give it its name");
+    db.sql(&format!("select node_state({first}, 'stopped')")).await;
+    assert_eq!(node.sql(&work(&second)).await.as_deref(), Some("desk.tar"));
+    assert_eq!(node.sql(&ready(&first, &di)).await, None, "another's is neither ready nor to be removed");
+    assert_eq!(node.sql(&ready(&second, &di)).await.as_deref(), Some("t"));
+    let deleted = db.sql("select di_import('desk', 'desk.tar')").await.unwrap();
+    node.sql(&work(&second)).await;
+    db.sql(&format!("select di_delete('{deleted}')")).await;
+    assert_eq!(node.sql(&ready(&second, &deleted)).await.as_deref(), Some("f"));
+}
+
+#[tokio::test]
+async fn a_file_on_a_storage_that_no_node_has_any_more_is_not_imported() {
+    let db = Db::new().await;
+    db.sql("select osf_create('desk'), host_create('n1', '10.0.0.1'), host_create('n2', '10.0.0.2')").await;
+    let life = db.node_runs().await;
+    db.sql(&format!("select node_images({life}, 600, true)")).await;
+    db.sql(&format!("select node_staging({life}, '{{desk.tar}}', '{{1}}', '{{1}}', '{{tar}}', null)")).await;
+    db.sql(&format!("select node_state({life}, 'stopped'); delete from hosts where name = 'n1'")).await;
+    db.sql("select host_create('n3', '10.0.0.3')").await;
+    assert_eq!(db.refused("select di_import('desk', 'desk.tar')").await.code, "QV010");
 }
 
 #[tokio::test]
@@ -241,7 +278,7 @@ async fn a_full_disk_is_a_reason_and_the_next_attempt_works_when_there_is_room()
     assert!(grown.unwrap().success());
     stage.admin.sql("select di_delete('desk/v1'), di_import('desk', 'desk.tar', 'v1', move => true)").await;
     db.wait_for("select state from di_list", "published").await;
-    assert!(!stage.staged("desk.tar").exists());
+    until("the file has moved", async || (!stage.staged("desk.tar").exists()).then_some(())).await;
 }
 
 struct Mount(PathBuf);
@@ -304,7 +341,7 @@ async fn two_nodes_of_a_storage_get_different_work_and_the_dead_ones_work_is_the
     // The first is given up: what it still writes is void, and the other has its work.
     let x = db.sql("select di_id from di_imports where source = 'x.tar'").await.unwrap();
     let done = |life: &str| format!("select node_di_ready({life}, {x}, repeat('a', 64), 1, null)");
-    assert_eq!(b.sql(&done(&lives[1])).await.as_deref(), Some("f"), "it is not the other's yet");
+    assert_eq!(b.sql(&done(&lives[1])).await, None, "it is not the other's yet");
     db.sql("update host_runtimes r set epoch = epoch + 1, state = 'lost' from hosts where id = host_id and name = 'a'")
         .await;
     let y = db.sql("select di_id from di_imports where source = 'y.tar'").await.unwrap();
