@@ -22,10 +22,10 @@ use tokio::{net::TcpListener, process::Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    crowd,
     desktop::{self, LOGIN, PASSWORD, VM},
     report::{Report, Samples},
     site::BenchSite,
+    together,
 };
 
 pub async fn run(repetitions: usize) -> anyhow::Result<Report> {
@@ -34,7 +34,7 @@ pub async fn run(repetitions: usize) -> anyhow::Result<Report> {
     let outcome = measure(&bench, repetitions).await;
     bench.close().await?;
     let mut report = outcome?;
-    crowd::measure(repetitions.div_ceil(4), &mut report).await?;
+    together::measure(repetitions.div_ceil(4), &mut report).await?;
     Ok(report)
 }
 

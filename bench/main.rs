@@ -2,11 +2,11 @@
 //! A scenario is a file; it sets up all it needs, interleaves its repetitions with the other side's and cleans up.
 //! Nothing is judged here: figures are printed, people compare them with the promises.
 
+mod bare;
 mod claims;
 mod clients;
 mod connect;
 mod cpu;
-mod crowd;
 mod desktop;
 mod ends;
 mod failover;
@@ -28,8 +28,10 @@ mod rows;
 mod sessions;
 mod shares;
 mod site;
+mod small;
 mod storm;
 mod swarm;
+mod together;
 mod tunnel;
 mod unpack;
 mod vmstart;

@@ -1,0 +1,84 @@
+//! A container of ours as plain LXC runs it, without anything of ours around it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use tokio::process::Command;
+
+/// The container of ours as plain LXC runs it: same root, same agent, same limits. Its network is its own, so the
+/// agent is asked from inside the container's namespace.
+pub struct Bare {
+    directory: PathBuf,
+    config: PathBuf,
+}
+
+const NAME: &str = "qvd-bench-bare";
+
+impl Bare {
+    pub fn copy(run: &Path, to: &Path) -> anyhow::Result<Self> {
+        let directory = to.join("bare");
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(directory.join(NAME))?;
+        let guest = directory.join("guest");
+        copy_tree(&run.join("guest"), &guest)?;
+        let text = std::fs::read_to_string(run.join("config"))?;
+        let text = text.replace(&run.join("guest").display().to_string(), &guest.display().to_string());
+        let config = directory.join("config");
+        std::fs::write(&config, text)?;
+        Ok(Self { directory, config })
+    }
+
+    pub async fn start(&self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let mut container = Command::new("lxc-start")
+            .args(["-F", "-n", NAME, "-P"])
+            .arg(&self.directory)
+            .arg("-f")
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("lxc-start cannot be run")?;
+        let answered = self.wait_for_agent(&mut container).await;
+        let took = began.elapsed();
+        let _ = Command::new("lxc-stop").args(["-k", "-n", NAME, "-P"]).arg(&self.directory).status().await;
+        let _ = container.wait().await;
+        answered?;
+        Ok(took)
+    }
+
+    /// The agent listens when the kernel says so in the namespace of the container's first process.
+    async fn wait_for_agent(&self, container: &mut tokio::process::Child) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let monitor = container.id().context("lxc-start has ended")?;
+        loop {
+            anyhow::ensure!(container.try_wait()?.is_none(), "the bare container ended at once");
+            anyhow::ensure!(began.elapsed() < Duration::from_secs(30), "the bare container's agent does not listen");
+            let children = std::fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children"));
+            for child in children.unwrap_or_default().split_whitespace() {
+                let sockets = std::fs::read_to_string(format!("/proc/{child}/net/tcp")).unwrap_or_default()
+                    + &std::fs::read_to_string(format!("/proc/{child}/net/tcp6")).unwrap_or_default();
+                // Port 3030, listening.
+                if sockets.lines().any(|line| line.contains(":0BD6 ") && line.contains(" 0A ")) {
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(Duration::from_micros(500)).await;
+        }
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
