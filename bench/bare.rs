@@ -7,35 +7,37 @@ use std::{
 };
 
 use anyhow::Context;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 /// The container of ours as plain LXC runs it: same root, same agent, same limits. Its network is its own, so the
 /// agent is asked from inside the container's namespace.
 pub struct Bare {
     directory: PathBuf,
     config: PathBuf,
+    name: String,
 }
 
-const NAME: &str = "qvd-bench-bare";
-
 impl Bare {
-    pub fn copy(run: &Path, to: &Path) -> anyhow::Result<Self> {
-        let directory = to.join("bare");
+    /// Of the container of a VM that runs in `run`.
+    pub fn copy(run: &Path, to: &Path, vm: i32) -> anyhow::Result<Self> {
+        let directory = to.join("bare").join(vm.to_string());
+        let name = format!("qvd-bench-bare-{vm}");
         let _ = std::fs::remove_dir_all(&directory);
-        std::fs::create_dir_all(directory.join(NAME))?;
+        std::fs::create_dir_all(directory.join(&name))?;
         let guest = directory.join("guest");
         copy_tree(&run.join("guest"), &guest)?;
         let text = std::fs::read_to_string(run.join("config"))?;
         let text = text.replace(&run.join("guest").display().to_string(), &guest.display().to_string());
         let config = directory.join("config");
         std::fs::write(&config, text)?;
-        Ok(Self { directory, config })
+        Ok(Self { directory, config, name })
     }
 
-    pub async fn start(&self) -> anyhow::Result<Duration> {
+    /// Starts it; how long until its agent listens.
+    pub async fn start(&self) -> anyhow::Result<(Duration, Running<'_>)> {
         let began = Instant::now();
-        let mut container = Command::new("lxc-start")
-            .args(["-F", "-n", NAME, "-P"])
+        let monitor = Command::new("lxc-start")
+            .args(["-F", "-n", &self.name, "-P"])
             .arg(&self.directory)
             .arg("-f")
             .arg(&self.config)
@@ -45,16 +47,20 @@ impl Bare {
             .kill_on_drop(true)
             .spawn()
             .context("lxc-start cannot be run")?;
-        let answered = self.wait_for_agent(&mut container).await;
+        let mut running = Running { bare: self, monitor };
+        let answered = self.wait_for_agent(&mut running.monitor).await;
         let took = began.elapsed();
-        let _ = Command::new("lxc-stop").args(["-k", "-n", NAME, "-P"]).arg(&self.directory).status().await;
-        let _ = container.wait().await;
-        answered?;
-        Ok(took)
+        match answered {
+            Ok(()) => Ok((took, running)),
+            Err(error) => {
+                running.kill().await?;
+                Err(error)
+            }
+        }
     }
 
     /// The agent listens when the kernel says so in the namespace of the container's first process.
-    async fn wait_for_agent(&self, container: &mut tokio::process::Child) -> anyhow::Result<()> {
+    async fn wait_for_agent(&self, container: &mut Child) -> anyhow::Result<()> {
         let began = Instant::now();
         let monitor = container.id().context("lxc-start has ended")?;
         loop {
@@ -71,6 +77,23 @@ impl Bare {
             }
             tokio::time::sleep(Duration::from_micros(500)).await;
         }
+    }
+}
+
+/// It runs.
+pub struct Running<'a> {
+    bare: &'a Bare,
+    monitor: Child,
+}
+
+impl Running<'_> {
+    /// Ends all of its processes; how long until LXC has freed what it held.
+    pub async fn kill(mut self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let _ =
+            Command::new("lxc-stop").args(["-k", "-n", &self.bare.name, "-P"]).arg(&self.bare.directory).status().await;
+        self.monitor.wait().await?;
+        Ok(began.elapsed())
     }
 }
 

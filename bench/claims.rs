@@ -21,6 +21,8 @@ pub enum Did {
     ClaimedStart,
     /// Published that a VM runs.
     Running,
+    /// Heard from an agent that it powers its VM off.
+    PoweringOff,
     /// Published that a VM has stopped.
     Stopped,
 }
@@ -77,6 +79,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Watcher {
         let did = match (fields.message.as_str(), fields.command.as_str(), fields.state.as_str()) {
             ("claimed", "start", _) => Did::ClaimedStart,
             ("VM", _, "running") => Did::Running,
+            ("powers off", ..) => Did::PoweringOff,
             ("VM", _, "stopped") => Did::Stopped,
             _ => return,
         };

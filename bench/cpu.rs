@@ -15,19 +15,29 @@ pub fn of_tree(root: i32) -> anyhow::Result<Duration> {
 
 /// The same of several.
 pub fn of_trees(roots: &[i32]) -> anyhow::Result<Duration> {
+    Ok(trees(roots)?.into_iter().map(of_process).sum())
+}
+
+/// The processes that a process has started, and those that they have.
+pub fn descendants(root: i32) -> anyhow::Result<Vec<i32>> {
+    Ok(trees(&[root])?.split_off(1))
+}
+
+/// Processes and their descendants.
+fn trees(roots: &[i32]) -> anyhow::Result<Vec<i32>> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
     for pid in processes()? {
         if let Some(parent) = stat(pid).and_then(|fields| fields.get(1)?.parse().ok()) {
             children.entry(parent).or_default().push(pid);
         }
     }
-    let mut total = Duration::ZERO;
-    let mut left = roots.to_vec();
-    while let Some(pid) = left.pop() {
-        total += of_process(pid);
-        left.extend(children.remove(&pid).unwrap_or_default());
+    let mut all = roots.to_vec();
+    let mut next = 0;
+    while let Some(pid) = all.get(next) {
+        all.extend(children.remove(pid).unwrap_or_default());
+        next += 1;
     }
-    Ok(total)
+    Ok(all)
 }
 
 /// Time used by all threads of a process, and by its children that have ended.

@@ -7,6 +7,7 @@ mod claims;
 mod clients;
 mod connect;
 mod cpu;
+mod crowd;
 mod desktop;
 mod ends;
 mod failover;
@@ -35,6 +36,7 @@ mod together;
 mod tunnel;
 mod unpack;
 mod vmstart;
+mod weight;
 
 use std::process::ExitCode;
 
@@ -71,7 +73,21 @@ enum Scenario {
     /// A QUIC client that changes its address in the middle of a transfer; congestion controls over a bad link
     Roam,
     /// From vm_start to the answer of the VM's agent, beside a bare lxc-start
-    Vmstart,
+    Vmstart {
+        /// VMs that start at the same moment
+        #[arg(long, default_value_t = 1)]
+        at_once: usize,
+    },
+    /// From an agent's word that it powers off until everything is freed, beside a bare lxc-stop
+    Vmstop {
+        /// VMs that stop at the same moment
+        #[arg(long, default_value_t = 1)]
+        at_once: usize,
+    },
+    /// What one more idle container costs in memory
+    Weight(weight::Arguments),
+    /// Many small containers on one node, and what is left of them
+    Crowd(crowd::Arguments),
     /// From the last sign of life of a node to its user's desktop elsewhere, beside the lapse
     Failover {
         /// How often a node dies
@@ -173,7 +189,10 @@ fn main() -> ExitCode {
             Scenario::List => list::run(arguments.repetitions.unwrap_or(7)).await,
             Scenario::Logins => logins::run(arguments.repetitions.unwrap_or(7)).await,
             Scenario::Roam => roam::run(arguments.repetitions.unwrap_or(15)).await,
-            Scenario::Vmstart => vmstart::run(arguments.repetitions.unwrap_or(25), seen).await,
+            Scenario::Vmstart { at_once } => vmstart::starts(arguments.repetitions.unwrap_or(25), at_once, seen).await,
+            Scenario::Vmstop { at_once } => vmstart::stops(arguments.repetitions.unwrap_or(25), at_once, seen).await,
+            Scenario::Weight(weight) => weight::run(weight).await,
+            Scenario::Crowd(crowd) => crowd::run(crowd).await,
             Scenario::Failover { rounds } => failover::run(rounds).await,
             Scenario::Swarm(swarm) => swarm::run(arguments.repetitions.unwrap_or(3), swarm, seen).await,
             Scenario::Rows { vms } => rows::run(arguments.repetitions.unwrap_or(500), vms).await,

@@ -228,6 +228,9 @@ impl Task {
                 Some(agent) => {
                     tokio::spawn(async move {
                         let outcome = agent.poweroff().await.map_err(|error| describe(&error));
+                        if outcome.is_ok() {
+                            tracing::info!(%vm, "powers off");
+                        }
                         let _ = events.send(Event::PoweredOff(outcome));
                     });
                 }
