@@ -2,8 +2,11 @@
 //! A VM that was started lives under its own `vm-shim`, not under the daemon, so an implementation keeps nothing in
 //! memory that a new daemon could not find again. When to start or stop what is not decided here; see `hkd`.
 
+mod claims;
 mod container;
+mod guest;
 mod nothing;
+mod shims;
 
 use std::{fmt, io};
 
@@ -12,6 +15,7 @@ use thiserror::Error;
 
 pub use container::Container;
 pub use nothing::{Nothing, Step};
+use shims::failed;
 
 use crate::model::{Epoch, HostId, VmId, VmSpec};
 

@@ -11,7 +11,7 @@ use super::{fence::FenceSpec, process_table};
 use crate::model::Owner;
 
 /// What a shim runs; the content of `shim.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShimSpec {
     /// The command that is the VM and its arguments.
     pub argv: Vec<String>,

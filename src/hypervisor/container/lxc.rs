@@ -119,16 +119,6 @@ impl ContainerConfig {
     }
 }
 
-/// A host name made of the name of a VM, which may contain anything.
-pub fn host_name(name: &str) -> String {
-    let label: String =
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(63).collect();
-    match label.trim_matches('-') {
-        "" => "desktop".to_owned(),
-        label => label.to_owned(),
-    }
-}
-
 /// What LXC says is wrong: its first error, because the later ones only say that there was one.
 pub fn first_error(log: &str) -> Option<String> {
     let error = log.lines().find(|line| line.contains(" ERROR "))?;
@@ -178,16 +168,6 @@ mod tests {
         let with = config(Memory::V1 { swap: false });
         assert!(with.render().contains("lxc.mount.entry = /s/homefs/7-fs home none bind"));
         assert!(!ContainerConfig { home: None, ..with }.render().contains("homefs"));
-    }
-
-    #[test]
-    fn any_name_becomes_a_host_name() {
-        for (name, host) in
-            [("Desk Top", "desk-top"), ("-x-", "x"), ("día", "d-a"), ("…", "desktop"), ("a\nb = c", "a-b---c")]
-        {
-            assert_eq!(host_name(name), host);
-        }
-        assert_eq!(host_name(&"x".repeat(100)).len(), 63);
     }
 
     #[test]

@@ -1,17 +1,14 @@
-//! What a container finds that no image brings: the agent's secret and options, its own name, name servers.
-//! The image is never touched: files go into the writable layer, secrets into a directory under `path.run`.
+//! What a VM finds that no image brings: the agent's secret and options, its own name, name servers.
 
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
-use super::lxc::GUEST_DIR;
 use crate::model::VmSecret;
 use crate::model::config::{Config, keys};
-use crate::storage::{Overlay, StorageError};
 
 /// Beginnings of the keys that an agent understands; the node passes those it was given on.
 const AGENT_KEYS: [&str; 5] = ["vma.", "internal.vma.", "internal.vm.port.vma", "internal.nxagent.", "command."];
@@ -27,11 +24,8 @@ pub fn agent_options(config: &Config) -> String {
     lines.concat()
 }
 
-/// Writes the directory that becomes `/.qvd`, readable by root alone.
-pub fn write_directory(dir: &Path, secret: Option<&VmSecret>, options: &str) -> io::Result<()> {
-    fs::DirBuilder::new().mode(0o700).create(dir)?;
-    // The agent is mounted over this.
-    write(&dir.join("qvd-vma"), "", 0o500)?;
+/// Writes the files `secret` and `vma.conf` into `dir`, as far as there is something for them.
+pub fn write_files(dir: &Path, secret: Option<&VmSecret>, options: &str) -> io::Result<()> {
     if let Some(secret) = secret {
         write(&dir.join("secret"), &secret.to_hex(), 0o400)?;
     }
@@ -41,21 +35,14 @@ pub fn write_directory(dir: &Path, secret: Option<&VmSecret>, options: &str) -> 
     Ok(())
 }
 
-/// Puts into the writable layer what must differ from container to container.
-pub fn personalise(
-    overlay: &Overlay,
-    lower: &Path,
-    host_name: &str,
-    name_servers: &[String],
-) -> Result<(), StorageError> {
-    overlay.make_mount_point(GUEST_DIR)?;
-    overlay.put("etc", "hostname", &format!("{host_name}\n"))?;
-    overlay.put("etc", "hosts", &hosts(&image_hosts(lower), host_name))?;
-    overlay.put(
-        "etc",
-        "resolv.conf",
-        &name_servers.iter().map(|server| format!("nameserver {server}\n")).collect::<String>(),
-    )
+/// A host name made of the name of a VM, which may contain anything.
+pub fn host_name(name: &str) -> String {
+    let label: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(63).collect();
+    match label.trim_matches('-') {
+        "" => "desktop".to_owned(),
+        label => label.to_owned(),
+    }
 }
 
 /// The name servers of VMs: the configured ones, else those of the node that can be reached from elsewhere.
@@ -73,20 +60,8 @@ fn reachable_servers(resolv_conf: &str) -> Vec<String> {
     servers.map(str::trim).filter(reachable).map(str::to_owned).collect()
 }
 
-fn image_hosts(lower: &Path) -> String {
-    // Not through a link, which would lead to a file of the node.
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NOFOLLOW).open(lower.join("etc/hosts"));
-    file.and_then(io::read_to_string).unwrap_or_default()
-}
-
-/// The image's table with the container's own name added. Without it programs would ask a name server that may be far
-/// or absent, each time they wonder who they are.
-fn hosts(image: &str, host_name: &str) -> String {
-    let table = if image.contains("localhost") { image } else { "127.0.0.1 localhost\n::1 localhost\n" };
-    format!("127.0.1.1 {host_name}\n{table}")
-}
-
-fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
+/// Makes a file that is not there yet.
+pub fn write(path: &Path, content: &str, mode: u32) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?.write_all(content.as_bytes())
 }
 
@@ -102,9 +77,13 @@ mod tests {
     }
 
     #[test]
-    fn a_container_knows_its_own_name() {
-        assert_eq!(hosts("", "desk"), "127.0.1.1 desk\n127.0.0.1 localhost\n::1 localhost\n");
-        assert_eq!(hosts("127.0.0.1 localhost\n192.0.2.9 printer\n", "desk").lines().count(), 3);
+    fn any_name_becomes_a_host_name() {
+        for (name, host) in
+            [("Desk Top", "desk-top"), ("-x-", "x"), ("día", "d-a"), ("…", "desktop"), ("a\nb = c", "a-b---c")]
+        {
+            assert_eq!(host_name(name), host);
+        }
+        assert_eq!(host_name(&"x".repeat(100)).len(), 63);
     }
 
     #[test]

@@ -3,9 +3,8 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use super::{HypervisorError, failed};
+use super::{Epochs, HypervisorError, failed};
 use crate::{
-    hypervisor::Epochs,
     model::{Owner, VmId},
     storage::{StorageError, StorageLock},
 };
