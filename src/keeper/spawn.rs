@@ -8,7 +8,10 @@ use std::{
 };
 
 use nix::{
-    sys::{prctl::set_pdeathsig, signal::Signal},
+    sys::{
+        prctl::set_pdeathsig,
+        signal::{SigSet, Signal},
+    },
     unistd::{Pid, getpid, getppid},
 };
 
@@ -37,6 +40,8 @@ pub fn spawn(argv: &[String], output: OwnedFd) -> io::Result<Pid> {
             if getppid() != parent {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
+            // The shim waits for its signals; the command would inherit that, and hear none.
+            SigSet::empty().thread_set_mask()?;
             // The VM's own processes are fair game for the out-of-memory killer.
             let _ = std::fs::write("/proc/self/oom_score_adj", "0");
             Ok(())

@@ -179,6 +179,15 @@ async fn a_client_that_says_nonsense_or_nothing_harms_nobody() {
     drop(silent);
 }
 
+#[tokio::test]
+async fn a_command_hears_the_signals_that_its_shim_waits_for() {
+    let vm = Vm::new();
+    let status = vm.start("exec sleep 1017").await;
+    assert!(read(format!("/proc/{}/status", status.pid)).contains("SigBlk:\t0000000000000000\n"));
+    signal(status.pid, "TERM");
+    assert_eq!(client::wait(&vm.shim).await, Some(Ended::Signal(15)));
+}
+
 /// A node's fence, and a VM that obeys it.
 struct Fenced {
     vm: Vm,
