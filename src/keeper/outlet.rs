@@ -4,11 +4,18 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
 };
 
-use nix::{fcntl::OFlag, unistd::pipe2};
+use nix::{
+    fcntl::OFlag,
+    sys::stat::Mode,
+    unistd::{mkfifo, pipe2},
+};
 
 /// At this size the file is renamed to `….old` and a new one begun.
 const LIMIT: u64 = 256 * 1024;
@@ -16,8 +23,8 @@ const LIMIT: u64 = 256 * 1024;
 /// The reading end of the pipe and the file behind it.
 pub struct Outlet {
     pipe: File,
-    /// Kept open, or the pipe would report its end for ever once the VM closed its side.
-    _writer: OwnedFd,
+    /// Kept open, or the pipe would report its end for ever once the VM closed its side; `None`: the pipe is that itself.
+    _writer: Option<OwnedFd>,
     path: PathBuf,
     file: File,
     written: u64,
@@ -29,11 +36,25 @@ impl Outlet {
         let (pipe, writer) = pipe2(OFlag::O_CLOEXEC)?;
         // Only our end: the VM's programs expect blocking output.
         nix::fcntl::fcntl(&pipe, nix::fcntl::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok((Self::between(File::from(pipe), Some(writer.try_clone()?), path)?, writer))
+    }
+
+    /// The same for whoever opens the named pipe `fifo`, which is made here.
+    pub fn open_named(fifo: &Path, path: &Path) -> io::Result<Self> {
+        match std::fs::remove_file(fifo) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        mkfifo(fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
+        // For writing, too, so that it does not end whenever the other end does.
+        let pipe = OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(fifo)?;
+        Self::between(pipe, None, path)
+    }
+
+    fn between(pipe: File, writer: Option<OwnedFd>, path: &Path) -> io::Result<Self> {
         let file = append(path)?;
         let written = file.metadata()?.len();
-        let outlet =
-            Self { pipe: File::from(pipe), _writer: writer.try_clone()?, path: path.to_owned(), file, written };
-        Ok((outlet, writer))
+        Ok(Self { pipe, _writer: writer, path: path.to_owned(), file, written })
     }
 
     /// Takes what the pipe holds now, but no more than a pipeful, so that a chatty VM cannot keep the shim busy.
@@ -78,7 +99,7 @@ impl AsFd for Outlet {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 #[cfg(all(test, feature = "node"))]

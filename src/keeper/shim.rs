@@ -120,6 +120,7 @@ struct Shim {
     signals: SignalFd,
     listener: UnixListener,
     outlet: Outlet,
+    console: Option<Outlet>,
     deadline: Option<Deadline>,
     status: ShimStatus,
     ended: Option<Ended>,
@@ -140,6 +141,8 @@ impl Shim {
         let listener = UnixListener::bind(dir.socket()).map_err(make(dir.socket()))?;
         listener.set_nonblocking(true)?;
         let (mut outlet, output) = Outlet::open(&spec.output).map_err(make(spec.output.clone()))?;
+        let console =
+            spec.console.map(|file| Outlet::open_named(&dir.console(), &file).map_err(make(file))).transpose()?;
 
         let mut watched = SigSet::empty();
         for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -177,6 +180,7 @@ impl Shim {
             signals,
             listener,
             outlet,
+            console,
             deadline,
             status,
             ended: None,
@@ -192,6 +196,10 @@ impl Shim {
             }
             if printed {
                 self.outlet.drain();
+            }
+            // Rather than asked whether there is something.
+            if let Some(console) = &mut self.console {
+                console.drain();
             }
             if called {
                 while let Ok((stream, _)) = self.listener.accept() {
@@ -238,8 +246,14 @@ impl Shim {
         let fixed: [BorrowedFd<'_>; 3] = [self.signals.as_fd(), self.outlet.as_fd(), self.listener.as_fd()];
         let clients = self.clients.iter().map(|client| client.stream.as_fd());
         let deadline = self.deadline.as_ref().map(|deadline| deadline.as_fd());
-        let mut fds: Vec<_> =
-            fixed.into_iter().chain(clients).chain(deadline).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let console = self.console.as_ref().map(|console| console.as_fd());
+        let mut fds: Vec<_> = fixed
+            .into_iter()
+            .chain(clients)
+            .chain(deadline)
+            .chain(console)
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
         // Nobody tells a subreaper of an adoption, so while the VM ends we look.
         let timeout = match self.status.phase {
             Phase::Running => PollTimeout::NONE,
@@ -325,6 +339,9 @@ impl Shim {
         let fenced = self.deadline.as_ref().is_some_and(Deadline::struck).then_some(Ended::Fenced);
         let ended = fenced.or(self.ended).unwrap_or(Ended::Signal(Signal::SIGKILL as i32));
         self.outlet.drain();
+        if let Some(console) = &mut self.console {
+            console.drain();
+        }
         if let Err(error) = self.dir.record(ended) {
             self.outlet.note(&format!("cannot record the end: {error}"));
         }

@@ -17,6 +17,9 @@ pub struct ShimSpec {
     pub argv: Vec<String>,
     /// File that receives what the command and its descendants print; kept short by rotation.
     pub output: PathBuf,
+    /// File that receives, in the same way, what the command writes into the pipe `console` of the directory.
+    #[serde(default)]
+    pub console: Option<PathBuf>,
     /// Files whose locks are held while any process of the VM lives. Made when missing.
     #[serde(default)]
     pub locks: Vec<PathBuf>,
@@ -104,6 +107,11 @@ impl ShimDir {
     /// Where the shim answers.
     pub fn socket(&self) -> PathBuf {
         self.0.join("shim.sock")
+    }
+
+    /// The pipe for the VM's console, when it is wanted.
+    pub fn console(&self) -> PathBuf {
+        self.0.join("console")
     }
 
     /// How the command ended; written once no process of the VM lives.

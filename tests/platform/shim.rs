@@ -15,7 +15,7 @@ use qvd::keeper::{
 };
 use qvd::model::{HostId, Owner};
 
-use super::{lives, read, signal, wait_until};
+use super::{PATIENCE, lives, read, signal, wait_until};
 
 pub const KEEPER: &str = env!("CARGO_BIN_EXE_qvd-keeper");
 
@@ -36,9 +36,7 @@ impl Vm {
             argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             output: self.dir.path().join("output.log"),
             locks: vec![self.dir.path().join("home.lock")],
-            cgroups: Vec::new(),
-            owner: None,
-            fence: None,
+            ..ShimSpec::default()
         }
     }
 
@@ -186,6 +184,25 @@ async fn a_command_hears_the_signals_that_its_shim_waits_for() {
     assert!(read(format!("/proc/{}/status", status.pid)).contains("SigBlk:\t0000000000000000\n"));
     signal(status.pid, "TERM");
     assert_eq!(client::wait(&vm.shim).await, Some(Ended::Signal(15)));
+}
+
+#[tokio::test]
+async fn what_comes_through_the_console_is_kept_apart_whoever_opens_and_closes_it() {
+    let vm = Vm::new();
+    let console = vm.shim.console().display().to_string();
+    let kept = vm.dir.path().join("console.log");
+    let script = format!("echo one >{console}; echo two >{console}; head -c 300000 /dev/zero >{console}; echo end");
+    let spec = ShimSpec { console: Some(kept.clone()), ..vm.spec(&script) };
+    client::start(Path::new(KEEPER), &vm.shim, &spec).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, client::wait(&vm.shim)).await.expect("nobody waits for a reader");
+    assert_eq!(ended, Some(Ended::Status(0)));
+    let before = read(vm.dir.path().join("console.log.old"));
+    assert!(before.starts_with("one\ntwo\n"), "{:?}", before.chars().take(20).collect::<String>());
+    let sizes = [kept.clone(), vm.dir.path().join("console.log.old")].map(|file| fs::metadata(file).unwrap().len());
+    assert_eq!(sizes.iter().sum::<u64>(), 300_008);
+    assert!(sizes.iter().all(|size| *size <= 256 * 1024), "{sizes:?}");
+    assert!(read(vm.dir.path().join("output.log")).ends_with("end\n"));
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(kept).unwrap().permissions()) & 0o777, 0o600);
 }
 
 /// A node's fence, and a VM that obeys it.
