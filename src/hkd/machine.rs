@@ -56,7 +56,7 @@ pub enum Event {
     Launched(Result<(), String>),
     /// The agent answered a ping, or why not.
     Pinged(Result<(), String>),
-    /// The agent took the order to power off, or why not.
+    /// The agent, or its power button, took the order to power off, or why not.
     PoweredOff(Result<(), String>),
     /// No process of it lives any more.
     Exited(Exit),
@@ -93,8 +93,10 @@ pub enum Effect {
     WatchExit,
     /// Ping the agent once; with a limit, give up after that long.
     Ping(Option<Duration>),
-    /// Ask the agent to power off.
+    /// Ask the agent to power off; answer with `PoweredOff`.
     PowerOff,
+    /// Press its power button; answer with `PoweredOff`.
+    PressPowerButton,
     /// Tell the agent that the VM expires.
     TellExpiry(Expiry),
     /// Kill every process.
@@ -202,6 +204,8 @@ pub struct Machine {
     ask_at: Option<Instant>,
     /// How often it may still be asked to power off.
     retries: u32,
+    /// Whether its power button is still to be pressed before it is killed.
+    button: bool,
     reason: Option<String>,
 }
 
@@ -281,6 +285,7 @@ impl Machine {
             expiry: Telling::default(),
             ask_at: None,
             retries: 0,
+            button: false,
             reason: None,
         }
     }
@@ -394,6 +399,10 @@ impl Machine {
                 self.retries -= 1;
                 self.ask_at = Some(now + limits.ask_pause);
                 vec![]
+            }
+            (ShuttingDown, Event::PoweredOff(Err(_))) if self.button => {
+                self.button = false;
+                vec![Effect::PressPowerButton]
             }
             (ShuttingDown, Event::PoweredOff(Err(_))) => self.kill(limits, now),
             (WaitingToStop, Event::Kill) => {
@@ -564,7 +573,8 @@ impl Machine {
             return self.kill(limits, now);
         }
         // One whose agent never answered has nothing to lose.
-        self.retries = if self.phase == Phase::Booting { 0 } else { limits.ask_retries };
+        self.button = self.phase != Phase::Booting;
+        self.retries = if self.button { limits.ask_retries } else { 0 };
         self.enter(Phase::ShuttingDown, now + limits.shutdown);
         vec![Effect::PowerOff]
     }

@@ -236,6 +236,12 @@ impl Task {
                 }
                 None => self.report(Event::PoweredOff(Err("its address is not known".to_owned()))),
             },
+            Effect::PressPowerButton => {
+                tokio::spawn(async move {
+                    let pressed = node.hypervisor.press_power_button(vm).await.map_err(|error| describe(&error));
+                    let _ = events.send(Event::PoweredOff(pressed));
+                });
+            }
             Effect::TellExpiry(expiry) => {
                 let agent = self.agent(None);
                 tokio::spawn(async move {

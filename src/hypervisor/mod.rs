@@ -38,6 +38,11 @@ pub trait Hypervisor: Send + Sync {
     /// Resolves when no process of the VM lives any more; at once when there is none.
     fn exited(&self, vm: VmId) -> BoxFuture<'static, Exit>;
 
+    /// Asks the VM's system to shut down as the power button of a machine does. An error where there is none.
+    fn press_power_button(&self, vm: VmId) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async move { Err(failed(format!("VM {vm} has no power button"), None, None)) })
+    }
+
     /// Kills every process of the VM. Returns when the order is given; `exited` says when it is carried out.
     fn kill(&self, vm: VmId) -> BoxFuture<'_, Result<(), HypervisorError>>;
 

@@ -80,7 +80,7 @@ fn a_stop_that_gets_no_slot_goes_on_without_one() {
 }
 
 #[test]
-fn an_agent_that_does_not_take_the_order_is_asked_again_and_then_killed() {
+fn who_does_not_take_the_order_is_asked_again_then_by_its_power_button_and_then_killed() {
     let mut now = Instant::now();
     let gone = || Event::PoweredOff(Err("gone".into()));
     let mut machine = stopping(now);
@@ -89,7 +89,11 @@ fn an_agent_that_does_not_take_the_order_is_asked_again_and_then_killed() {
         now += LIMITS.ask_pause;
         assert_eq!(machine.step(Event::Tick, &LIMITS, now), [Effect::PowerOff]);
     }
-    assert_eq!(machine.step(gone(), &LIMITS, now), [Effect::Kill]);
+    assert_eq!(machine.step(gone(), &LIMITS, now), [Effect::PressPowerButton]);
+    let mut pressed = machine.clone();
+    assert_eq!(pressed.step(Event::PoweredOff(Ok(())), &LIMITS, now), []);
+    assert_eq!(pressed.step(Event::Tick, &LIMITS, now + LIMITS.shutdown), [Effect::Kill]);
+    assert_eq!(machine.step(gone(), &LIMITS, now), [Effect::Kill], "it has none");
     let mut machine = after(&[Event::Slot, Event::Prepared(Ok(())), Event::Launched(Ok(()))], now);
     assert_eq!(machine.step(Event::Stop, &LIMITS, now), [Effect::PowerOff]);
     assert_eq!(machine.step(gone(), &LIMITS, now), [Effect::Kill], "it never answered");
@@ -305,6 +309,7 @@ fn explored() -> BTreeSet<(String, &'static str, String)> {
                 machine.reason.is_some(),
                 machine.failures.min(1),
                 machine.retries,
+                machine.button,
             )) {
                 continue;
             }
