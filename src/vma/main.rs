@@ -29,7 +29,7 @@ Options:
   --help     show this text
   --version  show the version
 
-Settings: /etc/qvd/vma.conf, then /.qvd/vma.conf. Log level: QVD_LOG (error, warn, info, debug, trace).
+Settings: /etc/qvd/vma.conf, then what the node gives. Log level: QVD_LOG (error, warn, info, debug, trace).
 ";
 
 /// Exit status of a command line that makes no sense.
@@ -77,6 +77,7 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> Result<(), Box<dyn Error>> {
+    agent::meet_firmware();
     Ok(agent::serve(Settings::load()?)?)
 }
 

@@ -1,5 +1,6 @@
 //! Every setting of the agent: key, type and default in one place.
-//! Files are read in order, the later winning: that of the image, then that of the node that started the VM. Names and
+//! Files are read in order, the later winning: that of the image, then that of the node that started the VM, which is a
+//! mounted file in containers and a file of QEMU's firmware interface in KVM guests. Names and
 //! defaults are classic unless their comment says otherwise. Nothing is reloaded: a new agent reads anew.
 
 use std::{collections::HashMap, fs, io, path::PathBuf, time::Duration};
@@ -9,7 +10,8 @@ use thiserror::Error;
 use crate::model::config::{ConfigValue, Unit, properties};
 
 /// The files, the later winning.
-const FILES: [&str; 2] = ["/etc/qvd/vma.conf", "/.qvd/vma.conf"];
+const FILES: [&str; 3] =
+    ["/etc/qvd/vma.conf", "/.qvd/vma.conf", "/sys/firmware/qemu_fw_cfg/by_name/opt/com.theqvd/vma.conf/raw"];
 
 /// Prefix of the keys that stand in for a connection parameter nobody sent.
 const DEFAULT_PREFIX: &str = "vma.default.";
@@ -45,6 +47,17 @@ settings! {
     port: u16 = "internal.vm.port.vma", "3030";
     /// Root-only file with the secret that callers must know; while it does not exist none is asked for. Ours.
     secret_file: PathBuf = "vma.secret.file", "/.qvd/secret";
+
+    /// Hardware address of the interface that nodes reach, where the agent is to set it up. Ours, as all of these.
+    network_mac: String = "vma.network.mac", "";
+    /// Its address and the length of the network's prefix; empty where the image or the container sees to it.
+    network_address: String = "vma.network.address", "";
+    /// The gateway; empty for none.
+    network_gateway: String = "vma.network.gateway", "";
+    /// Name servers; empty to leave what the image has.
+    network_dns: Vec<String> = "vma.network.dns", "";
+    /// Name of the machine; empty to leave it.
+    host_name: String = "vma.host.name", "";
 
     /// Display number of nxagent, which waits for its proxy on port 4000 above it.
     display: u32 = "internal.nxagent.display", "100";

@@ -2,8 +2,8 @@
 //! made when missing, given to its user, and tried before a session relies on it. An existing home is kept as it is.
 
 use std::{
-    fs::{self, DirBuilder, OpenOptions},
-    io,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown},
     path::{Path, PathBuf},
     time::Duration,
@@ -35,6 +35,12 @@ pub enum HomeError {
         #[source]
         source: io::Error,
     },
+    /// There is no file system on it, but something is.
+    #[error("the home disk {} is damaged: it has no partition and is not empty, so nothing is made there", .drive.display())]
+    NotBlank {
+        /// The disk.
+        drive: PathBuf,
+    },
     /// A program of the image is missing.
     #[error("cannot prepare the home disk: the image has no {0}")]
     NoProgram(String),
@@ -54,6 +60,9 @@ pub enum HomeError {
     },
 }
 
+/// Every file system of Linux has written something before this.
+const BEGINNING: usize = 1 << 20;
+
 /// Making a file system may take long on a slow disk.
 const MKFS_LIMIT: Duration = Duration::from_secs(600);
 
@@ -65,12 +74,27 @@ pub fn mount_drive(settings: &Settings) -> Result<(), HomeError> {
     }
     let partition = PathBuf::from(format!("{}1", drive.display()));
     if !partition.exists() {
-        let mkfs = program(&format!("mkfs.{kind}"))?;
+        if !is_blank(drive)? {
+            return Err(HomeError::NotBlank { drive: drive.clone() });
+        }
+        program("sfdisk")?;
         command::run(&program("sh")?, &["-c", "echo , | sfdisk -q \"$1\"", "sfdisk", &drive.to_string_lossy()], QUICK)?;
+    }
+    // Also when the machine was stopped before it came to this.
+    if is_blank(&partition)? {
+        let mkfs = program(&format!("mkfs.{kind}"))?;
         command::run(&mkfs, &["-q".as_ref(), partition.as_os_str()], MKFS_LIMIT)?;
     }
     mount(Some(&partition), path, Some(kind.as_str()), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, None::<&str>)
         .map_err(|error| HomeError::Step { what: "mount the home disk at", path: path.clone(), source: error.into() })
+}
+
+/// Whether nothing was ever written to where partition tables and file systems begin.
+fn is_blank(device: &Path) -> Result<bool, HomeError> {
+    let mut beginning = vec![0; BEGINNING];
+    let read = File::open(device).and_then(|mut device| device.read_exact(&mut beginning));
+    read.map_err(|source| HomeError::Step { what: "read", path: device.to_owned(), source })?;
+    Ok(beginning.iter().all(|byte| *byte == 0))
 }
 
 fn program(name: &str) -> Result<PathBuf, HomeError> {
@@ -186,6 +210,21 @@ mod tests {
     fn a_home_that_cannot_be_written_is_named() {
         let error = try_out(&ours("/proc/self".into())).unwrap_err();
         assert_eq!(error.to_string(), "the home /proc/self is not writable for user u");
+    }
+
+    #[test]
+    fn a_disk_that_holds_anything_is_not_taken_for_a_new_one() {
+        let scratch = Scratch::new("blank");
+        let disk = scratch.0.join("disk");
+        fs::write(&disk, vec![0; BEGINNING * 2]).unwrap();
+        assert!(is_blank(&disk).unwrap());
+        // Where btrfs begins.
+        let mut bytes = vec![0; BEGINNING * 2];
+        bytes[64 * 1024 + 64] = b'_';
+        fs::write(&disk, bytes).unwrap();
+        assert!(!is_blank(&disk).unwrap());
+        fs::write(&disk, "short").unwrap();
+        assert!(is_blank(&disk).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod init;
 pub mod launch;
 mod methods;
 pub mod monitor;
+mod network;
 mod options;
 mod output;
 mod parameters;
@@ -38,6 +39,7 @@ use thiserror::Error;
 
 pub use config::{Settings, SettingsError};
 pub use dialog::answer as answer_dialog;
+pub use network::{NetworkError, meet_firmware};
 
 use methods::Agent;
 
@@ -53,6 +55,9 @@ pub enum AgentFailure {
         #[source]
         source: io::Error,
     },
+    /// Nodes cannot reach it.
+    #[error("cannot set up the network")]
+    Network(#[from] NetworkError),
     /// Nothing can be kept there.
     #[error("cannot prepare the run directory {dir}")]
     RunDir {
@@ -69,6 +74,7 @@ pub enum AgentFailure {
 
 /// Serves calls until the process is killed. An X session that runs already is taken over.
 pub fn serve(settings: Settings) -> Result<(), AgentFailure> {
+    network::set_up(&settings)?;
     let port = settings.port;
     let listener =
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).map_err(|source| AgentFailure::Listen { port, source })?;
