@@ -5,6 +5,8 @@
 
 use std::{path::Path, process::Command, time::Duration};
 
+/// A function of the shell that fetches Debian's kernel.
+pub const KERNEL: &str = include_str!("kernel");
 /// Makes the machine and waits for its end.
 const RUN: &str = include_str!("run");
 
@@ -25,7 +27,7 @@ impl Guest<'_> {
     /// `QVD_GUEST` is set there, and all of this command's environment whose names begin with `QVD_GUEST_`.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "bash", "-c", RUN, "guest"]);
+        command.args(["--pdeathsig", "TERM", "bash", "-c", &format!("{KERNEL}\n{RUN}"), "guest"]);
         command.arg(self.limit.as_secs().to_string()).arg(self.tools.join(" "));
         command.arg(self.parameters).arg(program);
         command
