@@ -1548,7 +1548,7 @@ begin
     end if;
 end $$;
 
-CREATE FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) RETURNS TABLE(command qvd.vm_cmd, vm_id integer, name text, tenant_id integer, user_id integer, login text, osf_id integer, memory integer, user_storage_size integer, di_id integer, di_path text, di_tag text, ip inet, secret bytea, vm_state qvd.vm_state)
+CREATE FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) RETURNS TABLE(command qvd.vm_cmd, vm_id integer, name text, tenant_id integer, user_id integer, login text, osf_id integer, memory integer, user_storage_size integer, di_id integer, di_path text, di_tag text, ip inet, secret bytea, vm_state qvd.vm_state, cpus integer)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1574,7 +1574,7 @@ begin
                 r.current_di_id as di_id,
                 -- A function, since a start has no need to open that table.
                 case r.vm_state when 'starting' then s.di_path else di_path(r.current_di_id) end as di_path,
-                r.vm_state
+                r.vm_state, s.cpus
         ), audited as (
             insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
             select 'claim', 'vm', c.vm_id, c.login || '/' || c.name, c.tenant_id,
@@ -1582,7 +1582,7 @@ begin
             from claimed c
         )
         select c.vm_cmd, c.vm_id, c.name, c.tenant_id, c.user_id, c.login, c.osf_id, c.memory,
-            c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state
+            c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state, c.cpus
         from claimed c;
     if not found then
         perform node_check(node, node_epoch);
@@ -2139,6 +2139,7 @@ CREATE TABLE qvd.vm_specs (
     di_id integer,
     di_path text,
     secret bytea NOT NULL,
+    cpus integer,
     CONSTRAINT vm_specs_secret_check CHECK ((length(secret) = 32))
 );
 
@@ -2158,7 +2159,8 @@ CREATE VIEW qvd.node_vm WITH (security_barrier='true') AS
     s.secret,
     r.host_id,
     r.vm_state,
-    r.vm_cmd
+    r.vm_cmd,
+    s.cpus
    FROM ((qvd.vm_runtimes r
      JOIN qvd.vm_specs s ON ((s.vm_id = r.vm_id)))
      LEFT JOIN qvd.dis d ON ((d.id = r.current_di_id)));
@@ -2173,7 +2175,7 @@ begin
     return query select * from node_vm n where n.host_id = node and n.vm_state <> 'stopped';
 end $$;
 
-CREATE FUNCTION qvd.osf_create(name text, memory integer DEFAULT NULL::integer, user_storage integer DEFAULT 0, tenant text DEFAULT NULL::text) RETURNS integer
+CREATE FUNCTION qvd.osf_create(name text, memory integer DEFAULT NULL::integer, user_storage integer DEFAULT 0, tenant text DEFAULT NULL::text, cpus integer DEFAULT NULL::integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
@@ -2184,9 +2186,9 @@ declare
 begin
     select * into wanted from name_and_tenant(osf_create.name);
     in_tenant := tenant_id(coalesce(wanted.tenant, osf_create.tenant, 'default'));
-    insert into osfs (tenant_id, name, memory, user_storage_size)
+    insert into osfs (tenant_id, name, memory, user_storage_size, cpus)
     values (in_tenant, wanted.name, coalesce(osf_create.memory, config_get('osf.default.memory', in_tenant)::integer),
-        user_storage)
+        user_storage, osf_create.cpus)
     returning id into new_id;
     perform audit('create', 'osf', new_id, wanted.name, in_tenant);
     return new_id;
@@ -3002,13 +3004,13 @@ begin
     update vm_specs s
     set name = d.name, tenant_id = d.tenant_id, tenant = d.tenant, user_id = d.user_id, login = d.login,
         osf_id = d.osf_id, memory = d.memory, user_storage_size = d.user_storage_size, di_tag = d.di_tag, ip = d.ip,
-        di_id = d.di_id, di_path = d.di_path
+        di_id = d.di_id, di_path = d.di_path, cpus = d.cpus
     from vm_specs_due d
     where d.vm_id = any (vms) and s.vm_id = d.vm_id
         and (s.name, s.tenant_id, s.tenant, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, s.di_tag, s.ip,
-                s.di_id, s.di_path)
+                s.di_id, s.di_path, s.cpus)
             is distinct from (d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory,
-                d.user_storage_size, d.di_tag, d.ip, d.di_id, d.di_path);
+                d.user_storage_size, d.di_tag, d.ip, d.di_id, d.di_path, d.cpus);
 end $$;
 
 CREATE FUNCTION qvd.vm_specs_renew_osf(osf integer) RETURNS void
@@ -3310,9 +3312,9 @@ begin
         -- Whoever renames the tenant now waits, and finds the row.
         perform from tenants t join users u on u.tenant_id = t.id where u.id = new.user_id for key share of t;
         insert into vm_specs (vm_id, name, tenant_id, tenant, user_id, login, osf_id, memory, user_storage_size, di_tag,
-            ip, di_id, di_path, secret)
+            ip, di_id, di_path, secret, cpus)
         select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
-            d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret()
+            d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus
         from vm_specs_due d where d.vm_id = new.id;
     elsif tg_op = 'UPDATE' then
         perform vm_specs_renew(array[new.id]);
@@ -3391,6 +3393,8 @@ CREATE TABLE qvd.osfs (
     user_storage_size integer DEFAULT 0 NOT NULL,
     is_application boolean DEFAULT false NOT NULL,
     description text,
+    cpus integer,
+    CONSTRAINT osfs_cpus_check CHECK ((cpus > 0)),
     CONSTRAINT osfs_memory_check CHECK ((memory >= 16)),
     CONSTRAINT osfs_user_storage_size_check CHECK ((user_storage_size >= 0))
 );
@@ -3983,7 +3987,8 @@ CREATE VIEW qvd.vm_specs_due AS
     v.di_tag,
     v.ip,
     d.id AS di_id,
-    d.path AS di_path
+    d.path AS di_path,
+    o.cpus
    FROM ((((qvd.vms v
      JOIN qvd.users u ON ((u.id = v.user_id)))
      JOIN qvd.tenants t ON ((t.id = u.tenant_id)))
@@ -4796,8 +4801,8 @@ GRANT UPDATE(vm_expiration_hard) ON TABLE qvd.vm_runtimes TO qvd_admin;
 REVOKE ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) TO qvd_node;
 
-REVOKE ALL ON FUNCTION qvd.osf_create(name text, memory integer, user_storage integer, tenant text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.osf_create(name text, memory integer, user_storage integer, tenant text) TO qvd_admin;
+REVOKE ALL ON FUNCTION qvd.osf_create(name text, memory integer, user_storage integer, tenant text, cpus integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.osf_create(name text, memory integer, user_storage integer, tenant text, cpus integer) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.osf_id(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.osf_id(wanted text) TO qvd_readonly;

@@ -111,9 +111,10 @@ exception when unique_violation then
         using errcode = 'QV013', hint = 'select name, address from hosts;';
 end $$;
 
--- `memory` and `user_storage` in MB.
+-- `memory` and `user_storage` in MB. Without `cpus` its VMs have as many processors as the configuration says.
 create or replace function osf_create(
-    name text, memory integer default null, user_storage integer default 0, tenant text default null
+    name text, memory integer default null, user_storage integer default 0, tenant text default null,
+    cpus integer default null
 ) returns integer
 language plpgsql security definer set search_path = qvd, pg_temp as $$
 declare
@@ -123,9 +124,9 @@ declare
 begin
     select * into wanted from name_and_tenant(osf_create.name);
     in_tenant := tenant_id(coalesce(wanted.tenant, osf_create.tenant, 'default'));
-    insert into osfs (tenant_id, name, memory, user_storage_size)
+    insert into osfs (tenant_id, name, memory, user_storage_size, cpus)
     values (in_tenant, wanted.name, coalesce(osf_create.memory, config_get('osf.default.memory', in_tenant)::integer),
-        user_storage)
+        user_storage, osf_create.cpus)
     returning id into new_id;
     perform audit('create', 'osf', new_id, wanted.name, in_tenant);
     return new_id;

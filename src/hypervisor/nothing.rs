@@ -235,6 +235,7 @@ mod tests {
             osf: OsfId(1),
             memory_mb: 256,
             user_storage_mb: 0,
+            cpus: None,
             di: DiId(1),
             di_path: "desk.tar".into(),
             address: Ipv4Addr::new(10, 0, 0, 200),

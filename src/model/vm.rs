@@ -32,6 +32,8 @@ pub struct VmSpec {
     pub memory_mb: u32,
     /// Size of the home in MB; 0 means that the VM keeps nothing of its own.
     pub user_storage_mb: u32,
+    /// Processors that it is given; `None`: as many as the configuration says.
+    pub cpus: Option<u32>,
     /// The image version chosen for this run.
     pub di: DiId,
     /// File of the image below the images directory.

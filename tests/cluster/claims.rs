@@ -34,18 +34,18 @@ async fn a_start_and_a_stop_cost_three_notifying_commits_each() {
 #[tokio::test]
 async fn a_claim_returns_everything_that_a_start_takes() {
     let db = Db::with_vms(1).await;
-    db.sql("update osfs set memory = 300, user_storage_size = 40").await;
+    db.sql("update osfs set memory = 300, user_storage_size = 40, cpus = 3").await;
     let life = db.node_runs().await;
     db.sql("select vm_start('alice/d1')").await;
     let node = db.session("qvd_node").await;
     let claim = format!(
         "select command, name, login, tenant_id, memory, user_storage_size, di_path,
-             di_tag, vm_state, length(secret), ip from node_claim({life}, 3030, 4100)"
+             di_tag, vm_state, length(secret), ip, cpus from node_claim({life}, 3030, 4100)"
     );
     let claimed = node.rows(&claim).await;
     assert_eq!(
         claimed,
-        [["start", "d1", "alice", "1", "300", "40", "desk.tar", "default", "starting", "32", "10.0.255.254"]]
+        [["start", "d1", "alice", "1", "300", "40", "desk.tar", "default", "starting", "32", "10.0.255.254", "3"]]
     );
     assert_eq!(node.rows(&claim).await, Vec::<Vec<String>>::new(), "it is given once");
     let after = "select vm_state, vm_cmd is null, host(vm_address), vm_vma_port, vm_x_port, current_di_id is not null

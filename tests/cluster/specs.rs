@@ -5,9 +5,9 @@ use super::database::Db;
 /// VMs whose row in `vm_specs` is not what it has to be.
 const WRONG: &str = "select count(*) from vm_specs_due d full join vm_specs s using (vm_id)
     where (s.name, s.tenant_id, s.tenant, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, s.di_tag, s.ip,
-            s.di_id, s.di_path)
+            s.di_id, s.di_path, s.cpus)
         is distinct from (d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
-            d.di_tag, d.ip, d.di_id, d.di_path)";
+            d.di_tag, d.ip, d.di_id, d.di_path, d.cpus)";
 
 #[tokio::test]
 async fn every_change_of_what_a_start_needs_is_there_for_the_next_start() {
@@ -19,6 +19,7 @@ async fn every_change_of_what_a_start_needs_is_there_for_the_next_start() {
         "update users set login = 'alicia'",
         "update tenants set name = 'academy' where name = 'default'",
         "update osfs set memory = 777, user_storage_size = 5",
+        "update osfs set cpus = 3",
         "select di_create(name, 'newer.tar') from osfs",
         "insert into di_tags (di_id, tag) select max(id), 'stable' from dis",
         "update di_tags set tag = 'other' where tag = 'stable'",

@@ -100,6 +100,7 @@ impl Node {
             osf: OsfId(1),
             memory_mb: 64,
             user_storage_mb: 1,
+            cpus: None,
             di: DiId(1),
             di_path: "desk.tar".into(),
             address: Ipv4Addr::new(10, 202, self.number, 100 + vm.0 as u8),
