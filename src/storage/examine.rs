@@ -99,6 +99,15 @@ pub async fn examine(path: &Path) -> Result<Examination, StorageError> {
     Ok(found)
 }
 
+/// What keeps a disk from being used by itself, as far as its header tells.
+pub(super) fn problems_of_disk(path: &Path) -> io::Result<Vec<String>> {
+    let (head, size) = head(path)?;
+    Ok(match Qcow2::read(&head).filter(|_| Kind::of(&head) == Some(Kind::Qcow2)) {
+        Some(header) => header.problems(size),
+        None => vec!["it is no qcow2 disk".to_owned()],
+    })
+}
+
 /// The first bytes of a file and its size.
 pub(super) fn head(path: &Path) -> io::Result<(Vec<u8>, u64)> {
     let file = File::open(path)?;

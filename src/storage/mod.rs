@@ -3,6 +3,7 @@
 //! Nothing is mounted here, and which VM may use what is not decided here.
 
 mod collect;
+mod disk;
 mod examine;
 mod home;
 mod identity;
@@ -18,6 +19,7 @@ use std::{
 
 use thiserror::Error;
 
+pub use disk::Disk;
 pub use examine::{Examination, Kind, examine};
 pub use image::ImageName;
 pub use lock::StorageLock;
@@ -40,6 +42,8 @@ pub struct Storage {
     overlayfs: PathBuf,
     homefs: PathBuf,
     hosts: PathBuf,
+    overlays: PathBuf,
+    homes: PathBuf,
 }
 
 /// Something on the storage that cannot be used. The text names the object; `hint` says what to do.
@@ -101,6 +105,14 @@ pub enum StorageError {
     /// The work was given up half way because it was told to be.
     #[error("given up")]
     GivenUp,
+    /// A disk of a KVM guest that cannot be made, or that QEMU does not take.
+    #[error("the disk {} cannot be used: {problem}", .path.display())]
+    Disk {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The home is no directory, or its storage is read-only.
     #[error("the home {} cannot be written", .path.display())]
     Home {
@@ -134,6 +146,13 @@ impl StorageError {
             Self::Identity { .. } => {
                 Some("mount it; if it was replaced, set storage_id of this node in table hosts to null")
             }
+            Self::Disk { problem, .. } if problem.contains("No space left") => Some("make room on the storage"),
+            Self::Disk { problem, .. } if problem.contains("is not installed") => {
+                Some("install the package qemu-utils")
+            }
+            Self::Disk { .. } => {
+                Some("copy it again; a home is restored from a backup, or mended with qemu-img check -r all")
+            }
             Self::Home { .. } => Some("make it a directory on storage mounted read-write"),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("make room on the storage")
@@ -159,6 +178,8 @@ impl Storage {
             overlayfs: config.get(&keys::PATH_STORAGE_OVERLAYFS),
             homefs: config.get(&keys::PATH_STORAGE_HOMEFS),
             hosts: config.get(&keys::PATH_STORAGE_HOSTS),
+            overlays: config.get(&keys::PATH_STORAGE_OVERLAYS),
+            homes: config.get(&keys::PATH_STORAGE_HOMES),
         }
     }
 

@@ -54,6 +54,9 @@ pub const READ_AT_START: &[&str] = &[
     "path.storage.overlayfs",
     "path.storage.homefs",
     "path.storage.hosts",
+    "path.storage.overlays",
+    "path.storage.homes",
+    "path.serial.captures",
     "path.l7r.ssl",
     "path.l7r.ssl.cert",
     "path.l7r.ssl.key",
@@ -164,6 +167,10 @@ keys! {
     PATH_STORAGE_OVERLAYFS: PathBuf = "path.storage.overlayfs", "${path.storage.root}/overlayfs";
     /// Homes of VMs.
     PATH_STORAGE_HOMEFS: PathBuf = "path.storage.homefs", "${path.storage.root}/homefs";
+    /// Writable layers of running KVM guests.
+    PATH_STORAGE_OVERLAYS: PathBuf = "path.storage.overlays", "${path.storage.root}/overlays";
+    /// Disks with the homes of KVM guests.
+    PATH_STORAGE_HOMES: PathBuf = "path.storage.homes", "${path.storage.root}/homes";
     /// Life signs of the nodes that share the storage.
     PATH_STORAGE_HOSTS: PathBuf = "path.storage.hosts", "${path.storage.root}/hosts";
     /// Where the router keeps the certificate that it makes for itself, so that clients meet the same one after a
