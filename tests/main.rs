@@ -6,5 +6,6 @@
 mod cluster;
 mod desktop;
 mod hosts;
+mod kvm;
 mod platform;
 mod wire;

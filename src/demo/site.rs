@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::{
     db::{Connector, DbError, MigrateError},
-    hypervisor::{Container, Hypervisor, HypervisorError},
+    hypervisor::{Container, Hypervisor, HypervisorError, Kvm},
     model::{
         HostState,
         config::{Config, ConfigError},
@@ -45,7 +45,7 @@ pub struct SiteOptions {
     pub node: String,
     /// The VM network is 10.x.y.0/24; the node is its .1, VMs have addresses from .100 on.
     pub network: (u8, u8),
-    /// `lxc` or `nothing`.
+    /// `lxc`, `kvm` or `nothing`.
     pub hypervisor: &'static str,
     /// Whether commits survive a power cut.
     pub durability: Durability,
@@ -183,6 +183,16 @@ impl Site {
         Ok(config)
     }
 
+    /// What the node runs VMs with, for whoever asks the machine and not the database; `None`: they are simulated.
+    pub fn hypervisor(&self) -> Result<Option<Box<dyn Hypervisor>>, SiteError> {
+        let config = self.config()?;
+        Ok(match self.options.hypervisor {
+            "lxc" => Some(Box::new(Container::new(&config, &self.options.node, self.host_address())?)),
+            "kvm" => Some(Box::new(Kvm::new(&config, self.host_address())?)),
+            _ => None,
+        })
+    }
+
     /// The certificate that the router made for itself.
     pub fn certificate(&self) -> PathBuf {
         self.options.directory.join("l7r/cert.pem")
@@ -294,8 +304,8 @@ impl Site {
     pub async fn close(self) -> Result<(), SiteError> {
         let stopped = self.stop_vms().await;
         self.stop_node().await;
-        if self.options.hypervisor == "lxc" {
-            Container::new(&self.config()?, &self.options.node, self.host_address())?.release_node().await?;
+        if let Some(hypervisor) = self.hypervisor()? {
+            hypervisor.release_node().await?;
         }
         self.cluster.stop().await;
         stopped

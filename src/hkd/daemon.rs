@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     db::{Connector, Database, DbError, Life, Load, Role},
     events::{Cause, Channel, Intervals, Plane, RelayServer},
-    hypervisor::{Container, Epochs, Hypervisor, HypervisorError, Nothing},
+    hypervisor::{Container, Epochs, Hypervisor, HypervisorError, Kvm, Nothing},
     logging,
     model::{
         Epoch, HostId, HostState, Owner, VmId, VmPorts, VmState,
@@ -317,24 +317,32 @@ pub fn hypervisor_for(
         let what = format!("vm.hypervisor = {kind} is not in internal.hkd.hypervisor_list");
         return Err(refuse(what, &format!("use one of {}, or add it there", allowed.join(", "))));
     }
-    match kind.as_str() {
-        "lxc" => {
-            let IpAddr::V4(address) = life.address else {
-                return Err(refuse(
-                    format!("the address {} of this node is not IPv4", life.address),
-                    "set it in table hosts",
-                ));
-            };
-            let container = Container::new(config, &config.get(&keys::NODENAME), address)?;
-            if config.get(&keys::STORAGE_LOCAL) {
-                return Ok(Arc::new(container));
+    let address = || match life.address {
+        IpAddr::V4(address) => Ok(address),
+        other => Err(refuse(format!("the address {other} of this node is not IPv4"), "set it in table hosts")),
+    };
+    let owner =
+        (!config.get(&keys::STORAGE_LOCAL)).then(|| Owner { host: life.host, epoch: life.epoch, boot_id: boot_id() });
+    Ok(match (kind.as_str(), owner) {
+        ("lxc", owner) => {
+            let container = Container::new(config, &config.get(&keys::NODENAME), address()?)?;
+            match owner {
+                Some(owner) => Arc::new(container.in_the_name_of(owner, epochs)),
+                None => Arc::new(container),
             }
-            let owner = Owner { host: life.host, epoch: life.epoch, boot_id: boot_id() };
-            Ok(Arc::new(container.in_the_name_of(owner, epochs)))
         }
-        "nothing" => Ok(Arc::new(Nothing::new(config))),
-        other => Err(refuse(format!("vm.hypervisor = {other} is not known"), "use lxc or nothing")),
-    }
+        ("kvm", owner) => {
+            let kvm = Kvm::new(config, address()?)?;
+            match owner {
+                Some(owner) => Arc::new(kvm.in_the_name_of(owner, epochs)),
+                None => Arc::new(kvm),
+            }
+        }
+        ("nothing", _) => Arc::new(Nothing::new(config)),
+        (other, _) => {
+            return Err(refuse(format!("vm.hypervisor = {other} is not known"), "use lxc, kvm or nothing"));
+        }
+    })
 }
 
 /// The database, as hypervisors see it.

@@ -5,6 +5,7 @@
 mod claims;
 mod container;
 mod guest;
+mod kvm;
 mod nothing;
 mod shims;
 
@@ -14,6 +15,7 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 
 pub use container::Container;
+pub use kvm::Kvm;
 pub use nothing::{Nothing, Step};
 use shims::failed;
 
@@ -77,6 +79,8 @@ pub struct Found {
 pub enum Exit {
     /// Its first process ended with this status.
     Status(i32),
+    /// Its kernel failed.
+    Panicked,
     /// Its first process was killed by this signal.
     Signal(i32),
     /// Its shim killed it, because the node could give no sign of life for so long that others may start it.
@@ -90,6 +94,7 @@ impl fmt::Display for Exit {
         match self {
             Self::Status(0) => f.write_str("it shut down"),
             Self::Status(status) => write!(f, "it exited with status {status}"),
+            Self::Panicked => f.write_str("its kernel panicked"),
             Self::Signal(signal) => write!(f, "it was killed by signal {signal}"),
             Self::Fenced => f.write_str("its node could give no sign of life"),
             Self::Unseen => f.write_str("its supervising process died"),

@@ -204,6 +204,14 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
+/// Goes on to its end though nobody waits for it any more.
+pub async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
 /// By when VMs must be dead. They get half of the margin to die; the rest is for a machine that must be restarted.
 fn fence(config: &Config) -> Result<Option<FenceSpec>, HypervisorError> {
     if config.get(&keys::STORAGE_LOCAL) {

@@ -77,7 +77,7 @@ impl Firewall {
             "table inet {table} {{
                 chain input {{
                     type filter hook input priority filter
-                    iifname \"{port}*\" meta iifkind \"veth\" drop
+                    iifname \"{port}*\" meta iifkind {{ \"veth\", \"tun\" }} drop
                     iifname != \"{bridge}\" accept
                     ct state established,related accept
                     meta nfproto ipv6 drop
@@ -88,7 +88,7 @@ impl Firewall {
                 }}
                 chain forward {{
                     type filter hook forward priority filter
-                    iifname \"{port}*\" meta iifkind \"veth\" drop
+                    iifname \"{port}*\" meta iifkind {{ \"veth\", \"tun\" }} drop
                     ct state established,related accept
                     oifname \"{bridge}\" meta nfproto ipv6 drop
                     oifname \"{bridge}\" tcp dport {{ {guarded} }} ip saddr != {nodes} drop

@@ -43,8 +43,8 @@ pub struct Network {
 /// The interface of a VM: its end on the node, and what is to be set inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plug {
-    /// Name of the end on the node. Whoever starts the VM makes the pair, the other end directly inside: to move an
-    /// interface from one namespace to another costs more than the rest of a container's start.
+    /// Name of the end on the node. Whoever starts the VM makes it. A container's pair has its other end directly inside: to
+    /// move an interface from one namespace to another costs more than the rest of a container's start.
     pub host_end: String,
     /// Hardware address of the other end.
     pub mac: Mac,

@@ -39,7 +39,7 @@ async fn a_kind_of_vm_that_nobody_knows_is_refused() {
     let host = Host::new(&db, &[("vm.hypervisor", "xen")]);
     refused(
         &host,
-        "vm.hypervisor = xen is not in internal.hkd.hypervisor_list; use one of lxc, nothing, or add it there",
+        "vm.hypervisor = xen is not in internal.hkd.hypervisor_list; use one of lxc, kvm, nothing, or add it there",
     )
     .await;
     assert_ne!(db.sql("select state from host_list").await.unwrap(), "running");

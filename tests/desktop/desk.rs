@@ -7,12 +7,12 @@ use super::{eventually, guest::Guest, installation::Installation, measured};
 pub const PASSWORD: &str = "wonder";
 
 /// A window manager that starts one window, which fills the screen.
-const SESSION: &str = r#"<JWM><StartupCommand>
+pub const SESSION: &str = r#"<JWM><StartupCommand>
     exec xterm -geometry 200x80+0+0 -e sh "$HOME/animation"
 </StartupCommand></JWM>"#;
 
 /// Changes the window's colour all the time; see [`Viewer::sees_motion`](super::viewer::Viewer::sees_motion).
-const ANIMATION: &str = r#"
+pub const ANIMATION: &str = r#"
 while :; do
     green=$(((green + 1) % 256))
     printf "\033]11;#%02x%02x%02x\007" 200 $green 90

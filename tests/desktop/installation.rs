@@ -3,7 +3,7 @@
 
 use std::{
     ops::Deref,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process,
     sync::{
         Arc, Weak,
@@ -18,10 +18,11 @@ use qvd::{
         postgres::Durability,
         site::{Site, SiteOptions},
     },
-    hypervisor::{Container, Hypervisor},
     model::config::keys,
 };
 use tokio::sync::Mutex;
+
+use crate::kvm::desktop_disk;
 
 use super::{eventually, processes::Process};
 
@@ -74,6 +75,26 @@ impl Installation {
     /// One of its own whose desktops others could start after so many seconds without a sign of life.
     pub async fn open_with_patience(patience: u32) -> Self {
         let image = desktop_image(CACHE.as_ref(), |_| {}).await.unwrap();
+        Self::of_kind("lxc", &image, &[("internal.hkd.lease.lapse", &patience.to_string())]).await
+    }
+
+    /// One of its own whose desktops are emulated QEMU guests.
+    pub async fn of_guests() -> Self {
+        let image = desktop_disk().await;
+        // What a processor does at once takes an emulated one a while, the more so beside other tests.
+        let settings = [
+            ("internal.hkd.lease.lapse", "120"),
+            ("vm.kvm.acceleration", "tcg"),
+            ("vm.kvm.cpus", "1"),
+            ("internal.l7r.timeout.x_start", "60"),
+            ("internal.l7r.timeout.vma", "30"),
+            ("internal.nxagent.timeout.initiating", "60"),
+            ("internal.nxagent.timeout.listening", "60"),
+        ];
+        Self::of_kind("kvm", &image, &settings).await
+    }
+
+    async fn of_kind(hypervisor: &'static str, image: &Path, settings: &[(&str, &str)]) -> Self {
         let number = unique_number();
         let node = format!("d{}", base36(number));
         let directory = tempfile::Builder::new().prefix("qvd-desk-").tempdir().unwrap();
@@ -82,16 +103,18 @@ impl Installation {
             program: env!("CARGO_BIN_EXE_qvd").into(),
             node: node.clone(),
             network: (100 + u8::try_from(number / 256 % 100).unwrap(), u8::try_from(number % 256).unwrap()),
-            hypervisor: "lxc",
+            hypervisor,
             durability: Durability::Volatile,
             port: None,
-            settings: [("storage.local", "0"), ("internal.hkd.lease.lapse", &patience.to_string())]
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .to_vec(),
+            settings: [("storage.local", "0")]
+                .iter()
+                .chain(settings)
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
         };
         let site = Site::open(options).await.unwrap();
         let installation = Self { site, node, directory };
-        installation.add_image(&image, IMAGE).unwrap();
+        installation.add_image(image, IMAGE).unwrap();
         installation.start_node().await.unwrap();
         installation
             .sql(&format!(
@@ -146,14 +169,14 @@ impl Installation {
 
     async fn take_away(&self) -> Result<(), Box<dyn std::error::Error>> {
         self.stop_node().await;
-        let containers = Container::new(&self.config()?, &self.node, self.host_address())?;
+        let vms = self.hypervisor()?.ok_or("its VMs are simulated")?;
         // The machine is asked, not the database, because a test may have failed with anything in it.
-        for found in containers.found().await? {
-            containers.kill(found.vm).await?;
-            containers.exited(found.vm).await;
-            containers.clean(found.vm).await?;
+        for found in vms.found().await? {
+            vms.kill(found.vm).await?;
+            vms.exited(found.vm).await;
+            vms.clean(found.vm).await?;
         }
-        containers.release_node().await?;
+        vms.release_node().await?;
         self.cluster().stop().await;
         Ok(())
     }

@@ -8,6 +8,7 @@ mod desk;
 mod guest;
 mod installation;
 mod isolation;
+mod kvm;
 mod node_crashes;
 mod processes;
 mod sessions;
@@ -15,6 +16,8 @@ mod stopping;
 mod traces;
 mod viewer;
 mod vm_crashes;
+
+pub use desk::{ANIMATION, SESSION};
 
 use std::time::{Duration, Instant};
 

@@ -6,6 +6,8 @@ mod image_files;
 mod keeper;
 mod shim;
 
+pub use shim::KEEPER;
+
 use std::{
     path::Path,
     process::Command,
@@ -26,21 +28,21 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 /// Whether a process is there and not merely waiting to be noticed by its parent.
-fn lives(pid: i32) -> bool {
+pub fn lives(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
-fn signal(pid: i32, name: &str) {
+pub fn signal(pid: i32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), "--", &pid.to_string()]).status().unwrap().success());
 }
 
-fn read(path: impl AsRef<Path>) -> String {
+pub fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
 /// What a command printed; empty when it failed.
-fn printed(command: &str) -> String {
+pub fn printed(command: &str) -> String {
     let mut words = command.split_whitespace();
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()

@@ -97,6 +97,12 @@ pub const READ_AT_START: &[&str] = &[
     "internal.hkd.nothing.timeout.on_state.stopping",
     "vm.hypervisor",
     "vm.overlay.persistent",
+    "vm.kvm.cpus",
+    "vm.kvm.acceleration",
+    "vm.kvm.ballooning",
+    "vm.serial.capture",
+    "vm.vnc.redirect",
+    "vm.vnc.opts",
     "vm.network.bridge",
     "vm.network.ip.start",
     "vm.network.netmask",
@@ -173,6 +179,8 @@ keys! {
     PATH_STORAGE_HOMES: PathBuf = "path.storage.homes", "${path.storage.root}/homes";
     /// Life signs of the nodes that share the storage.
     PATH_STORAGE_HOSTS: PathBuf = "path.storage.hosts", "${path.storage.root}/hosts";
+    /// What KVM guests write to their first serial port, kept when they have stopped.
+    PATH_SERIAL_CAPTURES: PathBuf = "path.serial.captures", "${path.log}/serial";
     /// Where the router keeps the certificate that it makes for itself, so that clients meet the same one after a
     /// reboot.
     PATH_L7R_SSL: PathBuf = "path.l7r.ssl", "/var/lib/qvd/l7r/ssl";
@@ -407,9 +415,9 @@ keys! {
     HKD_STOPPING_VMS: Duration = "internal.hkd.stopping.vms.timeout", "300";
     /// Pause between attempts to kill them.
     HKD_KILLING_VMS: Duration = "internal.hkd.killing.vms.retry.timeout", "100";
-    /// How long a container may take to shut down by itself, and how long that may wait for a slot.
+    /// How long a VM, of whatever kind, may take to shut down by itself, and how long that may wait for a slot.
     HKD_TIMEOUT_SHUTDOWN: Duration = "internal.hkd.lxc.timeout.on_state.stopping.shutdown.waiting_for_lxc", "180";
-    /// How long a container may take to die once it was killed.
+    /// How long a VM may take to die once it was killed.
     HKD_TIMEOUT_STOP: Duration = "internal.hkd.lxc.timeout.on_state.stopping.stop.waiting_for_lxc", "120";
     /// Pause between attempts to clean up a zombie.
     HKD_ZOMBIE_DELAY: Duration = "internal.hkd.lxc.timeout.on_state.zombie.reap.delaying", "60";
@@ -455,11 +463,25 @@ keys! {
     HKD_LOCK: PathBuf = "internal.hkd.lock.path", "${path.run}/hkd.lock";
 
     /// Kinds of VMs that this node may run.
-    HKD_HYPERVISORS: Vec<String> = "internal.hkd.hypervisor_list", "lxc,nothing";
-    /// What VMs are: lxc (containers) or nothing (simulated).
+    HKD_HYPERVISORS: Vec<String> = "internal.hkd.hypervisor_list", "lxc,kvm,nothing";
+    /// What VMs are: lxc (containers), kvm (QEMU guests) or nothing (simulated).
     VM_HYPERVISOR: String = "vm.hypervisor", "lxc";
     /// Keeps what a VM wrote outside its home from one run to the next.
     VM_OVERLAY_PERSISTENT: bool = "vm.overlay.persistent", "0";
+    /// Processors of a KVM guest whose OSF does not say how many it has.
+    VM_KVM_CPUS: u32 = "vm.kvm.cpus", "2";
+    /// What executes KVM guests: kvm (the processor), tcg (emulation, ten times slower and more) or auto: kvm where a tiny
+    /// guest really runs with it, which is tried once after each boot, else tcg. Not in classic QVD.
+    VM_KVM_ACCELERATION: String = "vm.kvm.acceleration", "auto";
+    /// Whether the node gets memory back that a KVM guest does not use. Classic: 0.
+    VM_KVM_BALLOONING: bool = "vm.kvm.ballooning", "1";
+    /// Whether what a KVM guest writes to its serial port is kept in path.serial.captures.
+    VM_SERIAL_CAPTURE: bool = "vm.serial.capture", "0";
+    /// Whether the screen of a KVM guest can be seen: by VNC on the socket vnc.sock in its directory below path.run. Classic
+    /// listens on a TCP port.
+    VM_VNC: bool = "vm.vnc.redirect", "0";
+    /// Further options of that, in the words of QEMU.
+    VM_VNC_OPTS: String = "vm.vnc.opts", "";
     /// Bridge that VMs are plugged into; made when missing.
     VM_BRIDGE: String = "vm.network.bridge", "qvdnet";
     /// First address that VMs may have; nodes have those below.
