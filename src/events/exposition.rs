@@ -31,6 +31,14 @@ const SINGLE: &[Single] = &[
 const LABELLED: &[Labelled] = &[
     ("/reconciles", "qvd_reconciles_total", "cause", "counter", "Times that the node asked for commands."),
     ("/database/vm_states", "qvd_vms", "state", "gauge", "VMs of this node."),
+    ("/vm_memory/given_bytes", "qvd_vm_memory_given_bytes", "vm", "gauge", "Memory of a guest without its balloon."),
+    (
+        "/vm_memory/available_bytes",
+        "qvd_vm_memory_available_bytes",
+        "vm",
+        "gauge",
+        "What of its memory a guest could still use, as its kernel says.",
+    ),
     ("/database/session_ends", "qvd_session_ends_total", "reason", "counter", "Sessions that ended."),
 ];
 
@@ -93,7 +101,7 @@ mod tests {
     #[test]
     fn figures_have_names_types_and_labels_and_what_is_not_known_is_left_out() {
         let status = json!({
-            "wakeups": 3, "trouble": null, "reconciles": { "poll": 2 },
+            "wakeups": 3, "trouble": null, "reconciles": { "poll": 2 }, "vm_memory": { "given_bytes": { "7": 512 } },
             "database": {
                 "session_ends": { "say \"no\"": 1 },
                 "router": { "http_requests": 7 },
@@ -106,6 +114,7 @@ mod tests {
             "qvd_wakeups_total 3",
             "qvd_notifications_degraded 0",
             "qvd_reconciles_total{cause=\"poll\"} 2",
+            "qvd_vm_memory_given_bytes{vm=\"7\"} 512",
             "qvd_session_ends_total{reason=\"say \\\"no\\\"\"} 1",
             "qvd_router_http_requests_total 7",
             "qvd_tunnel_bytes_down_total{way=\"ktls\"} 20",

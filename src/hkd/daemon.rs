@@ -1,7 +1,7 @@
 //! Start, run and end of the daemon.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     fs::File,
     io,
     net::IpAddr,
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     db::{Connector, Database, DbError, Life, Load, Role},
     events::{Cause, Channel, Intervals, Plane, RelayServer},
-    hypervisor::{Container, Epochs, Hypervisor, HypervisorError, Kvm, Nothing},
+    hypervisor::{Container, Epochs, Hypervisor, HypervisorError, Kvm, Memory, Nothing},
     logging,
     model::{
         Epoch, HostId, HostState, Owner, VmId, VmPorts, VmState,
@@ -363,9 +363,14 @@ impl Epochs for Asked {
 
 /// What `qvd status` shows beside the event plane. Without the database it shows the rest.
 async fn figures(node: Arc<Node>) -> serde_json::Value {
-    let database = tokio::time::timeout(STATUS_LIMIT, node.database.node_status(node.host)).await;
+    let database = tokio::time::timeout(STATUS_LIMIT, node.database.node_status(node.host));
+    let (database, memory) = tokio::join!(database, node.hypervisor.memory());
     let database = database.ok().and_then(Result::ok);
-    serde_json::json!({ "vms": progress::histogram(&node), "database": database })
+    let given: BTreeMap<_, _> = memory.iter().map(|(vm, memory)| (vm.to_string(), memory.given)).collect();
+    let known = |(vm, memory): &(VmId, Memory)| Some((vm.to_string(), memory.available?));
+    let available: BTreeMap<_, _> = memory.iter().filter_map(known).collect();
+    let memory = serde_json::json!({ "given_bytes": given, "available_bytes": available });
+    serde_json::json!({ "vms": progress::histogram(&node), "vm_memory": memory, "database": database })
 }
 
 /// Logs how many VMs are in which phase whenever SIGUSR1 asks.

@@ -55,6 +55,12 @@ pub trait Hypervisor: Send + Sync {
     /// The VMs of this node that live under a shim, whoever started them, and those that left something to clean.
     fn found(&self) -> BoxFuture<'_, Result<Vec<Found>, HypervisorError>>;
 
+    /// What VMs have of the memory that they were promised, where that changes while they run. Returns soon: those that do
+    /// not say so are left out.
+    fn memory(&self) -> BoxFuture<'_, Vec<(VmId, Memory)>> {
+        Box::pin(async { Vec::new() })
+    }
+
     /// Whether an agent can be talked to inside; a simulated VM has none and counts as up once it is started.
     fn has_agent(&self) -> bool;
 }
@@ -72,6 +78,15 @@ pub struct Found {
     pub vm: VmId,
     /// Its shim answers and its processes live; otherwise only leftovers are there.
     pub alive: bool,
+}
+
+/// Memory of a VM, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// What it was promised, without what its balloon has taken back.
+    pub given: u64,
+    /// What of that its programs could still have, as its kernel says now and then; `None`: it has not said so.
+    pub available: Option<u64>,
 }
 
 /// How a VM ended.

@@ -2,7 +2,10 @@
 
 use std::{process::Command, sync::Arc, time::Instant};
 
-use qvd::model::VmId;
+use qvd::{
+    events,
+    model::{VmId, config::keys},
+};
 
 use super::{desk::Desk, installation::Installation, measured, viewer::Viewer};
 
@@ -23,6 +26,9 @@ async fn a_user_finds_the_home_again_in_a_guest_that_was_stopped() {
     let at = Arc::new(Installation::of_guests().await);
     let erin = Desk::new(&at, "erin").await;
     erin.start().await;
+    let shown = events::status(&at.config().unwrap().get(&keys::PATH_RUN).join("relay.sock")).await.unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(shown["vm_memory"]["given_bytes"][erin.vm.to_string()], 512 << 20, "{shown}");
     let viewer = Viewer::connect(&erin).await;
     viewer.sees_motion("client's start until the picture of an emulated guest").await;
     let screen = viewer.leave().await;

@@ -1,13 +1,14 @@
 //! A guest that boots: what executes it, what its agent is told and tells, and how it ends.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     process::Command,
     time::{Duration, Instant},
 };
 
 use qvd::{
-    hypervisor::{Exit, Hypervisor},
+    hypervisor::{Exit, Hypervisor, Memory},
     model::{VmSecret, VmSpec},
     vma::client::{AgentClient, AgentError},
 };
@@ -23,13 +24,23 @@ use super::{
 /// Emulated, on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
+const MEMORY_MB: u32 = 512;
+
+/// What of its memory the guest could still use, as far as its kernel has said so.
+async fn memory_of(node: &Node) -> Option<u64> {
+    // QEMU may be too busy to say anything.
+    let (vm, Memory { given, available }) = node.hypervisor.memory().await.pop()?;
+    let promised = u64::from(MEMORY_MB) << 20;
+    assert!(vm == VM && given == promised && available.is_none_or(|bytes| (32 << 20..given).contains(&bytes)));
+    available
+}
 
 #[tokio::test]
 async fn a_guest_boots_with_what_was_found_to_work_answers_who_knows_its_secret_and_ends_when_its_kernel_panics() {
     let settings = [("vm.kvm.acceleration", "auto"), ("vm.serial.capture", "1"), ("vma.on_action.expire", PANIC)];
     let node = Node::bare(31, &settings).await;
     std::os::unix::fs::symlink(desktop_disk().await, node.image(IMAGE)).unwrap();
-    let spec = VmSpec { memory_mb: 512, cpus: Some(2), ..node.spec() };
+    let spec = VmSpec { memory_mb: MEMORY_MB, cpus: Some(2), ..node.spec() };
     let home = node.storage("homes/1-data.qcow2").display().to_string();
     let of_home = |program: &str, words: &[&str]| Command::new(program).args(words).output().unwrap();
     assert!(of_home("qemu-img", &["create", "-q", "-f", "qcow2", &home, "64M"]).status.success());
@@ -42,7 +53,9 @@ async fn a_guest_boots_with_what_was_found_to_work_answers_who_knows_its_secret_
     assert!(words.contains("\0-smp\x002\0-m\x00512\0"), "what its OSF says: {words}");
     let address = SocketAddr::from((spec.address, 3030));
     let agent = |secret| AgentClient::new(address, secret, Duration::from_secs(2));
+    let mut available = BTreeSet::new();
     while let Err(error) = agent(spec.secret.clone()).ping().await {
+        available.extend(memory_of(&node).await);
         assert!(began.elapsed() < PATIENCE, "the agent does not answer: {error}; the guest said: {}", node.said());
         tokio::time::sleep(POLL).await;
     }
@@ -52,6 +65,12 @@ async fn a_guest_boots_with_what_was_found_to_work_answers_who_knows_its_secret_
         assert!(matches!(refused, Err(AgentError::Secret)), "{refused:?}");
     }
     assert!(node.said().contains("the network is set up"), "its console is recorded: {}", node.said());
+
+    while available.len() < 2 {
+        available.extend(memory_of(&node).await);
+        assert!(began.elapsed() < PATIENCE, "its kernel says more than once what it could still use: {available:?}");
+        tokio::time::sleep(POLL).await;
+    }
 
     let user = [("qvd.vm.user.name", "alice"), ("qvd.client.keyboard", "pc105/en")];
     let started = agent(spec.secret.clone()).x_start(&user.map(|(key, value)| (key.into(), value.into()))).await;

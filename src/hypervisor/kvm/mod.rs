@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -29,7 +29,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Epochs, Exit, Found, Hypervisor, HypervisorError, guest,
+    Epochs, Exit, Found, Hypervisor, HypervisorError, Memory, guest,
     shims::{Shims, exit, failed, last_line, program, to_the_end},
 };
 use crate::{
@@ -53,6 +53,8 @@ const SETUP_LIMIT: Duration = Duration::from_secs(30);
 const SETUP_PAUSE: Duration = Duration::from_millis(5);
 /// How long QEMU may take to end by itself when it is told to, before it is killed.
 const QUIT_LIMIT: Duration = Duration::from_secs(3);
+/// How long QEMU may take to tell what memory its guest has; somebody looks at figures meanwhile.
+const MEMORY_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether a QEMU has died whose shim is dead.
 const DEATH_PAUSE: Duration = Duration::from_millis(2);
 
@@ -218,6 +220,11 @@ impl Kvm {
         let mut qmp = self.monitor(vm).await?;
         self.network.plug(plug).await?;
         let in_qemu = |source| failed(format!("QEMU does not let VM {vm} run"), None, Some(source));
+        if self.ballooning
+            && let Err(error) = qmp.watch_memory().await
+        {
+            debug!(vm = %vm, %error, "it will not be known what memory the guest uses");
+        }
         if qmp.run_state().await.map_err(in_qemu)? == RunState::Prelaunch {
             fs::write(self.has_run(vm), "").map_err(in_qemu)?;
             qmp.go_on().await.map_err(in_qemu)?;
@@ -302,6 +309,12 @@ impl Kvm {
             }
         });
         Ok(())
+    }
+
+    /// What a guest has of its memory; `None`: there is none, or it is not known.
+    async fn memory_of(&self, vm: VmId) -> Option<(VmId, Memory)> {
+        let asked = async { Qmp::connect(&GuestConfig::monitor(&self.shims.dir(vm))).await?.memory().await };
+        Some((vm, timeout(MEMORY_LIMIT, asked).await.ok()?.ok()?))
     }
 
     async fn find_all(&self) -> Result<Vec<Found>, HypervisorError> {
@@ -410,6 +423,13 @@ impl Hypervisor for Kvm {
 
     fn found(&self) -> BoxFuture<'_, Result<Vec<Found>, HypervisorError>> {
         Box::pin(self.find_all())
+    }
+
+    fn memory(&self) -> BoxFuture<'_, Vec<(VmId, Memory)>> {
+        Box::pin(async {
+            let vms = self.shims.vms().unwrap_or_default();
+            join_all(vms.into_iter().map(|vm| self.memory_of(vm))).await.into_iter().flatten().collect()
+        })
     }
 
     fn has_agent(&self) -> bool {

@@ -15,8 +15,15 @@ use tokio::{
     time::timeout,
 };
 
+use crate::hypervisor::Memory;
+
 /// QEMU answers at once unless its storage hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where QEMU keeps the balloon that `command` calls so.
+const BALLOON: &str = "/machine/peripheral/balloon";
+/// How often QEMU asks a guest's kernel what it has, in seconds.
+const STATISTICS_PAUSE: u32 = 10;
 
 /// A conversation with the QEMU of one guest.
 pub struct Qmp {
@@ -42,7 +49,7 @@ impl Qmp {
             if qmp.receive().await?.get("QMP").is_none() {
                 return Err(io::Error::new(ErrorKind::InvalidData, "this is no QEMU"));
             }
-            qmp.ask("qmp_capabilities").await?;
+            qmp.ask("qmp_capabilities", json!({})).await?;
             Ok(qmp)
         })
         .await
@@ -63,6 +70,24 @@ impl Qmp {
         self.execute("cont").await.map(drop)
     }
 
+    /// Has QEMU ask the guest now and then what it has of its memory. An error where it has no balloon.
+    pub async fn watch_memory(&mut self) -> io::Result<()> {
+        let property = "guest-stats-polling-interval";
+        let arguments = json!({ "path": BALLOON, "property": property, "value": STATISTICS_PAUSE });
+        within(self.ask("qom-set", arguments)).await.map(drop)
+    }
+
+    /// What the guest has of its memory. An error where it has no balloon.
+    pub async fn memory(&mut self) -> io::Result<Memory> {
+        let balloon = self.execute("query-balloon").await?;
+        let given = balloon["actual"].as_u64().ok_or_else(|| unexpected("query-balloon"))?;
+        let arguments = json!({ "path": BALLOON, "property": "guest-stats" });
+        let told = within(self.ask("qom-get", arguments)).await?;
+        // What the guest did not tell is all ones.
+        let available = told["stats"]["stat-available-memory"].as_u64().filter(|bytes| *bytes != u64::MAX);
+        Ok(Memory { given, available })
+    }
+
     /// Presses the guest's power button, of which its system may make what it likes.
     pub async fn press_power_button(&mut self) -> io::Result<()> {
         self.execute("system_powerdown").await.map(drop)
@@ -81,11 +106,12 @@ impl Qmp {
     }
 
     async fn execute(&mut self, command: &str) -> io::Result<Value> {
-        within(self.ask(command)).await
+        within(self.ask(command, json!({}))).await
     }
 
-    async fn ask(&mut self, command: &str) -> io::Result<Value> {
-        self.stream.get_mut().write_all(format!("{}\n", json!({ "execute": command })).as_bytes()).await?;
+    async fn ask(&mut self, command: &str, arguments: Value) -> io::Result<Value> {
+        let order = json!({ "execute": command, "arguments": arguments });
+        self.stream.get_mut().write_all(format!("{order}\n").as_bytes()).await?;
         loop {
             let mut message = self.receive().await?;
             if let Some(error) = message.get("error") {
@@ -105,6 +131,10 @@ impl Qmp {
             _ => Ok(serde_json::from_str(&line)?),
         }
     }
+}
+
+fn unexpected(command: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, format!("QEMU answers nonsense to {command}"))
 }
 
 async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -144,6 +174,23 @@ mod tests {
         assert_eq!(qmp.run_state().await.unwrap(), RunState::Running);
         assert_eq!(qmp.go_on().await.unwrap_err().to_string(), "QEMU refuses cont: not now");
         qmp.quit().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_guest_whose_kernel_tells_nothing_still_has_what_it_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let answers = &[
+            "{\"return\": {}}\n",
+            "{\"return\": {\"actual\": 1000}}\n",
+            "{\"return\": {\"stats\": {\"stat-available-memory\": 18446744073709551615}, \"last-update\": 0}}\n",
+            "{\"return\": {\"actual\": 900}}\n",
+            "{\"return\": {\"stats\": {\"stat-available-memory\": 400}, \"last-update\": 7}}\n",
+            "{\"error\": {\"class\": \"DeviceNotActive\", \"desc\": \"No balloon device\"}}\n",
+        ];
+        let mut qmp = Qmp::connect(&qemu(dir.path(), "{\"QMP\": {}}\n", answers).await).await.unwrap();
+        assert_eq!(qmp.memory().await.unwrap(), Memory { given: 1000, available: None });
+        assert_eq!(qmp.memory().await.unwrap(), Memory { given: 900, available: Some(400) });
+        qmp.memory().await.unwrap_err();
     }
 
     #[tokio::test]
