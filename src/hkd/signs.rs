@@ -12,8 +12,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
-
 use crate::{
     db::{Database, Peer},
     keeper::{
@@ -24,6 +22,7 @@ use crate::{
         HostId, StorageId,
         config::{Config, keys},
     },
+    process::aside,
     storage::{Storage, StorageError},
 };
 
@@ -66,7 +65,7 @@ impl Signs {
             storage.make_hosts()?;
             Ok((id, storage))
         };
-        let (id, storage) = beside(identify, IDENTIFY_LIMIT).await.ok_or(HkdError::StorageHangs)??;
+        let (id, storage) = aside(identify, IDENTIFY_LIMIT).await.ok_or(HkdError::StorageHangs)??;
         if recorded.is_none() {
             tracing::info!(name, storage = %id, root = %storage.root().display(), "this node's storage from now on");
         }
@@ -119,14 +118,14 @@ impl Signs {
         let reader =
             Reader { name: boot_id.to_owned(), hosts: self.reader.hosts.clone(), busy: self.reader.busy.clone() };
         let ours = self.reader.hosts.join(format!("{boot_id}.beat"));
-        beside(move || fs::write(ours, number.to_string()).is_ok(), limit).await.filter(|written| *written)?;
+        aside(move || fs::write(ours, number.to_string()).is_ok(), limit).await.filter(|written| *written)?;
         reader.read(vec![(other.host, other.name.clone())], limit).await
     }
 
     /// Takes back what `beats_of_another` left.
     pub async fn forget_beats(&self, boot_id: &str, limit: Duration) {
         let ours = self.reader.hosts.join(format!("{boot_id}.beat"));
-        beside(move || fs::remove_file(ours), limit).await;
+        aside(move || fs::remove_file(ours), limit).await;
     }
 
     /// The heartbeats of this node and others; `None` when the storage does not answer in time.
@@ -161,7 +160,7 @@ impl Reader {
             drop(busy);
             Beats { own, others }
         };
-        beside(read, limit).await
+        aside(read, limit).await
     }
 }
 
@@ -172,17 +171,6 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.0.store(false, SeqCst);
     }
-}
-
-/// Does something that may never end, on a thread that nobody waits for longer than `limit`.
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static, limit: Duration) -> Option<T> {
-    let (sender, receiver) = oneshot::channel();
-    let spawned = std::thread::Builder::new().name("storage".to_owned()).spawn(move || sender.send(work()).is_ok());
-    if let Err(error) = spawned {
-        tracing::error!(%error, "no thread for the storage");
-        return None;
-    }
-    tokio::time::timeout(limit, receiver).await.ok()?.ok()
 }
 
 impl From<StorageError> for HkdError {

@@ -1,7 +1,8 @@
 //! Short-lived external programs (`tar`, `nft`, the start of a shim): one way to run them all.
 //! Every run is logged with its command line, has a time limit, and fails with what the program itself said.
-//! Programs that live on are not started here; they belong to a shim.
+//! Programs that live on are not started here; they belong to a shim. What may hang in this process runs `aside`.
 
+mod aside;
 mod identity;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio::{
 };
 use tracing::debug;
 
+pub use aside::aside;
 pub use identity::{began_at, is_gone};
 
 /// Most that is kept of each of a program's outputs, in bytes. The rest is read and dropped.
