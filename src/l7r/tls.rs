@@ -127,11 +127,28 @@ impl Identity {
     /// # Errors
     /// When a file cannot be read, used or written.
     pub fn of_node(config: &Config) -> Result<Self, TlsError> {
-        let set = |key: &Key<PathBuf>| config.origin(key.name).is_some();
-        if set(&keys::PATH_L7R_SSL_CERT) || set(&keys::PATH_L7R_SSL_KEY) {
-            return Self::load(&config.get(&keys::PATH_L7R_SSL_CERT), &config.get(&keys::PATH_L7R_SSL_KEY));
+        match Self::kept(config)? {
+            Some(identity) => Ok(identity),
+            None => Self::load_or_generate(&config.get(&keys::PATH_L7R_SSL), &[config.get(&keys::NODENAME)]),
         }
-        Self::load_or_generate(&config.get(&keys::PATH_L7R_SSL), &[config.get(&keys::NODENAME)])
+    }
+
+    /// The same where nothing is to be made; `None` when it would be.
+    ///
+    /// # Errors
+    /// When a file cannot be read or used.
+    pub fn kept(config: &Config) -> Result<Option<Self>, TlsError> {
+        let set = |key: &Key<PathBuf>| config.origin(key.name).is_some();
+        let (certificate, key) = (config.get(&keys::PATH_L7R_SSL_CERT), config.get(&keys::PATH_L7R_SSL_KEY));
+        if set(&keys::PATH_L7R_SSL_CERT) || set(&keys::PATH_L7R_SSL_KEY) || certificate.exists() || key.exists() {
+            return Self::load(&certificate, &key).map(Some);
+        }
+        Ok(None)
+    }
+
+    /// The chain, the router's own certificate first, in DER.
+    pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.cert.iter().map(AsRef::as_ref)
     }
 
     /// The identity kept in `directory` (`cert.pem`, `key.pem`). When there is none, one is made for `names` and for
