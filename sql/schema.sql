@@ -1508,6 +1508,14 @@ CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text)
     select split_part(wanted, '@', 1), nullif(split_part(wanted, '@', 2), '')
 $$;
 
+CREATE FUNCTION qvd.node_address(node_name text) RETURNS inet
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    return (select address from hosts where name = node_name);
+end $$;
+
 CREATE FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea DEFAULT NULL::bytea, image integer DEFAULT NULL::integer) RETURNS qvd.vm_state
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -4701,6 +4709,9 @@ REVOKE ALL ON FUNCTION qvd.moment(at timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.node_address(node_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_address(node_name text) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea, image integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea, image integer) TO qvd_node;

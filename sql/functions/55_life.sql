@@ -9,6 +9,14 @@ begin
     return (select storage_id from hosts where name = node_name);
 end $$;
 
+-- The address of a node in the VM network, for whoever looks at its machine and is not to be the node. Null: there is none
+-- of that name.
+create or replace function node_address(node_name text) returns inet
+language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+begin
+    return (select address from hosts where name = node_name);
+end $$;
+
 -- Whether a claim of that host and epoch on a home is void: the node has another epoch, or is no more.
 create or replace function epoch_is_over(node integer, node_epoch bigint) returns boolean
 language plpgsql stable security definer set search_path = qvd, pg_temp

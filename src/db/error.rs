@@ -81,6 +81,17 @@ impl DbError {
             _ => None,
         }
     }
+
+    /// The SQLSTATE with which the server refused, also where it is the connection that it refused.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Statement { source, .. } => source.code(),
+            Self::Unreachable(error) => error.downcast_ref::<tokio_postgres::Error>()?.code(),
+            Self::Refused { code, .. } => return Some(code),
+            _ => None,
+        }
+        .map(SqlState::code)
+    }
 }
 
 impl From<tokio_postgres::Error> for DbError {

@@ -9,6 +9,7 @@ mod auth;
 mod connect;
 mod di;
 mod error;
+mod examine;
 mod images;
 mod join;
 mod l7r;
@@ -25,6 +26,7 @@ pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
 pub use di::{ImageStanding, NewImage};
 pub use error::DbError;
+pub use examine::{Standing, Way};
 pub use images::{ImageFate, ImageWork, ImportOrder, StagedFile};
 pub use join::{Joined, Login};
 pub use l7r::{

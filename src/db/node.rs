@@ -149,6 +149,12 @@ impl Database {
             .transpose()
     }
 
+    /// The address of the node named `name` in the VM network; `None` when there is no such node.
+    pub async fn node_address(&self, name: &str) -> Result<Option<IpAddr>, DbError> {
+        let connection = self.connection().await?;
+        Ok(connection.query_one("select node_address($1)", &[&name]).await?.get(0))
+    }
+
     /// Who was the node named `name` last, and what stands for the server and the connection that said so.
     pub async fn node_former(&self, name: &str) -> Result<(String, Option<Former>), DbError> {
         let connection = self.connection().await?;
