@@ -14,7 +14,7 @@ use std::{fmt, io};
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
-pub use container::Container;
+pub use container::{CgroupStanding, Cgroups, Container};
 pub use kvm::Kvm;
 pub use nothing::{Nothing, Step};
 use shims::failed;

@@ -11,7 +11,7 @@ use std::{
 
 use nix::{
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{AccessFlags, Pid, access},
 };
 use tokio::time::{Instant, sleep};
 
@@ -23,6 +23,17 @@ const PAUSE: Duration = Duration::from_millis(2);
 #[derive(Clone, Debug)]
 pub struct Cgroups {
     root: PathBuf,
+}
+
+/// What a machine's control groups can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupStanding {
+    /// Whether there is one hierarchy for all (version 2); otherwise one per controller, or nothing.
+    pub unified: bool,
+    /// Controllers that VMs are limited by and that are not there.
+    pub missing: Vec<&'static str>,
+    /// Whether groups can be made.
+    pub writable: bool,
 }
 
 /// Which names a memory limit has here.
@@ -55,6 +66,24 @@ impl Cgroups {
         // The root group itself has no limits, so a child is asked.
         let swap = subdirectories(&self.root).iter().any(|group| group.join("memory.swap.max").exists());
         Memory::V2 { swap }
+    }
+
+    /// What they can do.
+    pub fn standing(&self) -> CgroupStanding {
+        let list = fs::read_to_string(self.root.join("cgroup.controllers")).ok();
+        let unified = list.is_some();
+        let has = |controller: &str| match &list {
+            Some(list) => list.split_whitespace().any(|name| name == controller),
+            None => self.root.join(controller).join("cgroup.procs").exists(),
+        };
+        // Version 2 has no controller for devices: programs in the kernel do that.
+        let wanted = ["memory", "pids", "devices"].into_iter().filter(|name| !(unified && *name == "devices"));
+        let writable = |dir: &PathBuf| access(dir, AccessFlags::W_OK).is_ok();
+        CgroupStanding {
+            unified,
+            missing: wanted.filter(|name| !has(name)).collect(),
+            writable: self.hierarchies().iter().any(writable),
+        }
     }
 
     /// The groups that a container's shim is to enter, so that it no longer counts as part of its daemon. None where
@@ -216,6 +245,17 @@ mod tests {
         assert_eq!(hybrid.1.memory(), Memory::V1 { swap: true });
         let v2 = fake(&["cgroup.procs", "cgroup.controllers", "system.slice/memory.swap.max"]);
         assert_eq!(v2.1.memory(), Memory::V2 { swap: true });
+    }
+
+    #[test]
+    fn controllers_that_are_not_there_are_named() {
+        let v1 = fake(&["memory/cgroup.procs", "devices/cgroup.procs", "unified/cgroup.procs"]);
+        let standing = CgroupStanding { unified: false, missing: vec!["pids"], writable: true };
+        assert_eq!(v1.1.standing(), standing);
+        let (dir, v2) = fake(&["cgroup.procs"]);
+        fs::write(dir.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        assert_eq!(v2.standing(), CgroupStanding { unified: true, missing: vec![], writable: true });
+        assert_eq!(fake(&[]).1.standing().missing, ["memory", "pids", "devices"]);
     }
 
     #[test]

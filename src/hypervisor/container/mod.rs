@@ -34,7 +34,8 @@ use crate::{
     network::Network,
     storage::{ImageName, Storage, StorageLock},
 };
-use cgroup::{Cgroups, Memory};
+use cgroup::Memory;
+pub use cgroup::{CgroupStanding, Cgroups};
 use lxc::ContainerConfig;
 
 /// How long LXC may take until the first process of a container runs. It needs some 15 ms.
