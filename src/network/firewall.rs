@@ -49,7 +49,8 @@ impl Firewall {
         ["inet", "bridge"].map(|family| format!("table {family} {name}\ndelete table {family} {name}\n")).concat()
     }
 
-    fn table(&self) -> String {
+    /// Name of its tables.
+    pub fn table(&self) -> String {
         format!("qvd_{}", self.bridge)
     }
 

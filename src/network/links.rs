@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::{
-    Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec,
+    Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth,
     packet_route::{
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     },
 };
 
-use super::{Mac, NetworkError, Plug};
+use super::{Bridge, Mac, NetworkError, Plug};
 
 /// Marks a bridge as made by us, so that `remove` leaves an administrator's alone.
 const OURS: &str = "made by qvd";
@@ -60,6 +60,21 @@ impl Links {
             Err(error) if errno(&error) != Some(Errno::EEXIST) => Err(doing("give an address to the bridge")(error)),
             _ => Ok(()),
         }
+    }
+
+    /// What has that name.
+    pub async fn bridge(&self, name: &str) -> Result<Bridge, NetworkError> {
+        Ok(match self.find(name).await? {
+            None => Bridge::Absent,
+            Some(link) if kind(&link) == Some(InfoKind::Bridge) => Bridge::There,
+            Some(_) => Bridge::Other,
+        })
+    }
+
+    /// Makes the two ends of a cable.
+    pub async fn make_pair(&self, one: &str, other: &str) -> Result<(), NetworkError> {
+        let pair = LinkVeth::new(one, other).build();
+        self.handle.link().add(pair).execute().await.map_err(failed("make the interface", one))
     }
 
     /// Removes the bridge if it was made by `ensure_bridge` and nothing is plugged into it.

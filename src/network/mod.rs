@@ -6,6 +6,7 @@ mod address;
 mod announce;
 mod firewall;
 mod links;
+mod rehearsal;
 #[cfg(test)]
 mod tests;
 
@@ -54,6 +55,17 @@ pub struct Plug {
     pub prefix: u8,
     /// Default gateway of the VM.
     pub gateway: Ipv4Addr,
+}
+
+/// What stands where the bridge is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bridge {
+    /// Nothing; it is made when the node starts.
+    Absent,
+    /// A bridge.
+    There,
+    /// Another kind of interface.
+    Other,
 }
 
 /// Something about the VM network that does not work.
@@ -193,6 +205,21 @@ impl Network {
     pub async fn remove(&self) -> Result<(), NetworkError> {
         self.firewall.remove().await?;
         Links::open()?.remove_bridge(&self.bridge).await
+    }
+
+    /// The VM network and how it is divided.
+    pub fn subnet(&self) -> Subnet {
+        self.subnet
+    }
+
+    /// Whether the packet filter is wanted; its tables then have this name.
+    pub fn table(&self) -> Option<String> {
+        self.firewall_wanted.then(|| self.firewall.table())
+    }
+
+    /// What stands where the bridge is to be.
+    pub async fn bridge(&self) -> Result<Bridge, NetworkError> {
+        Links::open()?.bridge(&self.bridge).await
     }
 
     /// What the interface of a VM is to be.

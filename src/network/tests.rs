@@ -280,3 +280,17 @@ fn settings_that_no_network_can_have_are_refused_by_name() {
         assert!(error.hint().is_some(), "{key} = {value}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_rehearsal_goes_through_all_of_it_and_leaves_the_machine_as_it_was() {
+    let mut config = Config::default();
+    config.set("vm.network.bridge", "hplbrtrial").unwrap();
+    config.set("vm.network.firewall.nat.iface", "nowhere0").unwrap();
+    let network = Network::new(&config, Ipv4Addr::new(10, 0, 0, 1)).unwrap();
+    let forwards = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+    let before = forwards();
+    network.rehearse(std::time::Duration::from_secs(30)).await.unwrap();
+    assert_eq!(network.bridge().await.unwrap(), Bridge::Absent);
+    assert!(!printed("nft list tables").contains("hplbrtrial"));
+    assert_eq!(forwards(), before);
+}
