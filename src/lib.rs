@@ -18,6 +18,8 @@ pub mod db;
 #[cfg(feature = "node")]
 pub mod demo;
 #[cfg(feature = "node")]
+pub mod doctor;
+#[cfg(feature = "node")]
 pub mod events;
 #[cfg(feature = "node")]
 pub mod fuzz;

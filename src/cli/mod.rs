@@ -7,6 +7,7 @@ mod daemons;
 mod db;
 mod demo;
 mod di;
+mod doctor;
 mod host;
 mod image;
 mod node;
@@ -36,6 +37,8 @@ enum Command {
     Client(Box<client::ClientArgs>),
     /// Run a node: keeper, hkd and l7r, each restarted when it dies; or make this machine one
     Node(node::Node),
+    /// Say whether this machine can be a node, and what mends it; exits with 1 if it cannot
+    Doctor(doctor::Doctor),
     /// Run the house keeping daemon alone
     Hkd(daemons::Daemon),
     /// Run the router alone
@@ -91,6 +94,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Client(arguments) => return Ok(client::run(*arguments).await),
         Command::Demo(arguments) => demo::run(arguments).await?,
         Command::Node(arguments) => node::run(arguments).await?,
+        Command::Doctor(arguments) => return doctor::run(arguments).await,
         Command::Hkd(arguments) => return daemons::hkd(arguments).await,
         Command::L7r(arguments) => daemons::l7r(arguments).await?,
         Command::Status(arguments) => daemons::status(arguments).await?,

@@ -7,6 +7,7 @@ mod claims;
 mod command_line;
 mod contention;
 pub mod database;
+mod doctor;
 mod expiry;
 mod failover;
 mod guard;

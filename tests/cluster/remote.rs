@@ -19,8 +19,8 @@ use super::{
 };
 
 /// A server that listens on the network, with a certificate for the first of its addresses, and a password for the nodes.
-struct Remote {
-    db: Db,
+pub struct Remote {
+    pub db: Db,
     addresses: [String; 2],
     /// Holds the authority that it is of, and another.
     directory: TempDir,
@@ -33,7 +33,7 @@ fn openssl(directory: &Path, arguments: &str) {
 
 impl Remote {
     /// On addresses of its own, so that servers may have the same port.
-    async fn new(number: u8) -> Self {
+    pub async fn new(number: u8) -> Self {
         let directory = open_directory();
         let addresses = [1, 2].map(|n| format!("127.77.{number}.{n}"));
         let path = directory.path();
@@ -65,7 +65,8 @@ impl Remote {
         self.directory.path().join(name).display().to_string()
     }
 
-    fn host(&self, settings: &[(&str, &str)]) -> Host<'_> {
+    /// A node with that password.
+    pub fn host(&self, settings: &[(&str, &str)]) -> Host<'_> {
         let basic = [("database.host", self.addresses[0].as_str()), ("database.password", "open sesame")];
         Host::new(&self.db, &[&basic, settings].concat())
     }
@@ -128,13 +129,13 @@ async fn what_of_a_certificate_is_wrong_is_said_and_how_to_put_it_right() {
 }
 
 /// A running PgBouncer. It ends when it is dropped.
-struct Pooler {
+pub struct Pooler {
     child: Child,
     directory: TempDir,
 }
 
 impl Pooler {
-    async fn start(db: &Db, mode: &str, settings: &str) -> Self {
+    pub async fn start(db: &Db, mode: &str, settings: &str) -> Self {
         let directory = open_directory();
         let path = directory.path().display();
         let text = format!(
@@ -161,7 +162,7 @@ impl Pooler {
         pooler
     }
 
-    fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.directory.path().to_owned()
     }
 }

@@ -5,6 +5,7 @@
 mod appears;
 mod bad_input;
 mod desk;
+mod doctor;
 mod guest;
 mod installation;
 mod isolation;
