@@ -4,7 +4,6 @@
 use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions},
-    io::{self, ErrorKind},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -12,7 +11,7 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-use super::{ImageName, Storage, StorageError, examine::problems_of_disk, image::blocking};
+use super::{ImageName, Storage, StorageError, examine::problems_of_disk, image::blocking, remove_file};
 use crate::{
     model::{DiId, VmId},
     process::{ProcessError, Program},
@@ -70,7 +69,7 @@ impl Storage {
             let name = entry.file_name().to_string_lossy().into_owned();
             let of_vm = name.strip_suffix(&suffix).is_some_and(|di| di.bytes().all(|c| c.is_ascii_digit()));
             if of_vm && kept != Some(entry.path().as_path()) {
-                remove(&entry.path()).map_err(StorageError::file("remove", &entry.path()))?;
+                remove_file(&entry.path())?;
             }
         }
         Ok(())
@@ -116,7 +115,7 @@ async fn create(path: &Path, options: &[&OsStr], size: Option<String>) -> Result
     let (there, leftover) = (path.clone(), unfinished.clone());
     let begin = move || match there.exists() {
         true => Ok(false),
-        false => remove(&leftover).map(|()| true).map_err(StorageError::file("remove", &leftover)),
+        false => remove_file(&leftover).map(|()| true),
     };
     if !blocking(begin).await? {
         return Ok(());
@@ -139,13 +138,6 @@ fn problem(error: &ProcessError) -> String {
         Some(line) => line.rsplit_once("': ").map_or(line, |(_, end)| end).trim().to_owned(),
         None if error.is_missing() => "qemu-img is not installed".to_owned(),
         None => error.to_string(),
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -207,3 +207,11 @@ impl Storage {
         &self.hosts
     }
 }
+
+/// Removes a file, if it is there.
+fn remove_file(path: &Path) -> Result<(), StorageError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StorageError::file("remove", path)(error)),
+        _ => Ok(()),
+    }
+}

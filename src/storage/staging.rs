@@ -14,7 +14,7 @@ use std::{
 use nix::fcntl::OFlag;
 use sha2::{Digest, Sha256};
 
-use super::{ImageName, Kind, Storage, StorageError, StorageLock, examine};
+use super::{ImageName, Kind, Storage, StorageError, StorageLock, examine, remove_file};
 use crate::model::DiId;
 
 /// How much is read at a time, which is also how soon the work is given up.
@@ -274,13 +274,6 @@ fn digest(
 fn is_same(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok();
     identity(one).is_some_and(|found| identity(other) == Some(found))
-}
-
-fn remove_file(path: &Path) -> Result<(), StorageError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::file("remove", path)(error)),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
