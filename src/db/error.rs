@@ -4,7 +4,7 @@ use deadpool::managed::{PoolError, TimeoutType};
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
-use crate::model::config::keys;
+use crate::model::{config::keys, in_one_line};
 
 use super::tls;
 
@@ -12,7 +12,7 @@ use super::tls;
 #[derive(Debug, Error)]
 pub enum DbError {
     /// The server cannot be reached or the connection broke; the same call may work later.
-    #[error("the database cannot be reached: {}", words(.0.as_ref()))]
+    #[error("the database cannot be reached: {}", in_one_line(.0.as_ref()))]
     Unreachable(Box<dyn std::error::Error + Send + Sync>),
     /// Every connection of the pool stayed busy.
     #[error("no database connection became free in time")]
@@ -139,18 +139,4 @@ impl From<PoolError<DbError>> for DbError {
             other => Self::Unreachable(Box::new(other)),
         }
     }
-}
-
-/// An error with its causes, each once: some say theirs themselves.
-fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !said.contains(&words) {
-            said = format!("{said}: {words}");
-        }
-        cause = error.source();
-    }
-    said
 }

@@ -11,10 +11,13 @@ use x509_cert::{Certificate, der::Decode};
 use crate::{
     db::Certificates as Stored,
     l7r::tls::{Clients, Identity},
-    model::config::{Config, keys},
+    model::{
+        config::{Config, keys},
+        in_one_line,
+    },
 };
 
-use super::finding::{Finding, Grade, Subject, chain};
+use super::finding::{Finding, Grade, Subject};
 
 /// Time to get another one.
 const SOON: Duration = Duration::from_secs(21 * 24 * 3600);
@@ -65,12 +68,12 @@ pub fn look(config: &Config, stored: &Stored, required: bool) -> Facts {
         (Some(certificate), Some(key)) => {
             let identity =
                 Identity::from_pem((certificate.as_bytes(), "l7r.ssl.cert"), (key.as_bytes(), "l7r.ssl.key"));
-            Shown::OfAll(identity.map_err(|error| chain(&error)).and_then(validity))
+            Shown::OfAll(identity.map_err(|error| in_one_line(&error)).and_then(validity))
         }
         _ => match Identity::kept(config) {
             Ok(None) => Shown::ToBeMade,
             Ok(Some(identity)) => Shown::Own(validity(identity)),
-            Err(error) => Shown::Own(Err(chain(&error))),
+            Err(error) => Shown::Own(Err(in_one_line(&error))),
         },
     };
     let of_clients = stored
@@ -81,7 +84,7 @@ pub fn look(config: &Config, stored: &Stored, required: bool) -> Facts {
     let of_clients = match of_clients {
         Some(pem) => Some(
             Clients::from_pem((&pem, "l7r.ssl.ca"), None, required)
-                .map_err(|error| chain(&error))
+                .map_err(|error| in_one_line(&error))
                 .and_then(|_| of_pem(&pem)),
         ),
         None => required.then(|| Err("it is missing, while l7r.client.cert.require is set".to_owned())),

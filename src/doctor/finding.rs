@@ -78,17 +78,3 @@ impl Subject {
 pub fn sysctl(parameter: &str, value: u64) -> String {
     format!("sysctl -w {parameter}={value} >> /etc/sysctl.d/qvd.conf")
 }
-
-/// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !said.contains(&words) {
-            said = format!("{said}: {words}");
-        }
-        cause = error.source();
-    }
-    said
-}

@@ -8,13 +8,16 @@ use std::{
 use nix::ifaddrs::getifaddrs;
 
 use crate::{
-    model::config::{Config, keys},
+    model::{
+        config::{Config, keys},
+        in_one_line,
+    },
     network::{Bridge, Network, NetworkError, Subnet},
     process::Program,
 };
 
 use super::{
-    finding::{Finding, Subject, chain},
+    finding::{Finding, Subject},
     ports,
 };
 
@@ -80,8 +83,8 @@ pub async fn look(config: &Config, address: Option<IpAddr>) -> Facts {
         _ => Ipv4Addr::from_bits(config.get(&keys::VM_IP_START).to_bits().saturating_sub(1)),
     };
     let hinted = |error: NetworkError| match error.hint() {
-        Some(hint) => format!("{}; {hint}", chain(&error)),
-        None => chain(&error),
+        Some(hint) => format!("{}; {hint}", in_one_line(&error)),
+        None => in_one_line(&error),
     };
     let network = Network::new(config, address).map_err(hinted);
     let tried = async {

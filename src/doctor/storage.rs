@@ -14,13 +14,14 @@ use crate::{
     model::{
         StorageId,
         config::{Config, keys},
+        in_one_line,
     },
     process::aside,
     storage::{Storage, StorageError, StorageLock},
 };
 
 use super::{
-    finding::{Finding, Grade, Subject, chain},
+    finding::{Finding, Grade, Subject},
     kernel::late,
     trial,
 };
@@ -105,7 +106,7 @@ fn examine(storage: &Storage, layers: &Path, run: &Path) -> Facts {
     });
     Facts::There(Box::new(There {
         mount: mount_of(&mounts, &root.canonicalize().unwrap_or_else(|_| root.to_owned())),
-        identity: storage.identity().map_err(|error| chain(&error)),
+        identity: storage.identity().map_err(|error| in_one_line(&error)),
         written: write_in(root).map_err(|error| error.to_string()),
         locked: lock_in(root),
         quarantine: Quarantine::of_node(run).ok().filter(Quarantine::is_imposed).map(|mark| mark.path().to_owned()),
@@ -133,10 +134,10 @@ fn lock_in(root: &Path) -> Result<(), String> {
     let scratch =
         tempfile::Builder::new().prefix(".qvd-doctor-").tempdir_in(root).map_err(|error| error.to_string())?;
     let path = scratch.path().join("lock");
-    let _held = StorageLock::take(&path).map_err(|error| chain(&error))?;
+    let _held = StorageLock::take(&path).map_err(|error| in_one_line(&error))?;
     match StorageLock::take(&path) {
         Err(StorageError::InUse { .. }) => Ok(()),
-        Err(error) => Err(chain(&error)),
+        Err(error) => Err(in_one_line(&error)),
         Ok(_) => Err("a lock was given twice".to_owned()),
     }
 }

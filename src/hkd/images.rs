@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     db::{Database, DbError, ImageFate, ImportOrder, StagedFile},
     events::{Channel, Hub},
-    model::{Epoch, HostId, config::keys},
+    model::{Epoch, HostId, config::keys, in_one_line},
     storage::{Brought, Course, Examination, ImageName, Import, Storage, StorageError, examine},
 };
 
@@ -141,10 +141,7 @@ async fn make(node: Arc<Node>, storage: Storage, order: ImportOrder, course: Arc
         Err(Undone::Unfit(why)) => why,
         Err(Undone::Storage(error)) => {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            match std::error::Error::source(&error) {
-                Some(cause) => format!("{error}: {cause}{hint}"),
-                None => format!("{error}{hint}"),
-            }
+            in_one_line(&error) + &hint
         }
     };
     tracing::warn!(%host, %di, why, "a disk image cannot be made");
@@ -239,13 +236,7 @@ async fn list(node: &Node, storage: &Storage) {
     let on = storage.clone();
     let (files, problem) = match blocking(move || on.staged()).await {
         Ok(files) => (files, None),
-        Err(error) => (
-            Vec::new(),
-            Some(format!(
-                "{error}: {}",
-                std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
-            )),
-        ),
+        Err(error) => (Vec::new(), Some(in_one_line(&error))),
     };
     let reported: Vec<_> = files
         .into_iter()

@@ -11,7 +11,7 @@ use crate::{
     db::{Connector, Database, DbError, Load, Peer},
     events::Hub,
     keeper::fence::BootTime,
-    model::config::keys,
+    model::{config::keys, in_one_line},
 };
 
 use super::{
@@ -20,7 +20,6 @@ use super::{
     observer::{Look, Observer},
     remount, routers,
     signs::Signs,
-    supervisor::describe,
 };
 
 /// How often nodes are looked at that are late.
@@ -153,7 +152,7 @@ impl Life {
         match remount::settle(&self.node.config.load(), &signs.quarantine).await {
             Ok(_) => self.quarantined = None,
             Err(error) => {
-                let error = describe(&error);
+                let error = in_one_line(&error);
                 if self.quarantined.as_ref() != Some(&error) {
                     tracing::error!(host = %self.node.host, "{error}");
                 }

@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use crate::{
     hypervisor::HypervisorError,
-    model::{DiId, Expiry, VmId, VmPorts, VmSecret, VmSpec, VmState, config::keys},
+    model::{DiId, Expiry, VmId, VmPorts, VmSecret, VmSpec, VmState, config::keys, in_one_line},
     vma::client::{AgentClient, AgentError},
 };
 
@@ -219,7 +219,7 @@ impl Task {
             Effect::Ping(limit) => match self.agent(limit) {
                 Some(agent) => {
                     tokio::spawn(async move {
-                        let _ = events.send(Event::Pinged(agent.ping().await.map_err(|error| describe(&error))));
+                        let _ = events.send(Event::Pinged(agent.ping().await.map_err(|error| in_one_line(&error))));
                     });
                 }
                 None => self.report(Event::Pinged(Err("its address is not known".to_owned()))),
@@ -227,7 +227,7 @@ impl Task {
             Effect::PowerOff => match self.agent(None) {
                 Some(agent) => {
                     tokio::spawn(async move {
-                        let outcome = agent.poweroff().await.map_err(|error| describe(&error));
+                        let outcome = agent.poweroff().await.map_err(|error| in_one_line(&error));
                         if outcome.is_ok() {
                             tracing::info!(%vm, "powers off");
                         }
@@ -238,7 +238,7 @@ impl Task {
             },
             Effect::PressPowerButton => {
                 tokio::spawn(async move {
-                    let pressed = node.hypervisor.press_power_button(vm).await.map_err(|error| describe(&error));
+                    let pressed = node.hypervisor.press_power_button(vm).await.map_err(|error| in_one_line(&error));
                     let _ = events.send(Event::PoweredOff(pressed));
                 });
             }
@@ -252,7 +252,7 @@ impl Task {
             Effect::Kill => {
                 tokio::spawn(async move {
                     if let Err(error) = node.hypervisor.kill(vm).await {
-                        tracing::warn!(%vm, error = describe(&error), "cannot kill");
+                        tracing::warn!(%vm, error = in_one_line(&error), "cannot kill");
                     }
                 });
             }
@@ -279,7 +279,7 @@ impl Task {
         let (events, one_step) = (self.events.clone(), self.one_step.clone());
         let running = tokio::spawn(async move {
             let _alone = one_step.lock_owned().await;
-            let outcome = step.await.map_err(|error| describe(&error));
+            let outcome = step.await.map_err(|error| in_one_line(&error));
             let _ = events.send(report(outcome));
         });
         self.step = Some(running.abort_handle());
@@ -307,7 +307,7 @@ async fn tell(node: &Node, vm: VmId, agent: Option<AgentClient>, expiry: &Expiry
             Err(AgentError::Refused(why)) => {
                 tracing::warn!(%vm, why, "told that it expires, and does nothing about it")
             }
-            Err(error) => return Err(describe(&error)),
+            Err(error) => return Err(in_one_line(&error)),
         }
     }
     node.retrying("say that a VM knows when it expires", || {
@@ -432,16 +432,4 @@ fn limits(node: &Node) -> Limits {
         zombie: config.get(&keys::HKD_ZOMBIE_DELAY),
         debug: config.get(&keys::VM_DEBUG),
     }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

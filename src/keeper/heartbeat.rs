@@ -24,8 +24,9 @@ use tracing::{info, warn};
 use super::{
     Orders, Quarantine,
     fence::{BootTime, Fence, Signer},
-    in_one_line, priority, process_table,
+    priority, process_table,
 };
+use crate::model::in_one_line;
 
 /// What the keeper is told.
 #[derive(Clone, Debug, PartialEq, Eq)]

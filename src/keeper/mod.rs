@@ -24,8 +24,3 @@ pub use detach::{Readiness, detach};
 pub use orders::Orders;
 pub use quarantine::Quarantine;
 pub use spec::{Ended, Phase, ShimDir, ShimSpec, ShimStatus};
-
-/// An error with its causes, in one line.
-fn in_one_line(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}

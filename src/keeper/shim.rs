@@ -41,11 +41,11 @@ use super::{
     Ended, Phase, Readiness, ShimDir, ShimSpec, ShimStatus,
     claim::{Claim, lock},
     deadline::Deadline,
-    in_one_line,
     outlet::Outlet,
     priority, process_table,
     spawn::spawn,
 };
+use crate::model::in_one_line;
 
 /// Why a shim did not start its VM.
 #[derive(Debug, Error)]

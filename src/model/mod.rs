@@ -2,6 +2,7 @@
 //! Everything here is data or a pure function; nothing does I/O, knows the time or a database.
 //! Every other room may use this one; this one uses none of ours.
 
+mod causes;
 pub mod config;
 #[cfg(test)]
 pub(crate) mod diagram;
@@ -14,6 +15,7 @@ mod storage_id;
 mod vm;
 mod xstate;
 
+pub use causes::in_one_line;
 pub use ids::{DiId, HostId, InstanceId, OsfId, SessionId, TenantId, UserId, VmId};
 pub use owner::{NotAnOwner, Owner};
 pub use secret::{SecretError, VmSecret};
