@@ -67,7 +67,7 @@ grant execute on function is_secret to qvd_node, qvd_l7r, qvd_admin, qvd_readonl
 -- The daemons read configuration and call their functions, nothing else.
 grant select on versions, configs to qvd_node, qvd_l7r;
 grant execute on function
-    node_start, node_former, node_program, node_state, node_status, node_lease, node_claim, node_vms, node_vm_state, node_adopt,
+    node_start, node_former, node_program, node_state, node_serves, node_status, node_lease, node_claim, node_vms, node_vm_state, node_adopt,
     node_storage, node_address, node_peers, node_take_over, node_routers, node_routers_gone, node_duties, node_progress, node_vm_told, node_stopping, vms_restart,
     node_images, node_staging, node_di_progress, node_di_ready, node_di_failed, node_di_removed, node_di_paths,
     epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce

@@ -1920,6 +1920,22 @@ begin
     return l7r_gone(array(select id from l7r_instances where host_id = node and id = any (gone)), 'its router died');
 end $$;
 
+CREATE FUNCTION qvd.node_serves(node integer, node_epoch bigint) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    update host_runtimes set state = 'starting'
+    where host_id = node and epoch = node_epoch and state in ('stopped', 'lost');
+    update host_runtimes set state = 'running' where host_id = node and epoch = node_epoch and state = 'starting';
+    if not found then
+        perform node_check(node, node_epoch);
+        return false;
+    end if;
+    return true;
+end $$;
+
 CREATE FUNCTION qvd.node_staging(node integer, node_epoch bigint, names text[], sizes bigint[], modified double precision[], kinds text[], problem text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -4768,6 +4784,9 @@ GRANT ALL ON FUNCTION qvd.node_routers(node integer, node_epoch bigint) TO qvd_n
 
 REVOKE ALL ON FUNCTION qvd.node_routers_gone(node integer, node_epoch bigint, gone bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_routers_gone(node integer, node_epoch bigint, gone bigint[]) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_serves(node integer, node_epoch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_serves(node integer, node_epoch bigint) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_staging(node integer, node_epoch bigint, names text[], sizes bigint[], modified double precision[], kinds text[], problem text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_staging(node integer, node_epoch bigint, names text[], sizes bigint[], modified double precision[], kinds text[], problem text) TO qvd_node;

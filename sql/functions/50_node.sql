@@ -104,6 +104,22 @@ begin
     end if;
 end $$;
 
+-- A node serves. It says so again when the database may have forgotten that; whether it had. One that was told to stop
+-- stays `stopping`.
+create or replace function node_serves(node integer, node_epoch bigint) returns boolean
+language plpgsql security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    update host_runtimes set state = 'starting'
+    where host_id = node and epoch = node_epoch and state in ('stopped', 'lost');
+    update host_runtimes set state = 'running' where host_id = node and epoch = node_epoch and state = 'starting';
+    if not found then
+        perform node_check(node, node_epoch);
+        return false;
+    end if;
+    return true;
+end $$;
+
 -- A sign of life with what the balancer wants to know: memory in all and free, processors and whether they are waited for,
 -- why notifications are not relied upon and why the storage is not. Adds up what happened to the node meanwhile. Not worth
 -- waiting for the disk. One statement asks for the epoch and renews, so that a node which is taken over at this moment does

@@ -240,6 +240,13 @@ impl Database {
         Ok(())
     }
 
+    /// Says that the node serves; whether the database had it otherwise.
+    pub async fn node_serves(&self, host: HostId, epoch: Epoch) -> Result<bool, DbError> {
+        let connection = self.connection().await?;
+        let row = connection.query_one("select node_serves($1, $2)", &[&host.0, &epoch]).await?;
+        Ok(row.get(0))
+    }
+
     /// Renews the lease; `degraded` says why notifications are not relied upon, `storage` why the storage is not. Says
     /// whether VMs of lost nodes are to be started.
     pub async fn node_lease(

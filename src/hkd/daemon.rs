@@ -266,10 +266,7 @@ impl Member {
         let signs_of_life =
             lease::Life::new(node.clone(), plane.hub().clone(), signs.clone(), departures, machine, lines);
         let signs_of_life = tokio::spawn(signs_of_life.go_on());
-        if life.state != HostState::Running {
-            node.retrying("say that the node runs", || database.node_state(node.host, node.epoch, HostState::Running))
-                .await;
-        }
+        node.retrying("say that the node serves", || database.node_serves(node.host, node.epoch)).await;
         tracing::info!(host = %node.host, name = config.get(&keys::NODENAME), epoch = node.epoch, "hkd runs");
         tokio::spawn(follow_config(node.clone(), config, plane.clone(), outdated.clone()));
         tokio::spawn(retention::go_on(node.clone()));

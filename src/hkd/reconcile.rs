@@ -23,10 +23,13 @@ pub async fn reconcile(node: &Arc<Node>) -> Result<usize, DbError> {
     Ok(count)
 }
 
-/// Makes the database and this node agree about who is here. Takes up what was claimed by a statement whose answer never
-/// came: the database has it as begun, and nobody acts. Puts on record what lives here and was forgotten with commits
-/// that a server lost. Not for use while `reconcile` runs, which could be about to do the same.
+/// Makes the database and this node agree that it serves and who is here. Takes up what was claimed by a statement whose
+/// answer never came: the database has it as begun, and nobody acts. Puts on record what lives here and was forgotten with
+/// commits that a server lost. Not for use while `reconcile` runs, which could be about to do the same.
 pub async fn recover(node: &Arc<Node>) -> Result<(), DbError> {
+    if node.database.node_serves(node.host, node.epoch).await? {
+        tracing::warn!(host = %node.host, "the database did not know that this node serves");
+    }
     // Asked first, so that a supervisor that ends meanwhile is not followed by one for a state that is history.
     let mut supervised = node.fleet.supervised();
     for record in node.database.node_vms(node.host, node.epoch).await? {

@@ -10,6 +10,7 @@ pub mod database;
 mod doctor;
 mod expiry;
 mod failover;
+mod forgotten;
 mod guard;
 mod host;
 mod images;

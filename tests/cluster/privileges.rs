@@ -56,7 +56,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
         &["announce beat_try epoch_is_over is_secret node_address node_adopt node_claim node_di_failed node_di_paths node_di_progress node_di_ready node_di_removed node_duties node_former node_images node_lease node_peers node_program node_progress
-           node_routers node_routers_gone node_staging node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
+           node_routers node_routers_gone node_serves node_staging node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
            node_vm_told node_vms retention_apply vms_restart wake wake_payload"],
     ),
     (
