@@ -250,6 +250,7 @@ impl Member {
             slots: Slots::new(config.get(&keys::HKD_MAX_HEAVY) as usize),
             config: ArcSwap::from_pointee(config.clone()),
             fleet: Fleet::default(),
+            doubt: Notify::new(),
             stop: stop.child_token(),
             told_to_stop: CancellationToken::new(),
         });
@@ -436,6 +437,10 @@ async fn serve(node: &Arc<Node>, signs: Option<&Signs>, plane: &Plane) {
         cause = tokio::select! {
             cause = commands.changed() => cause,
             () = tokio::time::sleep(retry), if unsure => Cause::Retry,
+            () = node.doubt.notified() => {
+                unsure = true;
+                Cause::Retry
+            }
             () = node.stop.cancelled() => return,
         };
     }

@@ -34,6 +34,8 @@ pub struct Node {
     /// For VMs in a heavy phase.
     pub slots: Slots,
     pub fleet: Fleet,
+    /// The database may have a VM on record here that nobody acts on.
+    pub doubt: Notify,
     /// Somebody else has taken the node over, or its daemon is to end.
     pub stop: CancellationToken,
     /// The node is to stop with all its VMs.

@@ -42,7 +42,7 @@ pub async fn recover(node: &Arc<Node>) -> Result<(), DbError> {
         supervised.remove(&vm);
         // What is so already does not mind, and what has ended has been told.
         let _ = match state {
-            VmState::Stopping => node.fleet.order(vm, Order::Stop),
+            VmState::Stopping | VmState::Zombie => node.fleet.order(vm, Order::Stop),
             VmState::Starting => node.fleet.order(vm, Order::Forgotten),
             _ => continue,
         };

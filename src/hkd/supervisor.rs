@@ -71,8 +71,9 @@ struct Task {
 /// Supervises one VM until it holds nothing and nobody wants anything of it.
 pub async fn run(node: Arc<Node>, vm: VmId, begin: Begin, mut orders: mpsc::UnboundedReceiver<Order>, progress: Shown) {
     let mut next = Some(begin);
+    let mut told = true;
     while let Some(begin) = next.take() {
-        live(&node, vm, begin, &mut orders, &progress).instrument(tracing::info_span!("vm", vm = %vm)).await;
+        told = live(&node, vm, begin, &mut orders, &progress).instrument(tracing::info_span!("vm", vm = %vm)).await;
         // The registry is asked under its lock, so an order is either seen here or begins a new supervisor.
         while let Some(order) = node.fleet.retire(vm, &mut orders) {
             match order {
@@ -84,9 +85,19 @@ pub async fn run(node: Arc<Node>, vm: VmId, begin: Begin, mut orders: mpsc::Unbo
             break;
         }
     }
+    if !told {
+        node.doubt.notify_one();
+    }
 }
 
-async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::UnboundedReceiver<Order>, progress: &Shown) {
+/// One life of a VM. Whether the database knows how it ended.
+async fn live(
+    node: &Arc<Node>,
+    vm: VmId,
+    begin: Begin,
+    orders: &mut mpsc::UnboundedReceiver<Order>,
+    progress: &Shown,
+) -> bool {
     let now = Instant::now();
     let has_agent = node.hypervisor.has_agent();
     let record = match begin {
@@ -179,11 +190,10 @@ async fn live(node: &Arc<Node>, vm: VmId, begin: Begin, orders: &mut mpsc::Unbou
         }
     }
     drop(task);
-    if let Err(error) = publisher.await {
-        tracing::error!(%vm, %error, "the publisher failed");
-    }
-    if let Some(begin) = next {
-        Box::pin(live(node, vm, begin, orders, progress)).await;
+    let told = publisher.await.inspect_err(|error| tracing::error!(%vm, %error, "the publisher failed"));
+    match next {
+        Some(begin) => Box::pin(live(node, vm, begin, orders, progress)).await,
+        None => told.unwrap_or(false),
     }
 }
 
@@ -327,7 +337,8 @@ enum Said {
 /// Tells the database what becomes of a VM.
 ///
 /// That a VM has stopped, or cannot be cleaned up, is said only of one that is said to be on its way down, and that once.
-/// What is said again because the answer was lost would else be taken for the end of the next start.
+/// What is said again because the answer was lost would else be taken for the end of the next start. So an end that is not
+/// taken was taken before, or was forgotten with commits that a server lost.
 struct Publisher {
     node: Arc<Node>,
     vm: VmId,
@@ -337,11 +348,16 @@ struct Publisher {
 }
 
 impl Publisher {
-    /// Goes on until nothing more is said. `record` is its state in the database when this life began; `None`: it is not on
-    /// record here, and nothing is said, because a record that is made meanwhile is of the next life.
-    async fn run(self, record: Option<VmState>, mut said: mpsc::UnboundedReceiver<Said>) {
+    /// Goes on until nothing more is said; whether the database took the end. `record` is its state in the database when this
+    /// life began; `None`: it is not on record here, and nothing is said, because a record that is made meanwhile is of the
+    /// next life. Who begins that may not know of it.
+    async fn run(self, record: Option<VmState>, mut said: mpsc::UnboundedReceiver<Said>) -> bool {
         use VmState::{Stopped, Stopping, Zombie};
-        let Some(record) = record else { return while said.recv().await.is_some() {} };
+        let Some(record) = record else {
+            while said.recv().await.is_some() {}
+            return false;
+        };
+        let mut told = true;
         let mut down = matches!(record, Stopping | Zombie);
         let mut last = (record, None);
         while let Some(said) = said.recv().await {
@@ -363,11 +379,13 @@ impl Publisher {
                 other => published_from(other),
             };
             let written = self.publish(&expected, state, reason.as_deref()).await;
+            told = (state, written) != (Stopped, Some(false));
             last = (state, reason);
             if (state, written) == (VmState::Running, Some(false)) {
                 self.put_on_record(&last).await;
             }
         }
+        told
     }
 
     async fn publish(&self, expected: &[VmState], state: VmState, reason: Option<&str>) -> Option<bool> {
@@ -385,7 +403,7 @@ impl Publisher {
 
     /// Has it put on record here, and in the state that was published last. What is another node's must end here first.
     async fn put_on_record(&self, (last, reason): &(VmState, Option<String>)) {
-        use VmState::{Debugging, Running, Starting};
+        use VmState::{Debugging, Running, Starting, Stopping, Zombie};
         let Self { node, vm, .. } = self;
         let ports = VmPorts::of(&node.config.load());
         let adopted = node
@@ -405,6 +423,10 @@ impl Publisher {
             }
             Some(None) => {
                 tracing::warn!(%vm, host = %node.host, "here but not assigned to this node; ending it");
+                let _ = self.events.send(Event::Stop);
+            }
+            // Nobody but this node can end what the database has on its way down.
+            Some(Some(Stopping | Zombie)) => {
                 let _ = self.events.send(Event::Stop);
             }
             Some(Some(_)) | None => {}

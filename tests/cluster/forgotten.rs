@@ -49,3 +49,37 @@ async fn a_node_that_was_told_to_stop_does_not_say_that_it_serves() {
     let over = format!("select node_serves({host}, {})", epoch.parse::<i64>().unwrap() - 1);
     assert_eq!(node.refused(&over).await.code, "QV001");
 }
+
+#[tokio::test]
+async fn a_vm_that_is_on_record_as_a_zombie_though_it_runs_is_stopped() {
+    let db = Db::with_vms(1).await;
+    let host = Host::new(&db, &[NEVER]);
+    let _hkd = host.started().await;
+    db.sql("select vm_start('alice/d1')").await;
+    db.wait_vm("d1", "running").await;
+    db.sql("update vm_runtimes set vm_state = 'stopping'; update vm_runtimes set vm_state = 'zombie'").await;
+    cut(&db).await;
+    db.wait_vm("d1", "stopped").await;
+}
+
+/// It is given up because it was launched too slowly, and that is forgotten before it has ended.
+#[tokio::test]
+async fn a_vm_that_has_ended_though_it_is_on_record_as_starting_does_not_stay_so() {
+    let db = Db::with_vms(1).await;
+    let settings = [
+        NEVER,
+        ("internal.hkd.nothing.timeout.on_state.starting", "600"),
+        ("internal.hkd.timeout.launch", "0.5"),
+        ("internal.hkd.lxc.timeout.on_state.stopping.stop.waiting_for_lxc", "3"),
+    ];
+    let host = Host::new(&db, &settings);
+    let _hkd = host.started().await;
+    db.sql("select vm_start('alice/d1')").await;
+    db.wait_vm("d1", "stopping").await;
+    db.sql(
+        "set session_replication_role = replica; update vm_runtimes set vm_state = 'starting' where vm_state = 'stopping';
+         set session_replication_role = origin",
+    )
+    .await;
+    db.wait_vm("d1", "stopped").await;
+}
