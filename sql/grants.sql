@@ -74,7 +74,7 @@ grant execute on function
     to qvd_node;
 grant execute on function
     l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_list, l7r_vm, l7r_acquire,
-    l7r_session, l7r_vm_start, l7r_vm_stop, l7r_connected, l7r_way, l7r_aborted, l7r_end, l7r_session_end, l7r_traffic,
+    l7r_session, l7r_vm_start, l7r_vm_stop, l7r_connected, l7r_way, l7r_aborted, l7r_sessions, l7r_end, l7r_session_end, l7r_traffic,
     l7r_count, l7r_count_refused, l7r_count_sessions, l7r_problem, l7r_ssl, l7r_auth_parameters_keep, l7r_token_create,
     l7r_tenant, l7r_token_use, l7r_auto, l7r_totp_secret, l7r_totp_use, l7r_pool_find, l7r_pool_take, l7r_pool_has
     to qvd_l7r;

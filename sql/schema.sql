@@ -1321,6 +1321,18 @@ begin
         select end_reason from user_sessions where id = wanted and user_id = account);
 end $$;
 
+CREATE FUNCTION qvd.l7r_sessions(by_instance bigint) RETURNS SETOF bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    if not exists (select from l7r_instances where id = by_instance and ended_at is null) then
+        raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
+    end if;
+    return query select session_id from vm_runtimes where l7r_instance = by_instance;
+end $$;
+
 CREATE FUNCTION qvd.l7r_ssl() RETURNS TABLE(key text, value text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -4680,6 +4692,9 @@ GRANT ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT
 
 REVOKE ALL ON FUNCTION qvd.l7r_session_end(wanted bigint, account integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_session_end(wanted bigint, account integer) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_sessions(by_instance bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_sessions(by_instance bigint) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_ssl() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_ssl() TO qvd_l7r;

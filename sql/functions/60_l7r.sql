@@ -304,6 +304,18 @@ begin
         and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance);
 end $$;
 
+-- The sessions that an instance has on record. One that it does not know was lost on its way there, or has ended in commits
+-- that a server lost. With such commits the instance may have been forgotten itself; its process makes another one of itself.
+create or replace function l7r_sessions(by_instance bigint) returns setof bigint
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    if not exists (select from l7r_instances where id = by_instance and ended_at is null) then
+        raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
+    end if;
+    return query select session_id from vm_runtimes where l7r_instance = by_instance;
+end $$;
+
 -- A session is over. Whoever has the VM by now keeps it. Only a client that is to come back may do so with its token.
 create or replace function l7r_end(
     wanted bigint, reason text, up bigint, down bigint, resumable boolean default false

@@ -415,6 +415,13 @@ impl Database {
         Ok(rows.iter().map(|row| (SessionId(row.get(0)), AbortCause::of(row.get(1), row.get(2)))).collect())
     }
 
+    /// The sessions that an instance has on record; `Revoked` when it is over.
+    pub async fn l7r_sessions(&self, instance: InstanceId) -> Result<Vec<SessionId>, DbError> {
+        let connection = self.connection().await?;
+        let rows = connection.query("select l7r_sessions($1)", &[&instance.0]).await?;
+        Ok(rows.iter().map(|row| SessionId(row.get(0))).collect())
+    }
+
     /// A session is over. When it is `resumable`, its client may come back with the token that it was given.
     pub async fn l7r_end(
         &self,

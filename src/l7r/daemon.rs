@@ -37,7 +37,7 @@ use super::{
     metrics::Metrics,
     port::Port,
     quic::QuicPort,
-    router::{Counts, Refused, Router, Sessions, count},
+    router::{Counts, Process, Refused, Router, Sessions, count},
     tls::TlsError,
 };
 
@@ -116,8 +116,9 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     })?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
     let pid = std::process::id() as i32;
-    let started =
-        database.l7r_start(&config.get(&keys::NODENAME), &boot_id, pid, began_at(pid).unwrap_or_default()).await?;
+    let node = config.get(&keys::NODENAME);
+    let process = Process { node, boot_id, pid, began: began_at(pid).unwrap_or_default() };
+    let started = process.announce(&database).await?;
     let gone: Vec<InstanceId> = database
         .l7r_instances(started.host)
         .await?
@@ -153,7 +154,8 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         hub,
         config: ArcSwap::from_pointee(config.clone()),
         host: started.host,
-        instance: started.instance,
+        process,
+        instance: started.instance.into(),
         sessions: Sessions::default(),
         counts: Counts::default(),
         refused: Refused::default(),
@@ -216,7 +218,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     let _ = flusher.await;
     // Those that ended just now count, too.
     router.write_counts().await;
-    database.l7r_gone(&[started.instance], "the router was stopped").await?;
+    database.l7r_gone(&[*router.instance.lock().await], "the router was stopped").await?;
     tracing::info!(host = %started.host, "l7r ends");
     Ok(())
 }
@@ -259,7 +261,8 @@ async fn follow_config(
                 Ok(stored) => certificates.follow(&router.config.load(), stored),
                 Err(error) => tracing::warn!(%error, "cannot ask for the certificate"),
             }
-            certificates.tell(&router.database, router.instance).await;
+            let instance = *router.instance.lock().await;
+            certificates.tell(&router.database, instance).await;
         }
         tokio::select! {
             _ = watch.changed() => {}

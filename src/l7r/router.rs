@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Chain,
-    db::{AbortCause, Database},
-    events::{Channel, Hub},
+    db::{AbortCause, Database, DbError, Started},
+    events::{Cause, Channel, Hub},
     model::{HostId, InstanceId, SessionId, config::Config},
     tunnel::{Clock, Counters, Limit, Limits, Way},
 };
@@ -32,7 +32,9 @@ pub struct Router {
     pub hub: Hub,
     pub config: ArcSwap<Config>,
     pub host: HostId,
-    pub instance: InstanceId,
+    pub process: Process,
+    /// This run of the process, as the database knows it.
+    pub instance: tokio::sync::Mutex<InstanceId>,
     pub authenticators: Chain,
     pub sessions: Sessions,
     pub counts: Counts,
@@ -49,6 +51,23 @@ pub struct Router {
     pub replaced: CancellationToken,
     /// The process ends.
     pub stop: CancellationToken,
+}
+
+/// Which process this is.
+pub struct Process {
+    /// Name of its node.
+    pub node: String,
+    pub boot_id: String,
+    pub pid: i32,
+    /// In clock ticks since boot.
+    pub began: i64,
+}
+
+impl Process {
+    /// Tells the database that it runs.
+    pub async fn announce(&self, database: &Database) -> Result<Started, DbError> {
+        database.l7r_start(&self.node, &self.boot_id, self.pid, self.began).await
+    }
 }
 
 /// A session that this process holds.
@@ -186,6 +205,10 @@ impl Sessions {
         true
     }
 
+    fn has(&self, session: SessionId) -> bool {
+        self.held().contains_key(&session)
+    }
+
     fn may_exist(&self) -> bool {
         self.doubt.load(Relaxed) || !self.held().is_empty()
     }
@@ -273,13 +296,29 @@ impl Router {
         }
     }
 
+    /// The database does not know the instance any more: it has lost commits, and this process makes itself known again.
+    /// Returns the new instance. Sessions that it forgot, too, go on as long as nobody else wants their desktops.
+    pub async fn begin_anew(&self, forgotten: InstanceId) -> Result<InstanceId, DbError> {
+        let mut instance = self.instance.lock().await;
+        if *instance == forgotten {
+            *instance = self.process.announce(&self.database).await?.instance;
+            tracing::warn!(host = %self.host, %forgotten, instance = %*instance, "the database did not know this router");
+        }
+        Ok(*instance)
+    }
+
     /// Ends sessions as soon as somebody wants them to end.
     pub async fn obey_aborts(self: Arc<Self>) {
         let mut watch = self.hub.watch(Channel::Host(self.host)).await;
+        let mut cause = Cause::Start;
         loop {
+            if matches!(cause, Cause::Gap | Cause::Poll) {
+                self.end_unknown_sessions().await;
+            }
             // With no session there is nothing that could be aborted, and nothing to ask.
             if self.sessions.may_exist() {
-                match self.database.l7r_aborted(self.instance).await {
+                let instance = *self.instance.lock().await;
+                match self.database.l7r_aborted(instance).await {
                     Ok(sessions) => {
                         for (session, cause) in sessions {
                             if !self.sessions.abort(session, cause) {
@@ -290,10 +329,29 @@ impl Router {
                     Err(error) => tracing::warn!(%error, "cannot ask which sessions must end"),
                 }
             }
-            tokio::select! {
-                _ = watch.changed() => {}
+            cause = tokio::select! {
+                cause = watch.changed() => cause,
                 () = self.stop.cancelled() => return,
             }
+        }
+    }
+
+    /// Ends what is on record as this process's and is not known here. What ended may be there again when a server has taken
+    /// over that lost commits.
+    async fn end_unknown_sessions(&self) {
+        let instance = *self.instance.lock().await;
+        match self.database.l7r_sessions(instance).await {
+            Ok(sessions) => {
+                for session in sessions.into_iter().filter(|session| !self.sessions.has(*session)) {
+                    self.disown(session).await;
+                }
+            }
+            Err(DbError::Revoked(_)) => {
+                if let Err(error) = self.begin_anew(instance).await {
+                    tracing::warn!(%error, "cannot make this router known again");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot ask which sessions are on record"),
         }
     }
 

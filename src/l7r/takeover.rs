@@ -1,25 +1,52 @@
 //! The stage in which the VM becomes this client's: a session is made for it, or whoever has the VM is told to go. Then
 //! the authenticators do what they want to do before it is started.
 
-use crate::db::DbError;
+use crate::{
+    db::{Acquired, DbError, SessionVm},
+    model::{InstanceId, SessionId},
+};
 
-use super::{connect::Attempt, flow::Event, router::Sessions};
+use super::{
+    connect::Attempt,
+    flow::Event,
+    router::{Registered, Sessions},
+    tunnel::finish,
+};
 
 impl Attempt {
     /// Takes the VM, unless another session has it. Not to be interrupted: see `drive`.
     pub(super) async fn acquire(&mut self) -> Result<Event, DbError> {
-        let Self { router, visit, .. } = &*self;
-        let user = &visit.user;
-        let session = router.sessions.name(router.instance);
-        let by = (session, router.instance);
-        let acquired =
-            router.database.l7r_acquire(by, self.vm, user.user, self.client, &self.token, &user.parameters).await;
-        let acquired = acquired.inspect_err(|_| self.router.sessions.doubt())?;
+        let instance = *self.router.instance.lock().await;
+        let (session, registered, acquired) = match self.ask(instance).await {
+            Err(DbError::Revoked(_)) => self.ask(self.router.begin_anew(instance).await?).await?,
+            asked => asked?,
+        };
         let Some((acquired, vm)) = acquired else { return Ok(Event::Acquired(false)) };
-        self.session = Some((session, Sessions::register(&self.router, session)));
+        self.session = Some((session, registered));
         self.acquired = Some(acquired);
         self.fresh = Some(vm);
         Ok(Event::Acquired(true))
+    }
+
+    /// Asks for the VM under the name of a new session.
+    async fn ask(
+        &self,
+        instance: InstanceId,
+    ) -> Result<(SessionId, Registered, Option<(Acquired, SessionVm)>), DbError> {
+        let Self { router, visit, .. } = self;
+        let user = &visit.user;
+        let session = router.sessions.name(instance);
+        let registered = Sessions::register(router, session);
+        let by = (session, instance);
+        let asked =
+            router.database.l7r_acquire(by, self.vm, user.user, self.client, &self.token, &user.parameters).await;
+        if asked.as_ref().is_err_and(DbError::is_passing) {
+            // It may have been given all the same, and would stay taken. The server may also be about to give it.
+            router.sessions.doubt();
+            let router = router.clone();
+            tokio::spawn(async move { finish(&router, session, "its client never got it", (0, 0), false).await });
+        }
+        Ok((session, registered, asked?))
     }
 
     /// Lets the authenticators have their say.

@@ -108,6 +108,61 @@ async fn a_desktop_is_not_lost_when_the_connection_breaks_in_the_moment_it_is_gi
     stage.sql("drop function public.patient cascade").await;
     let (_, answer) = client.conclusion().await;
     assert_eq!(answer.status, 503);
-    assert_eq!(desktop.user_state().await, "connecting", "the statement was not carried out, this tests nothing");
+    let given = format!("select count(*) from user_sessions where vm_id = {}", desktop.id);
+    assert_eq!(stage.sql(&given).await, "1", "the statement was not carried out, this tests nothing");
+    // Nobody else has to want it.
+    desktop.freed().await;
+    assert_eq!(desktop.end_reason().await, "its client never got it");
     carries(&mut desktop.connected().await).await;
+}
+
+#[tokio::test]
+async fn a_router_goes_on_serving_after_a_restore() {
+    let (stage, _alone) = rough_alone().await;
+    let mut desktop = stage.running().await;
+    let router = stage.l7r_pid().await;
+    drop(desktop.connected().await);
+    desktop.freed().await;
+    stage.sql("select database_restored()").await;
+    // With a router.
+    stage.site.wait_node().await.unwrap();
+    desktop.start().await;
+    let mut tunnel = desktop.connected().await;
+    carries(&mut tunnel).await;
+    assert_eq!(stage.l7r_pid().await, router);
+    let by = "select l7r_instance = (select id from l7r_instances where ended_at is null) from vm_runtimes where vm_id";
+    assert_eq!(stage.sql(&format!("{by} = {}", desktop.id)).await, "t");
+}
+
+/// As when a server has taken over that did not hear of the router.
+#[tokio::test]
+async fn a_router_that_the_database_has_forgotten_serves_the_next_client() {
+    let (stage, _alone) = rough_alone().await;
+    let mut desktop = stage.running().await;
+    let router = stage.l7r_pid().await;
+    stage.sql("update l7r_instances set ended_at = now() where ended_at is null").await;
+    carries(&mut desktop.connected().await).await;
+    assert_eq!(stage.l7r_pid().await, router);
+}
+
+/// As when a server has taken over that did not hear of the end.
+#[tokio::test]
+async fn a_session_that_is_on_record_again_after_its_end_is_ended_once_more() {
+    let (stage, _alone) = rough_alone().await;
+    let mut desktop = stage.running().await;
+    drop(desktop.connected().await);
+    desktop.freed().await;
+    stage
+        .sql(&format!(
+            "with session as (
+                 update user_sessions set ended_at = null, end_reason = null where vm_id = {0}
+                 returning id, l7r_host_id, l7r_instance)
+             update vm_runtimes r set user_state = 'connecting', session_id = s.id, l7r_host_id = s.l7r_host_id,
+                 l7r_instance = s.l7r_instance
+             from session s where r.vm_id = {0}",
+            desktop.id
+        ))
+        .await;
+    desktop.freed().await;
+    assert_eq!(desktop.end_reason().await, "its client never got it");
 }
