@@ -249,7 +249,7 @@ declare
 begin
     perform node_check(node, node_epoch);
     update vm_runtimes r
-    set host_id = node, vm_state = 'starting', vm_cmd = null,
+    set host_id = node, vm_state = 'starting', vm_cmd = null, restart_due = false,
         current_di_id = coalesce((select d.id from dis d where d.id = image), s.di_id),
         vm_address = s.ip, vm_vma_port = vma_port, vm_x_port = x_port
     from vm_specs s

@@ -83,3 +83,18 @@ async fn a_vm_that_has_ended_though_it_is_on_record_as_starting_does_not_stay_so
     .await;
     db.wait_vm("d1", "stopped").await;
 }
+
+/// A VM that was due, and whose start was forgotten. It could not be stopped: who stops one that is due only calls it off.
+#[tokio::test]
+async fn a_vm_that_is_put_on_record_waits_for_no_start() {
+    let db = Db::with_vms(1).await;
+    let life = db.node_runs().await;
+    db.sql("update vm_runtimes set restart_due = true").await;
+    let vm = db.sql("select vm_id('alice/d1')").await.unwrap();
+    let node = db.session("qvd_node").await;
+    let adopted = node.sql(&format!("select node_adopt({life}, {vm}, 3030, 4100)")).await;
+    assert_eq!(adopted.as_deref(), Some("starting"));
+    assert_eq!(db.sql("select restart_due from vm_runtimes").await.as_deref(), Some("f"));
+    db.sql("select vm_stop('alice/d1')").await;
+    assert_eq!(db.sql("select vm_cmd from vm_runtimes").await.as_deref(), Some("stop"));
+}
