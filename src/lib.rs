@@ -37,6 +37,8 @@ pub mod network;
 pub mod node;
 #[cfg(feature = "node")]
 pub mod process;
+#[cfg(all(test, feature = "node"))]
+mod simulation;
 #[cfg(feature = "node")]
 pub mod storage;
 #[cfg(feature = "node")]

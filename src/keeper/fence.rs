@@ -73,6 +73,12 @@ impl BootTime {
         Ok(Self(Duration::from(now).as_nanos() as u64))
     }
 
+    /// So long after boot, for those whose time is not the machine's.
+    #[cfg(test)]
+    pub(crate) fn after_boot(time: Duration) -> Self {
+        Self(0) + time
+    }
+
     /// Time since boot.
     pub fn since_boot(self) -> Duration {
         Duration::from_nanos(self.0)
@@ -104,6 +110,12 @@ impl Fence {
         Ok(Self { words: SharedWords::readable(file)? })
     }
 
+    /// A fence in no file.
+    #[cfg(test)]
+    pub(crate) fn in_memory() -> io::Result<Self> {
+        Ok(Self { words: SharedWords::in_memory()? })
+    }
+
     /// A sign of life that was begun at `began` has arrived: VMs may live for `limit` from then.
     pub fn signed(&self, signer: Signer, began: BootTime, limit: Duration) -> io::Result<()> {
         self.set(signer, began + limit, BootTime::now()?);
@@ -112,11 +124,15 @@ impl Fence {
 
     /// The node has told the others that it stops, and they leave it its VMs.
     pub fn sign_off(&self) -> io::Result<()> {
-        self.set(Signer::Hkd, BootTime(NEVER), BootTime::now()?);
+        self.lift(BootTime::now()?);
         Ok(())
     }
 
-    fn set(&self, signer: Signer, deadline: BootTime, now: BootTime) {
+    pub(crate) fn lift(&self, now: BootTime) {
+        self.set(Signer::Hkd, BootTime(NEVER), now);
+    }
+
+    pub(crate) fn set(&self, signer: Signer, deadline: BootTime, now: BootTime) {
         let [_, _, lapses] = self.words.words();
         if now >= self.deadline() {
             lapses.fetch_add(1, SeqCst);

@@ -41,6 +41,15 @@ impl<const N: usize> SharedWords<N> {
         Self::map(&file, ProtFlags::PROT_READ)
     }
 
+    /// Numbers in no file, which only this process sees.
+    #[cfg(test)]
+    pub fn in_memory() -> io::Result<Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: the kernel chooses the place.
+        let base = unsafe { nix::sys::mman::mmap_anonymous(None, Self::BYTES, protection, MapFlags::MAP_PRIVATE) }?;
+        Ok(Self { base: base.cast() })
+    }
+
     fn map(file: &File, protection: ProtFlags) -> io::Result<Self> {
         // SAFETY: the kernel chooses the place, and the file is as long as the mapping.
         let base = unsafe { mmap(None, Self::BYTES, protection, MapFlags::MAP_SHARED, file, 0) }?;

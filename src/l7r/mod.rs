@@ -10,7 +10,7 @@ mod authenticate;
 mod certificates;
 mod connect;
 mod daemon;
-mod flow;
+pub(crate) mod flow;
 mod handover;
 mod hello;
 mod limits;
