@@ -74,11 +74,13 @@ pub async fn examine(file: &Path, own: &Path) -> Report {
         _ => None,
     };
     let config = read.cloned().unwrap_or_default();
-    let (hypervisor, account) = (config.get(&keys::VM_HYPERVISOR), config.get(&keys::L7R_AS_USER));
+    let account = config.get(&keys::L7R_AS_USER);
+    let guests = config.get(&keys::VM_HYPERVISOR) == "kvm";
+    let emulated = config.get(&keys::VM_KVM_ACCELERATION) == "tcg";
     let bin = Some(config.get(&keys::PATH_QVD_BIN)).filter(|bin| !bin.is_empty()).map_or(own.into(), PathBuf::from);
     let (kernel, programs, limits, (rows, mut rest)) = tokio::join!(
-        section("Kernel", async { Some(kernel::judge(&kernel::look().await, hypervisor == "kvm")) }),
-        section("Programs", async { Some(programs::judge(&programs::look(bin).await)) }),
+        section("Kernel", async { Some(kernel::judge(&kernel::look(guests && !emulated).await)) }),
+        section("Programs", async { Some(programs::judge(&programs::look(bin, guests).await)) }),
         section("Limits", async { Some(limits::judge(&blocking(|| limits::look(account)).await?)) }),
         with_database(read, file),
     );

@@ -7,21 +7,50 @@ use std::{
     time::Duration,
 };
 
-use crate::process::{ProcessError, Program};
+use futures_util::future::join_all;
+
+use crate::{
+    hypervisor,
+    process::{ProcessError, Program},
+};
 
 use super::finding::{Finding, Subject};
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Those that a node cannot do without, with their Debian packages.
-const NEEDED: [(Subject, &str); 3] = [
-    (Subject { name: "lxc-start", why: "It makes the containers that VMs are." }, "lxc"),
-    (
-        Subject { name: "nft", why: "It loads the packet filter that parts VMs from each other and from the node." },
-        "nftables",
-    ),
-    (Subject { name: "tar", why: "It unpacks and checks disk images." }, "tar"),
-];
+/// One that a node cannot do without.
+#[derive(Clone, Copy, Debug)]
+struct Needed {
+    subject: Subject,
+    /// Its file.
+    program: &'static str,
+    /// The Debian package that it is in.
+    package: &'static str,
+}
+
+const LXC: Needed = Needed {
+    subject: Subject { name: "lxc-start", why: "It makes the containers that VMs are." },
+    program: "lxc-start",
+    package: "lxc",
+};
+const QEMU: Needed = Needed {
+    subject: Subject { name: "QEMU", why: "It runs the guests that VMs are." },
+    program: hypervisor::QEMU.0,
+    package: hypervisor::QEMU.1,
+};
+const NFT: Needed = Needed {
+    subject: Subject {
+        name: "nft",
+        why: "It loads the packet filter that parts VMs from each other and from the node.",
+    },
+    program: "nft",
+    package: "nftables",
+};
+const TAR: Needed = Needed {
+    subject: Subject { name: "tar", why: "It unpacks and checks disk images." },
+    program: "tar",
+    package: "tar",
+};
 const LXC_SINCE: u32 = 4;
 
 /// What `tar` calls, with their Debian packages.
@@ -60,7 +89,7 @@ pub enum Own {
 /// What is there.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    pub needed: [Foreign; 3],
+    needed: Vec<(Needed, Foreign)>,
     /// Packages of those that are missing.
     pub missing_unpackers: Vec<(&'static str, &'static str)>,
     pub qemu_img: Foreign,
@@ -68,12 +97,13 @@ pub struct Facts {
     pub own: [Own; 2],
 }
 
-/// Looks at the programs. `bin` is where ours are.
-pub async fn look(bin: PathBuf) -> Facts {
-    let [lxc, nft, tar] = NEEDED.map(|(subject, _)| version(subject.name));
-    let (lxc, nft, tar, qemu_img) = tokio::join!(lxc, nft, tar, version(QEMU_IMG.name));
+/// Looks at the programs. `bin` is where ours are; `guests`: VMs are KVM guests.
+pub async fn look(bin: PathBuf, guests: bool) -> Facts {
+    let wanted = [if guests { QEMU } else { LXC }, NFT, TAR];
+    let needed = join_all(wanted.map(async |needed| (needed, version(needed.program).await)));
+    let (needed, qemu_img) = tokio::join!(needed, version(QEMU_IMG.name));
     Facts {
-        needed: [lxc, nft, tar],
+        needed,
         missing_unpackers: UNPACKERS.into_iter().filter(|(name, _)| !is_in_path(name)).collect(),
         qemu_img,
         own: OWN.map(|subject| own(&bin.join(subject.name))),
@@ -130,8 +160,7 @@ fn needs_loader(elf: &[u8]) -> bool {
 
 /// Judges them.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
-    let mut findings: Vec<Finding> =
-        NEEDED.iter().zip(&facts.needed).map(|((subject, package), found)| needed(*subject, package, found)).collect();
+    let mut findings: Vec<Finding> = facts.needed.iter().map(|(needed, found)| needed.judge(found)).collect();
     findings.push(match facts.missing_unpackers.as_slice() {
         [] => UNPACKING.good(UNPACKERS.map(|(name, _)| name).join(", ")),
         missing => {
@@ -162,22 +191,25 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-fn needed(subject: Subject, package: &str, found: &Foreign) -> Finding {
-    let install = format!("apt-get install {package}");
-    match found {
-        Foreign::Missing => subject.bad("not installed", install),
-        Foreign::Broken(why) => {
-            subject.bad(format!("does not run: {why}"), format!("apt-get install --reinstall {package}"))
+impl Needed {
+    fn judge(self, found: &Foreign) -> Finding {
+        let Self { subject, package, .. } = self;
+        let install = format!("apt-get install {package}");
+        match found {
+            Foreign::Missing => subject.bad("not installed", install),
+            Foreign::Broken(why) => {
+                subject.bad(format!("does not run: {why}"), format!("apt-get install --reinstall {package}"))
+            }
+            Foreign::There(version)
+                if package == LXC.package && major(version).is_some_and(|major| major < LXC_SINCE) =>
+            {
+                subject.bad(format!("{version}, which knows no control groups of version 2"), install)
+            }
+            Foreign::There(version) if package == TAR.package && !version.contains("GNU tar") => {
+                subject.bad(format!("{version}, which is not GNU tar"), install)
+            }
+            Foreign::There(version) => subject.good(version),
         }
-        Foreign::There(version)
-            if subject.name == "lxc-start" && major(version).is_some_and(|major| major < LXC_SINCE) =>
-        {
-            subject.bad(format!("{version}, which knows no control groups of version 2"), install)
-        }
-        Foreign::There(version) if subject.name == "tar" && !version.contains("GNU tar") => {
-            subject.bad(format!("{version}, which is not GNU tar"), install)
-        }
-        Foreign::There(version) => subject.good(version),
     }
 }
 
@@ -192,7 +224,12 @@ mod tests {
     fn complete() -> Facts {
         let there = |version: &str| Foreign::There(version.to_owned());
         Facts {
-            needed: [there("5.0.2"), there("nftables v1.0.6"), there("tar (GNU tar) 1.34")],
+            needed: vec![
+                (LXC, there("5.0.2")),
+                (NFT, there("nftables v1.0.6")),
+                (TAR, there("tar (GNU tar) 1.34")),
+                (QEMU, there("QEMU emulator version 7.2.22")),
+            ],
             missing_unpackers: vec![],
             qemu_img: there("qemu-img version 7.2.22"),
             bin: "/usr/lib/qvd".into(),
@@ -209,7 +246,8 @@ mod tests {
     fn what_is_missing_is_named_with_its_package() {
         assert_eq!(other_than_good(&complete()), []);
         let mut facts = complete();
-        facts.needed[1] = Foreign::Missing;
+        facts.needed[1].1 = Foreign::Missing;
+        facts.needed[3].1 = Foreign::Missing;
         facts.missing_unpackers = vec![UNPACKERS[2], UNPACKERS[3]];
         facts.qemu_img = Foreign::Missing;
         let told = |name, grade, mend: &str| (name, grade, mend.to_owned());
@@ -217,6 +255,7 @@ mod tests {
             other_than_good(&facts),
             [
                 told("nft", Grade::Bad, "apt-get install nftables"),
+                told("QEMU", Grade::Bad, "apt-get install qemu-system-x86"),
                 told("unpackers", Grade::Tolerable, "apt-get install xz-utils zstd"),
                 told("qemu-img", Grade::Tolerable, "apt-get install qemu-utils"),
             ]
@@ -227,7 +266,7 @@ mod tests {
     fn programs_that_will_not_do_are_bad() {
         for (at, version) in [(0, "3.1.0"), (2, "bsdtar 3.6.2")] {
             let mut facts = complete();
-            facts.needed[at] = Foreign::There(version.to_owned());
+            facts.needed[at].1 = Foreign::There(version.to_owned());
             assert_eq!(other_than_good(&facts).len(), 1, "{version}");
         }
         for own in [Own::Missing, Own::NotExecutable, Own::Dynamic] {

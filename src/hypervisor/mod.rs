@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use thiserror::Error;
 
 pub use container::{CgroupStanding, Cgroups, Container};
-pub use kvm::Kvm;
+pub use kvm::{Kvm, QEMU, processor_runs_guests};
 pub use nothing::{Nothing, Step};
 use shims::failed;
 

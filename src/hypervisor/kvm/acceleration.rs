@@ -73,6 +73,15 @@ impl Wish {
     }
 }
 
+/// Whether the processor of this machine runs guests, as far as it answers within `limit`; why it does not. Nothing is
+/// remembered.
+pub async fn processor_runs_guests(limit: Duration) -> Result<(), String> {
+    let qemu = super::qemu().map_err(|error| error.to_string())?;
+    let place = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let tried = tokio::time::timeout(limit, tried(Acceleration::Kvm, &qemu, place.path()));
+    tried.await.unwrap_or_else(|_| Err(format!("a tiny guest did not end within {} s", limit.as_secs())))
+}
+
 async fn remembered(qemu: &Path, run: &Path) -> Result<Acceleration, HypervisorError> {
     let fail = |what: &str, source| failed(format!("cannot {what}"), None, Some(source));
     let boot = process_table::boot_id().map_err(|e| fail("tell this boot of the machine from others", e))?;

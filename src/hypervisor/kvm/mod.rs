@@ -41,11 +41,13 @@ use crate::{
     network::{Network, Plug},
     storage::{Disk, ImageName, Storage, StorageLock},
 };
+pub use acceleration::processor_runs_guests;
 use acceleration::{Acceleration, Wish};
 use command::GuestConfig;
 use qmp::{Qmp, RunState};
 
-const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
+/// The program that runs guests, and its Debian package.
+pub const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
 
 /// How long QEMU may take until it listens. It needs some 200 ms.
 const SETUP_LIMIT: Duration = Duration::from_secs(30);
@@ -116,12 +118,12 @@ impl Kvm {
     }
 
     async fn acceleration(&self) -> Result<Acceleration, HypervisorError> {
-        let qemu = program(QEMU.0, QEMU.1)?;
+        let qemu = qemu()?;
         self.acceleration.get_or_try_init(|| self.wish.settle(&qemu, &self.run)).await.copied()
     }
 
     async fn start_on(&self, spec: &VmSpec) -> Result<(), HypervisorError> {
-        let qemu = program(QEMU.0, QEMU.1)?;
+        let qemu = qemu()?;
         let keeper = self.shims.own_program("qvd-keeper")?;
         self.free(spec.vm).await?;
         let begun = self.begin(spec, &qemu, &keeper).await;
@@ -337,6 +339,11 @@ impl Kvm {
 }
 
 /// Waits until the QEMU of a directory is dead whose shim is. The kernel kills it with its shim, which may take a moment.
+/// Where QEMU is.
+fn qemu() -> Result<PathBuf, HypervisorError> {
+    program(QEMU.0, QEMU.1)
+}
+
 async fn bury(dir: &Path) {
     let Some(pid) = fs::read_to_string(GuestConfig::pid_file(dir)).ok().and_then(|pid| pid.trim().parse().ok()) else {
         return;
@@ -356,7 +363,7 @@ async fn bury(dir: &Path) {
 impl Hypervisor for Kvm {
     fn prepare_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async {
-            program(QEMU.0, QEMU.1)?;
+            qemu()?;
             program("qemu-img", "qemu-utils")?;
             self.storage.prepare()?;
             self.storage.prepare_disks()?;
