@@ -272,7 +272,8 @@ async fn storage_that_vms_had_to_leave_is_mounted_anew_before_it_is_used_again()
     db.sql("select vm_stop('alice/d1')").await;
     let beats_before = beats(cluster.storage.path(), "n1");
     cluster.watched(1).await;
-    assert!(beats(cluster.storage.path(), "n1") <= beats_before + 1, "it gives no sign there");
+    let beats_after = beats(cluster.storage.path(), "n1");
+    assert!(beats_after <= beats_before + 1, "it gives no sign there: {beats_before} signs, then {beats_after}");
     assert_eq!(db.sql("select command from vm_list").await.unwrap(), "stop", "commands wait");
     std::fs::write(&share, "").unwrap();
     db.wait_vm("d1", "stopped").await;
