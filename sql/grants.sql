@@ -90,7 +90,7 @@ grant select on
 grant select (id, tenant_id, login, blocked, description, language) on users to qvd_readonly, qvd_admin;
 grant execute on function config_get, vm_id(text), vm_name, user_id, osf_id, di_id, tenant_id, name_and_tenant,
     vm_effective_properties, vm_why(integer), vm_why(text), vm_why_facts, di_for, vm_address_free, vm_transition_allowed, vm_command_allowed,
-    user_transition_allowed, host_transition_allowed
+    user_transition_allowed, host_transition_allowed, watch
     to qvd_readonly, qvd_admin;
 
 grant insert, delete on tenants, users, hosts, osfs, dis, di_tags, vms, properties_list, qvd_object_properties_list,

@@ -76,7 +76,12 @@ $$;
 
 CREATE FUNCTION qvd.announce(channel text, payload text) RETURNS void
     LANGUAGE sql
-    AS $$ select pg_notify(channel, payload) $$;
+    AS $$
+    select case
+        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'))
+        then pg_notify(channel, payload)
+    end
+$$;
 
 CREATE FUNCTION qvd.audit(action text, object text, id integer, name text, tenant integer, arguments jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3014,8 +3019,12 @@ declare
     payload text := qvd.wake_payload('vm', new.vm_id, new.tenant_id);
 begin
     perform qvd.announce('qvd_admin', payload),
-        -- Who waits for a VM waits for its session to end, not for it to begin.
-        case when new.user_state in (old.user_state, 'disconnected')
+        -- Who waits for a VM waits for a session to end, for the VM of a session to run, or for a VM to be down; not for a
+        -- session to begin or a command to be claimed.
+        case when new.user_state = 'disconnected' and old.user_state <> 'disconnected'
+            or new.user_state <> 'disconnected' and new.user_state = old.user_state
+                and (old.vm_state, new.vm_state) is distinct from ('stopped', 'starting')
+            or new.vm_state <> old.vm_state and new.vm_state in ('stopped', 'zombie')
             then qvd.announce('qvd_vm_' || new.vm_id, payload) end,
         case when new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
             or new.host_id is not null and new.host_id is distinct from old.host_id
@@ -3372,6 +3381,14 @@ CREATE FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) RETURNS t
     AS $$
     select '{"v":1,"kind":"' || kind || '"' || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}'
 $$;
+
+CREATE FUNCTION qvd.watch() RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+begin
+    listen qvd_admin;
+    perform pg_advisory_lock_shared(hashtext('qvd.watch'));
+end $$;
 
 CREATE TABLE qvd.balancer (
     one boolean DEFAULT true NOT NULL,
@@ -5025,6 +5042,10 @@ GRANT ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant intege
 REVOKE ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) TO qvd_node;
 GRANT ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.watch() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.watch() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.watch() TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.beat TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.beat TO qvd_admin;

@@ -107,8 +107,12 @@ declare
     payload text := qvd.wake_payload('vm', new.vm_id, new.tenant_id);
 begin
     perform qvd.announce('qvd_admin', payload),
-        -- Who waits for a VM waits for its session to end, not for it to begin.
-        case when new.user_state in (old.user_state, 'disconnected')
+        -- Who waits for a VM waits for a session to end, for the VM of a session to run, or for a VM to be down; not for a
+        -- session to begin or a command to be claimed.
+        case when new.user_state = 'disconnected' and old.user_state <> 'disconnected'
+            or new.user_state <> 'disconnected' and new.user_state = old.user_state
+                and (old.vm_state, new.vm_state) is distinct from ('stopped', 'starting')
+            or new.vm_state <> old.vm_state and new.vm_state in ('stopped', 'zombie')
             then qvd.announce('qvd_vm_' || new.vm_id, payload) end,
         case when new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
             or new.host_id is not null and new.host_id is distinct from old.host_id

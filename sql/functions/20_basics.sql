@@ -60,9 +60,24 @@ language sql stable parallel safe as $$
     select '{"v":1,"kind":"' || kind || '"' || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}'
 $$;
 
--- The one place that notifies. Plain SQL, so that it costs nothing but its content.
+-- Listens to what administrators see. What changed before it returns is on record by then.
+create or replace function watch() returns void
+language plpgsql as $$
+begin
+    listen qvd_admin;
+    perform pg_advisory_lock_shared(hashtext('qvd.watch'));
+end $$;
+
+-- The one place that notifies. Plain SQL, so that it costs nothing but its content. A notification wakes every process of the
+-- server that listens to anything, so administrators are notified only while one watches; who begins to, waits for those who
+-- found nobody.
 create or replace function announce(channel text, payload text) returns void
-language sql volatile as $$ select pg_notify(channel, payload) $$;
+language sql volatile as $$
+    select case
+        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'))
+        then pg_notify(channel, payload)
+    end
+$$;
 
 -- Wakes whoever waits on `channel`.
 create or replace function wake(channel text, kind text, id bigint, tenant integer default null) returns void

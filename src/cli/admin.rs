@@ -3,10 +3,7 @@
 use clap::{Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
-use crate::{
-    db::{self, Listener, Role},
-    events::Channel,
-};
+use crate::db::{self, Listener, Role};
 
 use super::{di, host, settings::DatabaseArg, user, vm};
 
@@ -69,7 +66,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
 async fn watch(database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
     let connector = database.connector(Role::Admin)?;
     let mut listen = Listener::connect(&connector).await?;
-    listen.listener.listen([Channel::Admin.to_string().as_str()]).await?;
+    listen.listener.watch().await?;
     eprintln!("watching; Ctrl-C ends");
     while let Some(notification) = listen.notifications.recv().await {
         if json {

@@ -10,10 +10,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::{
-    db::{Connector, ImageStanding, Listener, NewImage, Role},
-    events::Channel,
-};
+use crate::db::{Connector, ImageStanding, Listener, NewImage, Role};
 
 use super::{admin, settings::DatabaseArg};
 
@@ -162,7 +159,7 @@ async fn staging(database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
 async fn make(create: Create) -> anyhow::Result<()> {
     let connector = create.database.connector(Role::Admin)?;
     let mut listen = Listener::connect(&connector).await?;
-    listen.listener.listen([Channel::Admin.to_string().as_str()]).await?;
+    listen.listener.watch().await?;
     let new = NewImage {
         osf: create.osf,
         file: create.file,

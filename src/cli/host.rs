@@ -7,7 +7,6 @@ use serde_json::json;
 
 use crate::{
     db::{Connector, HostUse, Listener, Role},
-    events::Channel,
     model::HostState,
 };
 
@@ -99,7 +98,7 @@ async fn release(host: &str, database: &DatabaseArg, force: bool, json: bool) ->
 async fn stop(host: &str, database: &DatabaseArg, wait: bool, json: bool) -> anyhow::Result<()> {
     let connector = database.connector(Role::Admin)?;
     let mut listen = Listener::connect(&connector).await?;
-    listen.listener.listen([Channel::Admin.to_string().as_str()]).await?;
+    listen.listener.watch().await?;
     connector.host_stop(host).await?;
     let mut state = connector.host_state(host).await?;
     while wait && !matches!(state, HostState::Stopped | HostState::Lost) {
@@ -121,7 +120,7 @@ async fn stop(host: &str, database: &DatabaseArg, wait: bool, json: bool) -> any
 /// Says how many sessions are left whenever that changes, until there are none.
 async fn emptied(connector: &Connector, host: &str) -> anyhow::Result<HostUse> {
     let mut listen = Listener::connect(connector).await?;
-    listen.listener.listen([Channel::Admin.to_string().as_str()]).await?;
+    listen.listener.watch().await?;
     let mut told = None;
     loop {
         let left = connector.host_use(host).await?;

@@ -50,6 +50,11 @@ impl Listener {
         self.batch("listen", channels).await
     }
 
+    /// Listens to what administrators see, see `watch` in SQL.
+    pub async fn watch(&self) -> Result<(), DbError> {
+        self.execute("select watch()").await
+    }
+
     /// No longer listens to `channels`.
     pub async fn unlisten<'a>(&self, channels: impl IntoIterator<Item = &'a str>) -> Result<(), DbError> {
         self.batch("unlisten", channels).await
@@ -63,8 +68,12 @@ impl Listener {
             statements.push_str(&quoted(channel));
             statements.push(';');
         }
+        self.execute(&statements).await
+    }
+
+    async fn execute(&self, statements: &str) -> Result<(), DbError> {
         let limit = self.connector.statement_limit();
-        Ok(timeout(limit, self.link.client.batch_execute(&statements)).await.map_err(|_| silent(limit))??)
+        Ok(timeout(limit, self.link.client.batch_execute(statements)).await.map_err(|_| silent(limit))??)
     }
 }
 

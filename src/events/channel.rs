@@ -13,8 +13,6 @@ pub enum Channel {
     Node(HostId),
     /// Whoever waits for this VM.
     Vm(VmId),
-    /// Everything that administrators see.
-    Admin,
     /// Configuration and certificates.
     Config,
     /// The cluster's pulse.
@@ -27,7 +25,6 @@ impl fmt::Display for Channel {
             Self::Host(host) => write!(f, "qvd_host_{host}"),
             Self::Node(host) => write!(f, "qvd_node_{host}"),
             Self::Vm(vm) => write!(f, "qvd_vm_{vm}"),
-            Self::Admin => f.write_str("qvd_admin"),
             Self::Config => f.write_str("qvd_config"),
             Self::Beat => f.write_str("qvd_beat"),
         }
@@ -43,7 +40,6 @@ impl FromStr for Channel {
 
     fn from_str(name: &str) -> Result<Self, NotOurs> {
         match name {
-            "qvd_admin" => return Ok(Self::Admin),
             "qvd_config" => return Ok(Self::Config),
             "qvd_beat" => return Ok(Self::Beat),
             _ => {}
@@ -66,9 +62,7 @@ mod tests {
     #[test]
     fn every_name_reads_back_and_others_are_not_ours() {
         let (host, vm) = (HostId(7), VmId(-1));
-        for channel in
-            [Channel::Host(host), Channel::Node(host), Channel::Vm(vm), Channel::Admin, Channel::Config, Channel::Beat]
-        {
+        for channel in [Channel::Host(host), Channel::Node(host), Channel::Vm(vm), Channel::Config, Channel::Beat] {
             assert_eq!(channel.to_string().parse(), Ok(channel));
         }
         assert_eq!("qvd_vm_x".parse::<Channel>(), Err(NotOurs));

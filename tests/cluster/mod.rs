@@ -33,4 +33,5 @@ mod specs;
 mod steps;
 mod stopping;
 mod upgrade;
+mod watching;
 mod why;

@@ -84,7 +84,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 const READING: &str =
     "config_get di_for di_id is_secret host_transition_allowed name_and_tenant osf_id tenant_id user_id
     user_transition_allowed vm_address_free vm_command_allowed vm_effective_properties vm_id vm_name
-    vm_transition_allowed vm_why vm_why_facts";
+    vm_transition_allowed vm_why vm_why_facts watch";
 
 #[tokio::test]
 async fn each_role_may_do_with_tables_what_it_needs_and_nothing_else() {
