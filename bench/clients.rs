@@ -19,6 +19,8 @@ use tokio::{process::Command, task::JoinSet};
 pub const LOGIN: &str = "bench";
 /// With what.
 pub const PASSWORD: &str = "measured";
+/// From its begin until a storm is even: as much is under way from then on as at its end.
+pub const RAMP: Duration = Duration::from_millis(500);
 
 /// Where clients of a router go.
 pub struct Door {
@@ -79,8 +81,9 @@ pub struct Arguments {
 pub fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let door = Arc::new(Door::new(arguments.port, &arguments.certificate)?);
     let window = Duration::from_secs_f64(arguments.seconds);
+    let from = Instant::now() + RAMP;
     let served = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let until = Instant::now() + window;
+        let until = from + window;
         let mut clients = JoinSet::new();
         for _ in 0..arguments.at_once {
             let door = door.clone();
@@ -88,8 +91,7 @@ pub fn serve(arguments: &Arguments) -> anyhow::Result<()> {
                 let mut served = 0_u64;
                 while Instant::now() < until {
                     door.session().await?.list().await?;
-                    // The last one may come late; what is counted came in time.
-                    served += u64::from(Instant::now() < until);
+                    served += u64::from((from..until).contains(&Instant::now()));
                 }
                 anyhow::Ok(served)
             });

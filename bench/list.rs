@@ -9,13 +9,14 @@ use qvd::auth;
 use tokio::task::JoinSet;
 
 use crate::{
-    clients::{Door, LOGIN, PASSWORD},
+    clients::{Door, LOGIN, PASSWORD, RAMP},
     report::Report,
+    shares::{Processes, Shares},
     site::BenchSite,
 };
 
 const KEPT: usize = 8;
-/// Of each side in each repetition. Logins that are under way at its end do not count.
+/// Of each side in each repetition.
 const WINDOW: Duration = Duration::from_secs(4);
 
 /// A router and the user whom it serves.
@@ -69,6 +70,8 @@ async fn measure(desk: &Desk, repetitions: usize) -> anyhow::Result<Report> {
     let cores = std::thread::available_parallelism()?.get();
     let stored = desk.bench.site.sql("select password from users").await?.context("no password")?;
     let (mut kept, mut new, mut alone, mut hashes, mut ratios) = (vec![], vec![], vec![], vec![], vec![]);
+    let processes = Processes::find(&desk.bench).await?;
+    let (mut shares, mut logins) = (Shares::default(), 0.0);
     for _ in 0..repetitions {
         let began = Instant::now();
         let mut clients = JoinSet::new();
@@ -92,12 +95,16 @@ async fn measure(desk: &Desk, repetitions: usize) -> anyhow::Result<Report> {
 
         alone.push(time_of_a_hash(&stored, 1)?.as_secs_f64() * 1000.0);
         let hash = time_of_a_hash(&stored, cores)?;
+        let before = processes.used()?;
         let served = desk.door.storm(4 * cores, WINDOW).await?;
+        shares.add(before, processes.used()?);
+        logins += served * (RAMP + WINDOW).as_secs_f64();
         hashes.push(hash.as_secs_f64() * 1000.0);
         new.push(served);
         ratios.push(served * hash.as_secs_f64() / cores as f64);
     }
     let mut report = Report { scenario: "list", repetitions, ..Report::default() };
+    shares.report("new", logins as usize, &mut report);
     for (key, mut values) in [
         ("kept_per_s", kept),
         ("new_per_s", new),

@@ -49,7 +49,7 @@ impl Processes {
             database += used(backend.parse()?, false).unwrap_or_default();
         }
         Ok(Shares {
-            clients: used(std::process::id(), false)?,
+            clients: used(std::process::id(), true)?,
             router: used(self.router, false)?,
             hkd: used(self.hkd, false)?,
             database,
