@@ -29,6 +29,7 @@ use crate::{
         Epoch, HostId, HostState, Owner, VmId, VmPorts, VmState,
         config::{Config, keys},
     },
+    process::boot_id,
     storage::StorageError,
 };
 
@@ -319,8 +320,11 @@ pub fn hypervisor_for(
         IpAddr::V4(address) => Ok(address),
         other => Err(refuse(format!("the address {other} of this node is not IPv4"), "set it in table hosts")),
     };
-    let owner =
-        (!config.get(&keys::STORAGE_LOCAL)).then(|| Owner { host: life.host, epoch: life.epoch, boot_id: boot_id() });
+    let owner = (!config.get(&keys::STORAGE_LOCAL)).then(|| Owner {
+        host: life.host,
+        epoch: life.epoch,
+        boot_id: boot_id().unwrap_or_default(),
+    });
     Ok(match (kind.as_str(), owner) {
         ("lxc", owner) => {
             let container = Container::new(config, &config.get(&keys::NODENAME), address()?)?;
@@ -550,11 +554,6 @@ fn lock(path: &Path) -> Result<Flock<File>, HkdError> {
     let file =
         File::create(path).map_err(|source| HkdError::File { what: "cannot make", path: path.to_owned(), source })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| HkdError::Locked(path.to_owned()))
-}
-
-/// Identifies this boot of the kernel.
-fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Tells a service manager that waits for it that the daemon is up.

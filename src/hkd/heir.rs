@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::db::{Database, DbError, Former, Peer};
+use crate::{
+    db::{Database, DbError, Former, Peer},
+    process::boot_id,
+};
 
 use super::{
     signs::Signs,
@@ -14,10 +17,9 @@ use super::{
 impl Machine {
     /// This machine.
     pub fn own() -> Self {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-        let id = read("/etc/machine-id");
+        let id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
         let has_one = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        Self { id: has_one.then_some(id), boot_id: read("/proc/sys/kernel/random/boot_id") }
+        Self { id: has_one.then_some(id), boot_id: boot_id().unwrap_or_default() }
     }
 }
 

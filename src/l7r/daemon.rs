@@ -24,7 +24,7 @@ use crate::{
         InstanceId,
         config::{Config, keys},
     },
-    process::{began_at, is_gone},
+    process::{began_at, boot_id, is_gone},
 };
 
 use super::{
@@ -114,7 +114,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         Ok(found) => L7rError::Schema { found, known },
         Err(error) => error.into(),
     })?;
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    let boot_id = boot_id()?;
     let pid = std::process::id() as i32;
     let node = config.get(&keys::NODENAME);
     let process = Process { node, boot_id, pid, began: began_at(pid).unwrap_or_default() };

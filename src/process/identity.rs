@@ -1,11 +1,15 @@
 //! Which process a number means. Numbers are given again; together with boot and beginning they are not.
 
-use std::fs;
+use std::{fs, io};
+
+/// The identity of this boot of the machine.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
 
 /// Whether the process that had this number and began then, in that boot, is certainly no more.
-pub fn is_gone(boot_id: &str, pid: i32, began: i64) -> bool {
-    let this_boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    this_boot.is_ok_and(|this| this.trim() != boot_id || began_at(pid) != Some(began))
+pub fn is_gone(boot: &str, pid: i32, began: i64) -> bool {
+    boot_id().is_ok_and(|this| this != boot || began_at(pid) != Some(began))
 }
 
 /// When the process with this number began, in clock ticks since boot: field 22 of its `stat`, counted behind the name in
@@ -28,7 +32,7 @@ mod tests {
 
     #[test]
     fn a_process_is_gone_once_it_is_dead_though_nobody_noticed() {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
+        let boot = boot_id().unwrap();
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = child.id().cast_signed();
         let began = began_at(pid).unwrap();

@@ -9,9 +9,8 @@ use tracing::{info, warn};
 
 use super::{HypervisorError, failed};
 use crate::{
-    keeper::process_table,
     model::config::{Config, keys},
-    process::{ProcessError, Program},
+    process::{ProcessError, Program, boot_id},
 };
 
 /// The guest; see `probe.s`.
@@ -84,7 +83,7 @@ pub async fn processor_runs_guests(limit: Duration) -> Result<(), String> {
 
 async fn remembered(qemu: &Path, run: &Path) -> Result<Acceleration, HypervisorError> {
     let fail = |what: &str, source| failed(format!("cannot {what}"), None, Some(source));
-    let boot = process_table::boot_id().map_err(|e| fail("tell this boot of the machine from others", e))?;
+    let boot = boot_id().map_err(|e| fail("tell this boot of the machine from others", e))?;
     let note = run.join(format!("acceleration.{boot}"));
     match fs::read_to_string(&note).unwrap_or_default().trim() {
         "kvm" => return Ok(Acceleration::Kvm),
@@ -175,7 +174,7 @@ mod tests {
     async fn what_was_found_out_is_good_until_the_machine_is_started_again() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Wish::Auto.settle("/bin/false".as_ref(), dir.path()).await.unwrap(), Acceleration::Tcg);
-        let note = dir.path().join(format!("acceleration.{}", process_table::boot_id().unwrap()));
+        let note = dir.path().join(format!("acceleration.{}", boot_id().unwrap()));
         fs::write(&note, "kvm\n").unwrap();
         assert_eq!(Wish::Auto.settle("/bin/false".as_ref(), dir.path()).await.unwrap(), Acceleration::Kvm);
         fs::rename(&note, dir.path().join("acceleration.of-another-boot")).unwrap();
