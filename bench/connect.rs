@@ -3,7 +3,6 @@
 //! own, are not in the figures. After each round a real nxproxy resumes the session and is cut off, which suspends it.
 
 use std::{
-    process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,10 +15,7 @@ use qvd::{
     },
     demo::display::Display,
     model::VmId,
-    tunnel::{self, Counters},
 };
-use tokio::{net::TcpListener, process::Command};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     desktop::{self, LOGIN, PASSWORD, VM},
@@ -73,10 +69,9 @@ async fn measure(bench: &BenchSite, repetitions: usize) -> anyhow::Result<Report
         session.list().await?;
         let logged_in = Instant::now();
         let mut told: Vec<(String, Instant)> = Vec::new();
-        let parameters =
-            [("qvd.client.link", "lan"), ("qvd.client.geometry", "1280x800"), ("qvd.client.fullscreen", "1")];
-        let parameters = parameters.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let link = session.connect(vm, &parameters, &mut |text| told.push((text.to_owned(), Instant::now()))).await?;
+        let link = session
+            .connect(vm, &desktop::parameters(), &mut |text| told.push((text.to_owned(), Instant::now())))
+            .await?;
         let switched = Instant::now();
         let after = xids(bench).await?;
         if round > 0 {
@@ -131,25 +126,7 @@ async fn xids(bench: &BenchSite) -> anyhow::Result<u64> {
 
 /// Lets a real nxproxy draw the session, then cuts the link and waits until the agent has noticed.
 async fn use_and_suspend(link: Link, display: &Display) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let port = listener.local_addr()?.port();
-    let home = tempfile::tempdir()?;
-    // nxproxy knows displays, not ports: display n is port 4000 + n.
-    let mut nxproxy = Command::new("nxproxy")
-        .args(["-S", &format!("localhost:{}", i32::from(port) - 4000)])
-        .env("DISPLAY", display.name())
-        .env("HOME", home.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .context("nxproxy cannot be run")?;
-    let (inner, _) = tokio::time::timeout(Duration::from_secs(10), listener.accept()).await??;
-    let cancel = CancellationToken::new();
-    let counters = Counters::default();
-    let drawing = tunnel::relay(link.conn, inner, link.leftover, &counters, &cancel);
-    let drawn = async {
+    desktop::draw(link, display, async |counters| {
         // Until the picture has come over and nothing more comes.
         let (mut last, mut calm) = (0, 0);
         while calm < 4 {
@@ -158,10 +135,9 @@ async fn use_and_suspend(link: Link, display: &Display) -> anyhow::Result<()> {
             calm = if now == last && now > 2000 { calm + 1 } else { 0 };
             last = now;
         }
-        cancel.cancel();
-    };
-    tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(drawing, drawn) }).await?;
-    nxproxy.kill().await?;
+        Ok(())
+    })
+    .await?;
     // The agent needs a moment to see that its link is gone.
     tokio::time::sleep(Duration::from_millis(1000)).await;
     Ok(())

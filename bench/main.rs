@@ -12,6 +12,7 @@ mod desktop;
 mod ends;
 mod failover;
 mod fake;
+mod first_pixel;
 mod fleet;
 mod floor;
 mod in_guest;
@@ -66,6 +67,8 @@ enum Scenario {
     Notify,
     /// From TCP connect to 101 for a running VM with a suspended X session
     Connect,
+    /// From the request for a stopped desktop to its first pixel at the client, beside a bare lxc-start
+    Desktop,
     /// Lists of VMs over kept connections, and with a new connection and login each, beside bare hashing
     List,
     /// Round trips through 100 tunnels during a storm of logins, beside the same in calm
@@ -186,6 +189,7 @@ fn main() -> ExitCode {
         match arguments.scenario {
             Scenario::Notify => notify::run(arguments.repetitions.unwrap_or(300), seen).await,
             Scenario::Connect => connect::run(arguments.repetitions.unwrap_or(25)).await,
+            Scenario::Desktop => first_pixel::run(arguments.repetitions.unwrap_or(15)).await,
             Scenario::List => list::run(arguments.repetitions.unwrap_or(7)).await,
             Scenario::Logins => logins::run(arguments.repetitions.unwrap_or(7)).await,
             Scenario::Roam => roam::run(arguments.repetitions.unwrap_or(15)).await,
