@@ -26,8 +26,7 @@ impl Hosts {
     /// Lets the node die that the desktop of user `number` lives on, and connects again and again through the routers of the
     /// others until there is an answer. The node is left off.
     pub async fn fail_over(&self, witness: &Witness, number: usize, vm: VmId) -> Result<(Outage, &Node), SiteError> {
-        let nodes = self.nodes().iter().cycle().skip(number % self.nodes().len());
-        let mut nodes = nodes.take(self.nodes().len() * 100);
+        let mut nodes = self.nodes().iter().cycle().skip(number % self.nodes().len());
         self.reach(&mut nodes, number, vm).await?;
         let at = witness.place(vm);
         let victim = self.nodes().iter().find(|node| at.as_deref() == Some(node.name()));
@@ -42,7 +41,7 @@ impl Hosts {
         Ok((Outage { since_sign: since(sign), since_off: since(off) }, victim))
     }
 
-    /// Tries one node after the other until the desktop answers.
+    /// Tries one node after the other, again and again, until the desktop answers.
     async fn reach<'a>(
         &self,
         nodes: &mut impl Iterator<Item = &'a Node>,
