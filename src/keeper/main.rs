@@ -1,21 +1,30 @@
-//! `qvd-keeper`: the shim of one VM, or the keeper of the node's sign of life.
+//! `qvd-keeper`: the shim of one VM, the keeper of the node's sign of life, or a look at what the kernel can mount.
 
 use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 
-use qvd::keeper::{Readiness, ShimDir, detach, heartbeat, heartbeat::HeartbeatSpec, shim};
+use qvd::keeper::{Readiness, ShimDir, detach, heartbeat, heartbeat::HeartbeatSpec, may_map, shim};
 
 const USAGE: &str = "usage: qvd-keeper shim [--detach] DIRECTORY
-       qvd-keeper keeper --hosts-dir DIRECTORY --run DIRECTORY --name NODE [--interval SECONDS]";
+       qvd-keeper keeper --hosts-dir DIRECTORY --run DIRECTORY --name NODE [--interval SECONDS]
+       qvd-keeper may-map DIRECTORY...";
 
 enum Invocation {
     Shim { dir: PathBuf, detached: bool },
     Keeper(HeartbeatSpec),
+    MayMap(Vec<PathBuf>),
 }
 
 fn main() -> ExitCode {
     match parse(env::args().skip(1)) {
         Some(Invocation::Shim { dir, detached }) => run_shim(dir, detached),
         Some(Invocation::Keeper(spec)) => run_keeper(&spec),
+        Some(Invocation::MayMap(dirs)) => match may_map(&dirs) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
         None => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
@@ -75,6 +84,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Option<Invocation> {
             }
             Some(Invocation::Keeper(HeartbeatSpec { hosts_dir: hosts_dir?, run: run?, name: name?, interval }))
         }
+        "may-map" => Some(Invocation::MayMap(args.map(PathBuf::from).collect())),
         _ => None,
     }
 }

@@ -80,6 +80,9 @@ pub enum ShimError {
         /// Why.
         source: io::Error,
     },
+    /// The VM's root file system cannot be mounted.
+    #[error("cannot mount the root file system of the VM")]
+    Root(#[source] io::Error),
     /// The command cannot be started.
     #[error("cannot run {program}")]
     Spawn {
@@ -144,6 +147,9 @@ impl Shim {
         let console =
             spec.console.map(|file| Outlet::open_named(&dir.console(), &file).map_err(make(file))).transpose()?;
 
+        if let Some(root) = &spec.root {
+            root.mount().map_err(ShimError::Root)?;
+        }
         let mut watched = SigSet::empty();
         for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             watched.add(signal);
