@@ -66,11 +66,6 @@ impl Shims {
         made.map_err(|error| failed(format!("cannot make {}", self.run.display()), None, Some(error)))
     }
 
-    /// The directory of all VMs.
-    pub fn run(&self) -> &Path {
-        &self.run
-    }
-
     /// The directory of a VM, gone when the VM holds nothing any more.
     pub fn dir(&self, vm: VmId) -> PathBuf {
         self.run.join(vm.to_string())

@@ -192,6 +192,11 @@ impl Storage {
         Ok(())
     }
 
+    /// What containers see with other owners.
+    pub fn mapped(&self) -> [PathBuf; 2] {
+        [self.basefs.clone(), self.homefs.clone()]
+    }
+
     /// Its root, which carries its identity.
     pub fn root(&self) -> &Path {
         &self.root

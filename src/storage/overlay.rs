@@ -5,6 +5,7 @@ use std::{
     fs,
     fs::File,
     io::{self, ErrorKind, Write},
+    os::unix::fs::{MetadataExt, fchown, lchown},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -26,6 +27,7 @@ const DISCARDED: &str = "deleteme-";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlay {
     dir: PathBuf,
+    owner: u32,
 }
 
 impl Storage {
@@ -35,8 +37,8 @@ impl Storage {
     }
 
     /// The layer for a run of `vm` on image version `di`: an empty one, unless `keep` and there is one already. Older
-    /// ones are removed in the background. To be called with the VM's lock held.
-    pub fn overlay(&self, vm: VmId, di: DiId, keep: bool) -> Result<Overlay, StorageError> {
+    /// ones are removed in the background. It is for a VM whose user 0 is `owner` here. To be called with the VM's lock held.
+    pub fn overlay(&self, vm: VmId, di: DiId, keep: bool, owner: u32) -> Result<Overlay, StorageError> {
         let dir = self.overlayfs.join(format!("{di}-{vm}-overlayfs"));
         if !keep {
             self.discard_overlays(vm)?;
@@ -45,7 +47,9 @@ impl Storage {
             let part = dir.join(part);
             fs::create_dir_all(&part).map_err(StorageError::file("make the directory", &part))?;
         }
-        Ok(Overlay { dir })
+        let overlay = Overlay { dir, owner };
+        overlay.give().map_err(StorageError::file("give to the VM", &overlay.upper()))?;
+        Ok(overlay)
     }
 
     fn discard_overlays(&self, vm: VmId) -> Result<(), StorageError> {
@@ -82,9 +86,42 @@ impl Storage {
 }
 
 impl Overlay {
-    /// The directory that takes what the VM writes; its sibling `work` belongs to the kernel.
+    /// The directory that takes what the VM writes.
     pub fn upper(&self) -> PathBuf {
         self.dir.join("upper")
+    }
+
+    /// Its sibling, which belongs to the kernel.
+    pub fn work(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
+    /// Gives it to its VM when it was made for one with other ids.
+    fn give(&self) -> io::Result<()> {
+        let was = self.upper().symlink_metadata()?.uid();
+        if was == self.owner {
+            return Ok(());
+        }
+        // What was given before this was interrupted is not given twice.
+        let inside = |id: u32| id.checked_sub(was).filter(|inside| *inside <= u32::from(u16::MAX));
+        let moved = |id: u32| inside(id).map_or(id, |inside| self.owner + inside);
+        // Its root last, so that what was given half way is given again.
+        let mut left = vec![self.upper()];
+        while let Some(dir) = left.pop() {
+            for entry in fs::read_dir(&dir)? {
+                let path = entry?.path();
+                let found = path.symlink_metadata()?;
+                if found.is_dir() {
+                    left.push(path.clone());
+                }
+                lchown(&path, Some(moved(found.uid())), Some(moved(found.gid())))?;
+                // The kernel takes these from a file that is given away.
+                if found.is_file() && found.mode() & 0o6000 != 0 {
+                    fs::set_permissions(&path, found.permissions())?;
+                }
+            }
+        }
+        lchown(self.upper(), Some(self.owner), Some(self.owner))
     }
 
     /// Puts a file at `dir/name` of the VM's root, in place of whatever is there. The directory is one below the root
@@ -99,6 +136,7 @@ impl Overlay {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let mut file = File::from(openat(&dir, name, flags, Mode::from_bits_truncate(0o644))?);
             fchmod(&file, Mode::from_bits_truncate(0o644))?;
+            fchown(&file, Some(self.owner), Some(self.owner))?;
             file.write_all(content.as_bytes())
         };
         put().map_err(StorageError::file("write", &self.upper().join(dir).join(name)))
@@ -122,6 +160,7 @@ impl Overlay {
         mkdirat(&root, name, Mode::from_bits_truncate(0o755))?;
         let dir = openat(&root, name, directory, Mode::empty())?;
         fchmod(&dir, Mode::from_bits_truncate(0o755))?;
+        fchown(&dir, Some(self.owner), Some(self.owner))?;
         Ok(File::from(dir))
     }
 }
@@ -155,12 +194,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let storage = storage(dir.path());
         let (vm, di) = (VmId(3), DiId(1));
-        let overlay = storage.overlay(vm, di, false).unwrap();
+        let overlay = storage.overlay(vm, di, false, 0).unwrap();
         fs::write(overlay.upper().join("note"), "x").unwrap();
-        assert!(storage.overlay(vm, di, true).unwrap().upper().join("note").exists());
-        storage.overlay(VmId(13), di, false).unwrap();
-        fs::write(storage.overlay(vm, DiId(2), true).unwrap().upper().join("note"), "x").unwrap();
-        assert!(!storage.overlay(vm, di, false).unwrap().upper().join("note").exists());
+        assert!(storage.overlay(vm, di, true, 0).unwrap().upper().join("note").exists());
+        storage.overlay(VmId(13), di, false, 0).unwrap();
+        fs::write(storage.overlay(vm, DiId(2), true, 0).unwrap().upper().join("note"), "x").unwrap();
+        assert!(!storage.overlay(vm, di, false, 0).unwrap().upper().join("note").exists());
         assert!(!storage.overlayfs.join("2-3-overlayfs").exists(), "layers of other versions go too");
         assert!(storage.overlayfs.join("1-13-overlayfs").exists(), "layers of other VMs stay");
     }
@@ -171,7 +210,7 @@ mod tests {
         let outside = dir.path().join("outside");
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("hosts"), "mine").unwrap();
-        let overlay = storage(dir.path()).overlay(VmId(1), DiId(1), true).unwrap();
+        let overlay = storage(dir.path()).overlay(VmId(1), DiId(1), true, 0).unwrap();
         symlink(&outside, overlay.upper().join("etc")).unwrap();
         overlay.put("etc", "hosts", "theirs").unwrap();
         assert_eq!(fs::read_to_string(outside.join("hosts")).unwrap(), "mine");

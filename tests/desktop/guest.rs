@@ -7,7 +7,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns};
-use qvd::keeper::{ShimDir, client};
+use qvd::keeper::{RootSpec, ShimDir, client};
 
 use super::{desk::Desk, eventually, processes::Process};
 
@@ -18,7 +18,6 @@ pub struct Guest {
     /// LXC's monitor.
     pub lxc: Process,
     container: String,
-    path: String,
 }
 
 impl Guest {
@@ -30,7 +29,6 @@ impl Guest {
             shim: Process::of(status.shim).unwrap(),
             lxc: Process::of(status.pid).unwrap(),
             container: desk.at.container(desk.vm),
-            path: path.display().to_string(),
         }
     }
 
@@ -84,7 +82,8 @@ impl Guest {
     /// Runs a script as root inside, under the VM's limits.
     pub fn run(&self, script: &str) -> Output {
         let mut command = Command::new("lxc-attach");
-        command.args(["-P", &self.path, "-n", &self.container, "--clear-env", "--", "/bin/bash", "-c", script]);
+        command.arg("-P").arg(RootSpec::directory());
+        command.args(["-n", &self.container, "--clear-env", "--", "/bin/bash", "-c", script]);
         command.output().unwrap()
     }
 

@@ -209,9 +209,6 @@ impl Drop for Installation {
             Ok(Err(error)) => eprintln!("an installation could not be taken away: {error}"),
             Err(_) => eprintln!("an installation could not be taken away"),
         }
-        // LXC keeps a directory for every path that it was ever given.
-        let locks = format!("/run/lxc/lock{}", self.directory.path().display());
-        let _ = std::fs::remove_dir_all(locks);
     }
 }
 

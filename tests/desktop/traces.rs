@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use qvd::keeper::RootSpec;
+
 use super::{desk::Desk, eventually, processes::Process};
 
 impl Desk {
@@ -51,7 +53,7 @@ impl Desk {
                 && (line.contains(&directory) || of_storage.iter().any(|part| line.contains(part)))
         };
         traces.extend(mounts.lines().filter(ours).map(str::to_owned));
-        let locks = format!("/run/lxc/lock{}/vm/.{container}", self.at.run_directory().display());
+        let locks = format!("/run/lxc/lock{}/.{container}", RootSpec::directory().display());
         traces.extend(fs::exists(&locks).unwrap().then_some(locks));
         traces
     }

@@ -204,12 +204,7 @@ impl Hosts {
             }
         }
         self.cluster.stop().await;
-        // LXC keeps a directory for every path that it was ever given.
-        let locks = format!("/run/lxc/lock{}", self.options.directory.display());
-        match fs::remove_dir_all(locks) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -1,19 +1,22 @@
 //! The words that LXC understands: the configuration of one container, and what its log means.
 //! Nothing here touches the machine.
 
-use std::path::PathBuf;
-
 use super::cgroup::Memory;
-use crate::network::Plug;
+use crate::{keeper::RootSpec, network::Plug};
 
 /// Where the agent's things are inside a container.
 pub const GUEST_DIR: &str = ".qvd";
+/// Where homes are inside a container.
+pub const HOME_DIR: &str = "home";
 
 /// The agent, as seen from inside.
 const INIT: &str = "/.qvd/qvd-vma init";
 
 /// Tasks that a container may have: far above what a desktop needs, far below what would choke the node.
 const TASKS: u32 = 8192;
+
+/// Where programs are, for the agent.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What a container's root user cannot do to the node.
 const DROPPED_CAPABILITIES: &str = "sys_module sys_time sys_rawio mac_admin mac_override syslog wake_alarm";
@@ -28,16 +31,8 @@ pub struct ContainerConfig {
     pub name: String,
     /// Host name inside.
     pub host_name: String,
-    /// Root file system of the image, read-only.
-    pub lower: PathBuf,
-    /// Writable layer over it.
-    pub upper: PathBuf,
-    /// Directory that becomes `/.qvd`.
-    pub guest: PathBuf,
-    /// The agent's program.
-    pub agent: PathBuf,
-    /// Directory that becomes `/home`.
-    pub home: Option<PathBuf>,
+    /// What it sees as its root.
+    pub root: RootSpec,
     /// Its interface.
     pub plug: Plug,
     /// Memory limit in MB.
@@ -51,24 +46,27 @@ impl ContainerConfig {
     pub fn render(&self) -> String {
         let mut lines = vec![
             format!("lxc.uts.name = {}", self.host_name),
-            format!("lxc.rootfs.path = overlay:{}:{}", self.lower.display(), self.upper.display()),
+            format!("lxc.rootfs.path = dir:{}", RootSpec::path().display()),
             format!("lxc.init.cmd = {INIT}"),
             "lxc.signal.halt = SIGTERM".to_owned(),
             "lxc.mount.auto = proc:mixed sys:ro".to_owned(),
             "lxc.mount.entry = tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,create=dir 0 0".to_owned(),
-            format!("lxc.mount.entry = {} {GUEST_DIR} none bind,ro,create=dir 0 0", self.guest.display()),
-            format!("lxc.mount.entry = {} {GUEST_DIR}/qvd-vma none bind,ro 0 0", self.agent.display()),
             "lxc.autodev = 1".to_owned(),
             "lxc.pty.max = 1024".to_owned(),
             "lxc.tty.max = 0".to_owned(),
             "lxc.console.path = none".to_owned(),
             "lxc.apparmor.profile = unconfined".to_owned(),
+            format!("lxc.environment = PATH={PATH}"),
             format!("lxc.cap.drop = {DROPPED_CAPABILITIES}"),
             // Its own, or every container of the machine would share one that nobody may remove.
             format!("lxc.cgroup.dir.monitor.pivot = lxc.pivot.{}", self.name),
         ];
-        if let Some(home) = &self.home {
-            lines.push(format!("lxc.mount.entry = {} home none bind,nodev,create=dir 0 0", home.display()));
+        if let Some(ids) = self.root.ids {
+            lines.extend(["u", "g"].map(|kind| format!("lxc.idmap = {kind} 0 {} {}", ids.first, ids.count)));
+            // It cannot make them.
+            lines.extend(["fuse", "net/tun"].map(|device| {
+                format!("lxc.mount.entry = /dev/{device} dev/{device} none bind,optional,create=file 0 0")
+            }));
         }
         lines.extend(self.interface());
         // What the VM asks before it is plugged in is lost; the kernel would ask again only after a second.
@@ -131,17 +129,19 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::network::Mac;
+    use crate::{keeper::Ids, network::Mac};
 
     fn config(memory: Memory) -> ContainerConfig {
         ContainerConfig {
             name: "qvd-n1-7".into(),
             host_name: "desktop".into(),
-            lower: "/s/basefs/desk".into(),
-            upper: "/s/overlayfs/1-7-overlayfs/upper".into(),
-            guest: "/run/qvd/vm/7/guest".into(),
-            agent: "/usr/lib/qvd/qvd-vma".into(),
-            home: Some("/s/homefs/7-fs".into()),
+            root: RootSpec {
+                image: "/s/basefs/desk".into(),
+                upper: "/s/overlayfs/1-7-overlayfs/upper".into(),
+                work: "/s/overlayfs/1-7-overlayfs/work".into(),
+                binds: vec![],
+                ids: None,
+            },
             plug: Plug {
                 host_end: "qvd7".into(),
                 mac: Mac([0x54, 0x52, 0, 0, 0, 200]),
@@ -164,10 +164,19 @@ mod tests {
     }
 
     #[test]
-    fn a_vm_without_a_home_gets_none() {
-        let with = config(Memory::V1 { swap: false });
-        assert!(with.render().contains("lxc.mount.entry = /s/homefs/7-fs home none bind"));
-        assert!(!ContainerConfig { home: None, ..with }.render().contains("homefs"));
+    fn a_container_has_ids_of_its_own_or_those_of_the_node() {
+        let with = |ids| {
+            let plain = config(Memory::V2 { swap: true });
+            ContainerConfig { root: RootSpec { ids, ..plain.root.clone() }, ..plain }.render()
+        };
+        let own = with(Some(Ids { first: 1_000_458_752, count: 65536 }));
+        for line in [
+            "lxc.idmap = u 0 1000458752 65536",
+            "lxc.idmap = g 0 1000458752 65536",
+        ] {
+            assert!(own.lines().any(|found| found == line), "{line}\n{own}");
+        }
+        assert!(!with(None).contains("idmap"));
     }
 
     #[test]

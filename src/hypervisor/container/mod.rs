@@ -5,6 +5,7 @@
 //! first process to it.
 
 mod cgroup;
+mod ids;
 mod layer;
 mod lxc;
 mod mounts;
@@ -26,17 +27,18 @@ use super::{
     shims::{Shims, blocking, exit, failed, last_line, program},
 };
 use crate::{
-    keeper::{ShimSpec, client, process_table},
+    keeper::{Bind, Ids, RootSpec, ShimSpec, client, process_table},
     model::{
         Owner, VmId, VmSpec,
         config::{Config, keys},
     },
     network::Network,
-    storage::{ImageName, Storage, StorageLock},
+    storage::{ImageName, Overlay, Storage, StorageLock},
 };
 use cgroup::Memory;
 pub use cgroup::{CgroupStanding, Cgroups};
-use lxc::ContainerConfig;
+use ids::IdRanges;
+use lxc::{ContainerConfig, GUEST_DIR, HOME_DIR};
 
 /// How long LXC may take until the first process of a container runs. It needs some 15 ms.
 const SETUP_LIMIT: Duration = Duration::from_secs(30);
@@ -56,6 +58,7 @@ pub struct Container {
     agent_options: String,
     cgroups: Cgroups,
     memory: Memory,
+    ids: IdRanges,
 }
 
 impl Container {
@@ -73,6 +76,7 @@ impl Container {
             agent_options: guest::agent_options(config),
             memory: cgroups.memory(),
             cgroups,
+            ids: IdRanges::new(config),
         })
     }
 
@@ -111,15 +115,22 @@ impl Container {
         let home_lock = spec.has_home().then(|| self.storage.home_lock(vm));
         let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
         let held = self.shims.take(vm, &locks).await?;
-        let (upper, home, held) = self.furnish(spec, &lower, held).await?;
+        let ids = self.ids.of(vm);
+        let (overlay, home, held) = self.furnish(spec, &lower, ids, held).await?;
+        let bind = |from: PathBuf, to: &str, read_only| Bind { from, to: to.into(), read_only };
+        let binds = [bind(dir.join("guest"), GUEST_DIR, true), bind(agent, &format!("{GUEST_DIR}/qvd-vma"), true)];
+        let home = home.map(|home| bind(home, HOME_DIR, false));
+        let root = RootSpec {
+            image: lower,
+            upper: overlay.upper(),
+            work: overlay.work(),
+            binds: binds.into_iter().chain(home).collect(),
+            ids,
+        };
         let config = ContainerConfig {
             name: self.name(vm),
             host_name: guest::host_name(&spec.name),
-            lower,
-            upper,
-            guest: dir.join("guest"),
-            agent,
-            home,
+            root,
             plug: self.network.plan(vm, spec.address)?,
             memory_mb: spec.memory_mb,
             memory: self.memory,
@@ -131,10 +142,13 @@ impl Container {
 
         let text = |path: &Path| path.display().to_string();
         let argv = [
+            // Where LXC finds `newuidmap`, it wants the ids of every container written into a file of that program's.
+            "/usr/bin/env".to_owned(),
+            "--unset=PATH".to_owned(),
             text(lxc_start),
             "-F".to_owned(),
             "-P".to_owned(),
-            text(self.shims.run()),
+            text(RootSpec::directory()),
             "-n".to_owned(),
             config.name.clone(),
             "-f".to_owned(),
@@ -149,6 +163,7 @@ impl Container {
             output: dir.join("output.log"),
             locks,
             cgroups: self.cgroups.for_shim(&config.name),
+            root: Some(config.root),
             ..ShimSpec::default()
         };
         drop(held);
@@ -163,8 +178,9 @@ impl Container {
         &self,
         spec: &VmSpec,
         lower: &Path,
+        ids: Option<Ids>,
         held: Vec<StorageLock>,
-    ) -> Result<(PathBuf, Option<PathBuf>, Vec<StorageLock>), HypervisorError> {
+    ) -> Result<(Overlay, Option<PathBuf>, Vec<StorageLock>), HypervisorError> {
         let (this, spec, lower) = (self.clone(), spec.clone(), lower.to_owned());
         let furnish = move || {
             let dir = this.shims.dir(spec.vm);
@@ -172,10 +188,13 @@ impl Container {
                 .make_dir(spec.vm, spec.address)
                 .and_then(|dir| layer::write_directory(&dir.join("guest"), spec.secret.as_ref(), &this.agent_options))
                 .map_err(|e| failed(format!("cannot fill the directory {}", dir.display()), None, Some(e)))?;
-            let overlay = this.storage.overlay(spec.vm, spec.di, this.keep_overlays)?;
+            let overlay = this.storage.overlay(spec.vm, spec.di, this.keep_overlays, ids.map_or(0, |ids| ids.first))?;
             layer::personalise(&overlay, &lower, &guest::host_name(&spec.name), &this.name_servers)?;
             let home = spec.has_home().then(|| this.storage.home(spec.vm)).transpose()?;
-            Ok((overlay.upper(), home, held))
+            if home.is_some() {
+                overlay.make_mount_point(HOME_DIR)?;
+            }
+            Ok((overlay, home, held))
         };
         blocking(furnish).await
     }
@@ -229,7 +248,7 @@ impl Container {
         mounts::unmount_below(&dir)
             .map_err(|source| failed(format!("cannot remove {}", dir.display()), None, Some(source)))?;
         // Made by LXC beside its run directory, whatever the path of the container.
-        let _ = fs::remove_file(lxc_lock(self.shims.run(), &name));
+        let _ = fs::remove_file(lxc_lock(RootSpec::directory(), &name));
         self.shims.remove_dir(vm)
     }
 
@@ -281,6 +300,8 @@ impl Hypervisor for Container {
             program("lxc-start", "lxc")?;
             self.storage.prepare()?;
             self.shims.prepare()?;
+            let (keeper, dirs) = (self.shims.own_program("qvd-keeper")?, self.storage.mapped());
+            self.ids.examine(&keeper, &dirs).await;
             Ok(self.network.prepare().await?)
         })
     }
@@ -331,15 +352,14 @@ impl Hypervisor for Container {
 }
 
 impl ContainerConfig {
-    /// LXC parts paths at colons and blanks and has no way to quote them.
+    /// Options of mounts are parted at commas, layers at colons, and there is no way to quote them.
     fn check(&self) -> Result<(), HypervisorError> {
-        let paths = [&self.lower, &self.upper, &self.guest, &self.agent].into_iter().chain(&self.home);
-        let refused =
-            |path: &&PathBuf| path.to_str().is_none_or(|path| path.contains([':', ',', '\\', ' ', '\t', '\n']));
+        let paths = [&self.root.image, &self.root.upper].into_iter();
+        let refused = |path: &&PathBuf| path.to_str().is_none_or(|path| path.contains([':', ',', '\\']));
         match paths.into_iter().find(refused) {
             Some(path) => Err(failed(
-                format!("LXC cannot use the path {}", path.display()),
-                Some("choose directories without blanks, colons, commas and backslashes"),
+                format!("layers cannot be mounted from the path {}", path.display()),
+                Some("choose directories without colons, commas and backslashes"),
                 None,
             )),
             None => Ok(()),

@@ -97,6 +97,7 @@ pub const READ_AT_START: &[&str] = &[
     "internal.hkd.nothing.timeout.on_state.stopping",
     "vm.hypervisor",
     "vm.overlay.persistent",
+    "vm.lxc.ids",
     "vm.kvm.cpus",
     "vm.kvm.acceleration",
     "vm.kvm.ballooning",
@@ -468,6 +469,9 @@ keys! {
     VM_HYPERVISOR: String = "vm.hypervisor", "lxc";
     /// Keeps what a VM wrote outside its home from one run to the next.
     VM_OVERLAY_PERSISTENT: bool = "vm.overlay.persistent", "0";
+    /// The first id on the node of users inside containers, of which each container has 65536 of its own; 0: they have the ids
+    /// of the node's users. Not in classic QVD.
+    VM_LXC_IDS: u32 = "vm.lxc.ids", "1000000000";
     /// Processors of a KVM guest whose OSF does not say how many it has.
     VM_KVM_CPUS: u32 = "vm.kvm.cpus", "2";
     /// What executes KVM guests: kvm (the processor), tcg (emulation, ten times slower and more) or auto: kvm where a tiny
