@@ -1,7 +1,9 @@
 //! The words that LXC understands: the configuration of one container, and what its log means.
 //! Nothing here touches the machine.
 
-use super::cgroup::Memory;
+use std::path::PathBuf;
+
+use super::{cgroup::Memory, confinement};
 use crate::{keeper::RootSpec, network::Plug};
 
 /// Where the agent's things are inside a container.
@@ -15,14 +17,11 @@ const INIT: &str = "/.qvd/qvd-vma init";
 /// Tasks that a container may have: far above what a desktop needs, far below what would choke the node.
 const TASKS: u32 = 8192;
 
+/// In microseconds: over which time its processors are counted.
+const PERIOD: u64 = 100_000;
+
 /// Where programs are, for the agent.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// What a container's root user cannot do to the node.
-const DROPPED_CAPABILITIES: &str = "sys_module sys_time sys_rawio mac_admin mac_override syslog wake_alarm";
-
-/// Character devices that a container may use: null, zero, full, random, urandom, tty, console, ptmx, pts, tun, fuse.
-const DEVICES: [&str; 11] = ["1:3", "1:5", "1:7", "1:8", "1:9", "5:0", "5:1", "5:2", "136:*", "10:200", "10:229"];
 
 /// One container, ready to be written down.
 #[derive(Clone, Debug)]
@@ -37,6 +36,12 @@ pub struct ContainerConfig {
     pub plug: Plug,
     /// Memory limit in MB.
     pub memory_mb: u32,
+    /// Processors; `None`: all of the node's.
+    pub cpus: Option<u32>,
+    /// Programs get no more privileges than those that run them.
+    pub no_new_privs: bool,
+    /// System calls that it may not use, in a file.
+    pub forbidden: PathBuf,
     /// How the machine limits memory.
     pub memory: Memory,
 }
@@ -49,25 +54,20 @@ impl ContainerConfig {
             format!("lxc.rootfs.path = dir:{}", RootSpec::path().display()),
             format!("lxc.init.cmd = {INIT}"),
             "lxc.signal.halt = SIGTERM".to_owned(),
-            "lxc.mount.auto = proc:mixed sys:ro".to_owned(),
-            "lxc.mount.entry = tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,create=dir 0 0".to_owned(),
+            format!(
+                "lxc.mount.entry = tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,size={}m,create=dir 0 0",
+                self.memory_mb.div_ceil(2)
+            ),
             "lxc.autodev = 1".to_owned(),
             "lxc.pty.max = 1024".to_owned(),
             "lxc.tty.max = 0".to_owned(),
             "lxc.console.path = none".to_owned(),
-            "lxc.apparmor.profile = unconfined".to_owned(),
             format!("lxc.environment = PATH={PATH}"),
-            format!("lxc.cap.drop = {DROPPED_CAPABILITIES}"),
+            format!("lxc.seccomp.profile = {}", self.forbidden.display()),
             // Its own, or every container of the machine would share one that nobody may remove.
             format!("lxc.cgroup.dir.monitor.pivot = lxc.pivot.{}", self.name),
         ];
-        if let Some(ids) = self.root.ids {
-            lines.extend(["u", "g"].map(|kind| format!("lxc.idmap = {kind} 0 {} {}", ids.first, ids.count)));
-            // It cannot make them.
-            lines.extend(["fuse", "net/tun"].map(|device| {
-                format!("lxc.mount.entry = /dev/{device} dev/{device} none bind,optional,create=file 0 0")
-            }));
-        }
+        lines.extend(confinement::settings(self.root.ids, self.no_new_privs));
         lines.extend(self.interface());
         // What the VM asks before it is plugged in is lost; the kernel would ask again only after a second.
         lines.push("lxc.sysctl.net.ipv4.neigh.eth0.retrans_time_ms = 20".to_owned());
@@ -111,8 +111,16 @@ impl ContainerConfig {
             }
         };
         limits.push(format!("pids.max = {TASKS}"));
-        limits.extend(["devices.deny = a", "devices.allow = c *:* m", "devices.allow = b *:* m"].map(str::to_owned));
-        limits.extend(DEVICES.map(|device| format!("devices.allow = c {device} rwm")));
+        if let Some(cpus) = self.cpus {
+            let quota = u64::from(cpus) * PERIOD;
+            match self.memory {
+                Memory::V1 { .. } => {
+                    limits.extend([format!("cpu.cfs_period_us = {PERIOD}"), format!("cpu.cfs_quota_us = {quota}")])
+                }
+                Memory::V2 { .. } => limits.push(format!("cpu.max = {quota} {PERIOD}")),
+            }
+        }
+        limits.extend(confinement::devices());
         limits.into_iter().map(|limit| format!("lxc.{version}.{limit}")).collect()
     }
 }
@@ -150,6 +158,9 @@ mod tests {
                 gateway: Ipv4Addr::new(10, 0, 0, 1),
             },
             memory_mb: 256,
+            cpus: Some(2),
+            no_new_privs: true,
+            forbidden: "/run/qvd/vm/7/forbidden".into(),
             memory,
         }
     }
@@ -173,6 +184,7 @@ mod tests {
         for line in [
             "lxc.idmap = u 0 1000458752 65536",
             "lxc.idmap = g 0 1000458752 65536",
+            "lxc.cgroup2.cpu.max = 200000 100000",
         ] {
             assert!(own.lines().any(|found| found == line), "{line}\n{own}");
         }

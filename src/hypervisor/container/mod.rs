@@ -5,6 +5,7 @@
 //! first process to it.
 
 mod cgroup;
+mod confinement;
 mod ids;
 mod layer;
 mod lxc;
@@ -37,6 +38,7 @@ use crate::{
 };
 use cgroup::Memory;
 pub use cgroup::{CgroupStanding, Cgroups};
+use confinement::FORBIDDEN;
 use ids::IdRanges;
 use lxc::{ContainerConfig, GUEST_DIR, HOME_DIR};
 
@@ -59,6 +61,7 @@ pub struct Container {
     cgroups: Cgroups,
     memory: Memory,
     ids: IdRanges,
+    no_new_privs: bool,
 }
 
 impl Container {
@@ -77,6 +80,7 @@ impl Container {
             memory: cgroups.memory(),
             cgroups,
             ids: IdRanges::new(config),
+            no_new_privs: config.get(&keys::VM_LXC_NO_NEW_PRIVS),
         })
     }
 
@@ -133,12 +137,16 @@ impl Container {
             root,
             plug: self.network.plan(vm, spec.address)?,
             memory_mb: spec.memory_mb,
+            cpus: spec.cpus,
+            no_new_privs: self.no_new_privs,
+            forbidden: dir.join("forbidden"),
             memory: self.memory,
         };
         config.check()?;
         let path = dir.join("config");
-        fs::write(&path, config.render())
-            .map_err(|e| failed(format!("cannot write {}", path.display()), None, Some(e)))?;
+        for (path, text) in [(&path, config.render().as_str()), (&config.forbidden, FORBIDDEN)] {
+            fs::write(path, text).map_err(|e| failed(format!("cannot write {}", path.display()), None, Some(e)))?;
+        }
 
         let text = |path: &Path| path.display().to_string();
         let argv = [

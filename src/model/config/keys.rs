@@ -98,6 +98,7 @@ pub const READ_AT_START: &[&str] = &[
     "vm.hypervisor",
     "vm.overlay.persistent",
     "vm.lxc.ids",
+    "vm.lxc.no_new_privs",
     "vm.kvm.cpus",
     "vm.kvm.acceleration",
     "vm.kvm.ballooning",
@@ -472,6 +473,9 @@ keys! {
     /// The first id on the node of users inside containers, of which each container has 65536 of its own; 0: they have the ids
     /// of the node's users. Not in classic QVD.
     VM_LXC_IDS: u32 = "vm.lxc.ids", "1000000000";
+    /// Whether programs in containers that are set-user-id or have capabilities of their own (sudo, ping, fusermount) get no
+    /// privileges by them. Not in classic QVD.
+    VM_LXC_NO_NEW_PRIVS: bool = "vm.lxc.no_new_privs", "1";
     /// Processors of a KVM guest whose OSF does not say how many it has.
     VM_KVM_CPUS: u32 = "vm.kvm.cpus", "2";
     /// What executes KVM guests: kvm (the processor), tcg (emulation, ten times slower and more) or auto: kvm where a tiny
