@@ -13,11 +13,14 @@ mod overlay;
 mod staging;
 
 use std::{
+    fs::Permissions,
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
+use tracing::warn;
 
 pub use disk::Disk;
 pub use examine::{Examination, Kind, examine};
@@ -183,10 +186,16 @@ impl Storage {
         }
     }
 
-    /// Makes the directories, and removes in the background what earlier runs marked for removal.
+    /// Makes the directories, and removes in the background what earlier runs marked for removal. What holds programs of
+    /// images and VMs, some of them set-user-id, is closed to users of the node, to whom they would be just that.
     pub fn prepare(&self) -> Result<(), StorageError> {
         for dir in [&self.staging, &self.images, &self.basefs, &self.overlayfs, &self.homefs, &self.hosts] {
             std::fs::create_dir_all(dir).map_err(StorageError::file("make the directory", dir))?;
+        }
+        for dir in [&self.basefs, &self.overlayfs, &self.homefs] {
+            if let Err(error) = close(dir) {
+                warn!(dir = %dir.display(), %error, "users of this node may run what VMs have made set-user-id");
+            }
         }
         self.remove_discarded();
         Ok(())
@@ -211,6 +220,13 @@ impl Storage {
     pub fn hosts(&self) -> &Path {
         &self.hosts
     }
+}
+
+/// Keeps others than owner and group out of a directory.
+fn close(dir: &Path) -> io::Result<()> {
+    const OTHERS: u32 = 0o007;
+    let mode = std::fs::metadata(dir)?.permissions().mode();
+    if mode & OTHERS == 0 { Ok(()) } else { std::fs::set_permissions(dir, Permissions::from_mode(mode & !OTHERS)) }
 }
 
 /// Removes a file, if it is there.
