@@ -80,7 +80,7 @@ impl Ground {
              analyze;
              insert into vm_specs
              select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
-                 d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret()
+                 d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
              from vm_specs_due d;
              set session_replication_role = origin"
         );

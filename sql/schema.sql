@@ -441,6 +441,8 @@ CREATE TABLE qvd.dis (
     version text NOT NULL,
     blocked boolean DEFAULT false NOT NULL,
     description text,
+    agent text DEFAULT 'auto'::text NOT NULL,
+    CONSTRAINT dis_agent_check CHECK ((agent = ANY (ARRAY['auto'::text, 'ours'::text, 'image'::text]))),
     CONSTRAINT dis_path_check CHECK (((path <> ''::text) AND (path !~ '(^/|(^|/)\.\.(/|$)|[[:cntrl:]])'::text) AND (length(path) <= 4096))),
     CONSTRAINT dis_version_check CHECK (((version <> ''::text) AND (length(version) <= 64)))
 );
@@ -1573,7 +1575,7 @@ begin
     end if;
 end $$;
 
-CREATE FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) RETURNS TABLE(command qvd.vm_cmd, vm_id integer, name text, tenant_id integer, user_id integer, login text, osf_id integer, memory integer, user_storage_size integer, di_id integer, di_path text, di_tag text, ip inet, secret bytea, vm_state qvd.vm_state, cpus integer)
+CREATE FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) RETURNS TABLE(command qvd.vm_cmd, vm_id integer, name text, tenant_id integer, user_id integer, login text, osf_id integer, memory integer, user_storage_size integer, di_id integer, di_path text, di_tag text, ip inet, secret bytea, vm_state qvd.vm_state, cpus integer, agent text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1599,7 +1601,8 @@ begin
                 r.current_di_id as di_id,
                 -- A function, since a start has no need to open that table.
                 case r.vm_state when 'starting' then s.di_path else di_path(r.current_di_id) end as di_path,
-                r.vm_state, s.cpus
+                -- Who stops it need not know.
+                r.vm_state, s.cpus, coalesce(s.agent, 'auto') as agent
         ), audited as (
             insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
             select 'claim', 'vm', c.vm_id, c.login || '/' || c.name, c.tenant_id,
@@ -1607,7 +1610,7 @@ begin
             from claimed c
         )
         select c.vm_cmd, c.vm_id, c.name, c.tenant_id, c.user_id, c.login, c.osf_id, c.memory,
-            c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state, c.cpus
+            c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state, c.cpus, c.agent
         from claimed c;
     if not found then
         perform node_check(node, node_epoch);
@@ -2181,6 +2184,7 @@ CREATE TABLE qvd.vm_specs (
     di_path text,
     secret bytea NOT NULL,
     cpus integer,
+    agent text,
     CONSTRAINT vm_specs_secret_check CHECK ((length(secret) = 32))
 );
 
@@ -2201,7 +2205,8 @@ CREATE VIEW qvd.node_vm WITH (security_barrier='true') AS
     r.host_id,
     r.vm_state,
     r.vm_cmd,
-    s.cpus
+    s.cpus,
+    d.agent
    FROM ((qvd.vm_runtimes r
      JOIN qvd.vm_specs s ON ((s.vm_id = r.vm_id)))
      LEFT JOIN qvd.dis d ON ((d.id = r.current_di_id)));
@@ -3049,13 +3054,13 @@ begin
     update vm_specs s
     set name = d.name, tenant_id = d.tenant_id, tenant = d.tenant, user_id = d.user_id, login = d.login,
         osf_id = d.osf_id, memory = d.memory, user_storage_size = d.user_storage_size, di_tag = d.di_tag, ip = d.ip,
-        di_id = d.di_id, di_path = d.di_path, cpus = d.cpus
+        di_id = d.di_id, di_path = d.di_path, cpus = d.cpus, agent = d.agent
     from vm_specs_due d
     where d.vm_id = any (vms) and s.vm_id = d.vm_id
         and (s.name, s.tenant_id, s.tenant, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, s.di_tag, s.ip,
-                s.di_id, s.di_path, s.cpus)
+                s.di_id, s.di_path, s.cpus, s.agent)
             is distinct from (d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory,
-                d.user_storage_size, d.di_tag, d.ip, d.di_id, d.di_path, d.cpus);
+                d.user_storage_size, d.di_tag, d.ip, d.di_id, d.di_path, d.cpus, d.agent);
 end $$;
 
 CREATE FUNCTION qvd.vm_specs_renew_osf(osf integer) RETURNS void
@@ -3357,9 +3362,9 @@ begin
         -- Whoever renames the tenant now waits, and finds the row.
         perform from tenants t join users u on u.tenant_id = t.id where u.id = new.user_id for key share of t;
         insert into vm_specs (vm_id, name, tenant_id, tenant, user_id, login, osf_id, memory, user_storage_size, di_tag,
-            ip, di_id, di_path, secret, cpus)
+            ip, di_id, di_path, secret, cpus, agent)
         select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
-            d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus
+            d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
         from vm_specs_due d where d.vm_id = new.id;
     elsif tg_op = 'UPDATE' then
         perform vm_specs_renew(array[new.id]);
@@ -4041,7 +4046,8 @@ CREATE VIEW qvd.vm_specs_due AS
     v.ip,
     d.id AS di_id,
     d.path AS di_path,
-    o.cpus
+    o.cpus,
+    d.agent
    FROM ((((qvd.vms v
      JOIN qvd.users u ON ((u.id = v.user_id)))
      JOIN qvd.tenants t ON ((t.id = u.tenant_id)))

@@ -28,9 +28,9 @@ begin
         -- Whoever renames the tenant now waits, and finds the row.
         perform from tenants t join users u on u.tenant_id = t.id where u.id = new.user_id for key share of t;
         insert into vm_specs (vm_id, name, tenant_id, tenant, user_id, login, osf_id, memory, user_storage_size, di_tag,
-            ip, di_id, di_path, secret, cpus)
+            ip, di_id, di_path, secret, cpus, agent)
         select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
-            d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus
+            d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
         from vm_specs_due d where d.vm_id = new.id;
     elsif tg_op = 'UPDATE' then
         perform vm_specs_renew(array[new.id]);

@@ -13,7 +13,7 @@ create or replace view startable_dis as
 create or replace view vm_specs_due as
     select v.id as vm_id, v.name::text, t.id as tenant_id, t.name::text as tenant, u.id as user_id, u.login::text,
         o.id as osf_id, o.memory, o.user_storage_size, v.di_tag, v.ip, d.id as di_id, d.path as di_path,
-        o.cpus
+        o.cpus, d.agent
     from vms v
         join users u on u.id = v.user_id
         join tenants t on t.id = u.tenant_id
@@ -28,13 +28,13 @@ begin
     update vm_specs s
     set name = d.name, tenant_id = d.tenant_id, tenant = d.tenant, user_id = d.user_id, login = d.login,
         osf_id = d.osf_id, memory = d.memory, user_storage_size = d.user_storage_size, di_tag = d.di_tag, ip = d.ip,
-        di_id = d.di_id, di_path = d.di_path, cpus = d.cpus
+        di_id = d.di_id, di_path = d.di_path, cpus = d.cpus, agent = d.agent
     from vm_specs_due d
     where d.vm_id = any (vms) and s.vm_id = d.vm_id
         and (s.name, s.tenant_id, s.tenant, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, s.di_tag, s.ip,
-                s.di_id, s.di_path, s.cpus)
+                s.di_id, s.di_path, s.cpus, s.agent)
             is distinct from (d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory,
-                d.user_storage_size, d.di_tag, d.ip, d.di_id, d.di_path, d.cpus);
+                d.user_storage_size, d.di_tag, d.ip, d.di_id, d.di_path, d.cpus, d.agent);
 end $$;
 
 create or replace function vm_specs_renew_osf(osf integer) returns void

@@ -156,7 +156,7 @@ end $$;
 -- Everything that running a VM takes. Secrets are in it: nobody but the functions below may look.
 create or replace view node_vm with (security_barrier) as
     select s.vm_id, s.name, s.tenant_id, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, d.id as di_id,
-        d.path as di_path, s.di_tag, s.ip, s.secret, r.host_id, r.vm_state, r.vm_cmd, s.cpus
+        d.path as di_path, s.di_tag, s.ip, s.secret, r.host_id, r.vm_state, r.vm_cmd, s.cpus, d.agent
     from vm_runtimes r
         join vm_specs s on s.vm_id = r.vm_id
         left join dis d on d.id = r.current_di_id;
@@ -175,7 +175,7 @@ create or replace function node_claim(node integer, node_epoch bigint, vma_port 
 returns table (
     command vm_cmd, vm_id integer, name text, tenant_id integer, user_id integer, login text, osf_id integer,
     memory integer, user_storage_size integer, di_id integer, di_path text, di_tag text, ip inet, secret bytea,
-    vm_state vm_state, cpus integer
+    vm_state vm_state, cpus integer, agent text
 )
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan set enable_bitmapscan = off set enable_seqscan = off as $$
@@ -198,7 +198,8 @@ begin
                 r.current_di_id as di_id,
                 -- A function, since a start has no need to open that table.
                 case r.vm_state when 'starting' then s.di_path else di_path(r.current_di_id) end as di_path,
-                r.vm_state, s.cpus
+                -- Who stops it need not know.
+                r.vm_state, s.cpus, coalesce(s.agent, 'auto') as agent
         ), audited as (
             insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
             select 'claim', 'vm', c.vm_id, c.login || '/' || c.name, c.tenant_id,
@@ -206,7 +207,7 @@ begin
             from claimed c
         )
         select c.vm_cmd, c.vm_id, c.name, c.tenant_id, c.user_id, c.login, c.osf_id, c.memory,
-            c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state, c.cpus
+            c.user_storage_size, c.di_id, c.di_path, c.di_tag, c.ip, c.secret, c.vm_state, c.cpus, c.agent
         from claimed c;
     if not found then
         perform node_check(node, node_epoch);

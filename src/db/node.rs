@@ -137,7 +137,7 @@ pub struct Peers {
 }
 
 const NODE_VM: &str = "vm_id, name, tenant_id, user_id, login, osf_id, memory, user_storage_size, di_id, di_path, \
-     di_tag, ip, secret, vm_state::text, cpus";
+     di_tag, ip, secret, vm_state::text, cpus, agent";
 
 impl Database {
     /// The storage that the node named `name` had before; `None` when it never had one.
@@ -346,7 +346,7 @@ impl Database {
             .await?;
         let (vma, x) = (i32::from(ports.vma), i32::from(ports.x));
         let rows = connection.query(&statement, &[&host.0, &epoch, &vma, &x]).await?;
-        rows.iter().map(|row| Ok(Claim { command: word(row.get(15))?, vm: node_vm(row)? })).collect()
+        rows.iter().map(|row| Ok(Claim { command: word(row.get(16))?, vm: node_vm(row)? })).collect()
     }
 
     /// The VMs that are on record for the node and not stopped.
@@ -496,6 +496,7 @@ fn node_vm(row: &Row) -> Result<NodeVm, DbError> {
                 cpus: row.get::<_, Option<i32>>(14).and_then(|cpus| u32::try_from(cpus).ok()),
                 di: DiId(di),
                 di_path: row.get(9),
+                agent: word(row.get(15))?,
                 address,
                 secret: secret.map(VmSecret::new),
             })

@@ -223,7 +223,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::model::{DiId, OsfId, TenantId, UserId};
+    use crate::model::{Agent, DiId, OsfId, TenantId, UserId};
 
     fn spec(vm: i32) -> VmSpec {
         VmSpec {
@@ -238,6 +238,7 @@ mod tests {
             cpus: None,
             di: DiId(1),
             di_path: "desk.tar".into(),
+            agent: Agent::Auto,
             address: Ipv4Addr::new(10, 0, 0, 200),
             secret: None,
         }

@@ -19,7 +19,7 @@ pub use causes::in_one_line;
 pub use ids::{DiId, HostId, InstanceId, OsfId, SessionId, TenantId, UserId, VmId};
 pub use owner::{NotAnOwner, Owner};
 pub use secret::{SecretError, VmSecret};
-pub use state::{HostState, UnknownWord, UserState, VmCommand, VmState};
+pub use state::{Agent, HostState, UnknownWord, UserState, VmCommand, VmState};
 pub use storage_id::{NotAStorageId, StorageId};
 pub use vm::{Epoch, Expiry, VmPorts, VmSpec};
 pub use xstate::XState;

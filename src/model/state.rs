@@ -81,6 +81,18 @@ words!(
 );
 
 words!(
+    /// Which agent the containers of a disk image have (`dis.agent`).
+    Agent, "agent" {
+        /// That of the image when it brings one and an init that starts it, else that of the node.
+        Auto = "auto",
+        /// That of the node, as the first process.
+        Ours = "ours",
+        /// That of the image, started by the image's own init.
+        Image = "image",
+    }
+);
+
+words!(
     /// Whether somebody uses a VM (`vm_runtimes.user_state`).
     UserState, "user state" {
         /// Nobody.

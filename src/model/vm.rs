@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DiId, OsfId, TenantId, UserId, VmId, VmSecret,
+    Agent, DiId, OsfId, TenantId, UserId, VmId, VmSecret,
     config::{Config, keys},
 };
 
@@ -38,6 +38,8 @@ pub struct VmSpec {
     pub di: DiId,
     /// File of the image below the images directory.
     pub di_path: String,
+    /// Which agent it has, where the image leaves a choice.
+    pub agent: Agent,
     /// Address inside the node's VM network.
     pub address: Ipv4Addr,
     /// Shared with the agent of this run; `None` when the agent was started by a node that gives none.

@@ -40,12 +40,26 @@ async fn a_claim_returns_everything_that_a_start_takes() {
     let node = db.session("qvd_node").await;
     let claim = format!(
         "select command, name, login, tenant_id, memory, user_storage_size, di_path,
-             di_tag, vm_state, length(secret), ip, cpus from node_claim({life}, 3030, 4100)"
+             di_tag, vm_state, length(secret), ip, cpus, agent from node_claim({life}, 3030, 4100)"
     );
     let claimed = node.rows(&claim).await;
     assert_eq!(
         claimed,
-        [["start", "d1", "alice", "1", "300", "40", "desk.tar", "default", "starting", "32", "10.0.255.254", "3"]]
+        [[
+            "start",
+            "d1",
+            "alice",
+            "1",
+            "300",
+            "40",
+            "desk.tar",
+            "default",
+            "starting",
+            "32",
+            "10.0.255.254",
+            "3",
+            "auto"
+        ]]
     );
     assert_eq!(node.rows(&claim).await, Vec::<Vec<String>>::new(), "it is given once");
     let after = "select vm_state, vm_cmd is null, host(vm_address), vm_vma_port, vm_x_port, current_di_id is not null

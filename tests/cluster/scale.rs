@@ -39,7 +39,7 @@ async fn cluster(vms: u32) -> Db {
          where v.id > 20000;
          insert into vm_specs
          select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
-             d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret()
+             d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
          from vm_specs_due d where d.vm_id > 20000;
          select host_recount(id) from hosts;
          set session_replication_role = origin"

@@ -5,9 +5,9 @@ use super::database::Db;
 /// VMs whose row in `vm_specs` is not what it has to be.
 const WRONG: &str = "select count(*) from vm_specs_due d full join vm_specs s using (vm_id)
     where (s.name, s.tenant_id, s.tenant, s.user_id, s.login, s.osf_id, s.memory, s.user_storage_size, s.di_tag, s.ip,
-            s.di_id, s.di_path, s.cpus)
+            s.di_id, s.di_path, s.cpus, s.agent)
         is distinct from (d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
-            d.di_tag, d.ip, d.di_id, d.di_path, d.cpus)";
+            d.di_tag, d.ip, d.di_id, d.di_path, d.cpus, d.agent)";
 
 #[tokio::test]
 async fn every_change_of_what_a_start_needs_is_there_for_the_next_start() {
@@ -24,6 +24,7 @@ async fn every_change_of_what_a_start_needs_is_there_for_the_next_start() {
         "insert into di_tags (di_id, tag) select max(id), 'stable' from dis",
         "update di_tags set tag = 'other' where tag = 'stable'",
         "update dis set path = 'elsewhere.tar'",
+        "update dis set agent = 'image'",
         "update dis set blocked = true where id = (select max(id) from dis)",
         "update dis set blocked = false",
         "update di_runtimes set state = 'retired'",

@@ -10,7 +10,7 @@ use qvd::{
     hypervisor::{Hypervisor, Kvm},
     keeper::{ShimDir, ShimStatus, client},
     model::{
-        DiId, OsfId, TenantId, UserId, VmId, VmSecret, VmSpec,
+        Agent, DiId, OsfId, TenantId, UserId, VmId, VmSecret, VmSpec,
         config::{Config, keys},
     },
 };
@@ -102,6 +102,7 @@ impl Node {
             cpus: None,
             di: DiId(1),
             di_path: IMAGE.into(),
+            agent: Agent::Auto,
             address: Ipv4Addr::new(10, 203, self.number, 101),
             secret: Some(VmSecret::new([7; 32])),
         }

@@ -15,7 +15,7 @@ use qvd::{
     hypervisor::{Container, Epochs, Exit, Found, Hypervisor, HypervisorError},
     keeper::{RootSpec, ShimDir, ShimStatus, client, process_table},
     model::{
-        DiId, Epoch, HostId, OsfId, Owner, TenantId, UserId, VmId, VmSecret, VmSpec,
+        Agent, DiId, Epoch, HostId, OsfId, Owner, TenantId, UserId, VmId, VmSecret, VmSpec,
         config::{Config, keys},
     },
 };
@@ -103,6 +103,7 @@ impl Node {
             cpus: None,
             di: DiId(1),
             di_path: "desk.tar".into(),
+            agent: Agent::Auto,
             address: Ipv4Addr::new(10, 202, self.number, 100 + vm.0 as u8),
             secret: Some(VmSecret::new([7; 32])),
         }
