@@ -38,7 +38,7 @@ pub async fn run(repetitions: usize, beside: Option<PathBuf>) -> anyhow::Result<
     for round in 0..repetitions + warm_up {
         quiet(directory.path()).await?;
         let began = Instant::now();
-        let root = storage.unpacked(&image).await?;
+        let root = storage.unpacked(&image).await?.root;
         let own = began.elapsed();
         std::fs::remove_dir_all(root)?;
 

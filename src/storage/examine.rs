@@ -129,7 +129,8 @@ async fn examine_archive(path: &Path, found: &mut Examination) {
     // All of it is read, whatever is asked for. Each file is asked for at every place where it may lie, so some are always
     // missing: tar fails, and names them.
     let spellings = |file: &str| ["", "./", "rootfs/", "./rootfs/"].map(|place| format!("{place}{file}"));
-    let members = image::NEEDED.into_iter().chain([XSESSION]).flat_map(spellings);
+    let wanted = image::NEEDED.into_iter().chain(image::AGENTS).chain(image::INITS).chain([XSESSION]);
+    let members = wanted.flat_map(spellings);
     let list = Program::new("tar").args(["--list", "--force-local", "--file"]).args([path]).args(members).limit(LIMIT);
     let said = match list.run().await {
         Ok(output) => output.stderr,
@@ -142,6 +143,10 @@ async fn examine_archive(path: &Path, found: &mut Examination) {
     }
     let lacks =
         |file: &str| spellings(file).iter().all(|name| absent.contains(&format!("tar: {name}{NOT_FOUND}").as_str()));
+    let brought = |files: &[&'static str]| files.iter().copied().find(|file| !lacks(file));
+    if let (Some(agent), Some(init)) = (brought(&image::AGENTS), brought(&image::INITS)) {
+        return found.warnings.push(format!("it brings an agent, {agent}, so containers boot its own {init}"));
+    }
     for missing in image::NEEDED.into_iter().filter(|file| lacks(file)) {
         found.problems.push(format!("it has no {missing}; install it (Debian: packages nxagent and xinit)"));
     }
@@ -291,6 +296,10 @@ mod tests {
         let found = examine(&packed(dir.path(), "bare.tar", &["usr/bin/xinit"], "-v")).await.unwrap();
         assert_eq!(found.problems.len(), 1);
         assert!(found.problems[0].contains("usr/bin/nxagent") && found.warnings[0].contains(XSESSION), "{found:?}");
+        let classic = packed(dir.path(), "classic.tar", &["rootfs/sbin/init", "rootfs/usr/lib/qvd/bin/qvd-vma"], "-v");
+        let found = examine(&classic).await.unwrap();
+        assert_eq!(found.problems, Vec::<String>::new());
+        assert!(found.warnings[0].contains("boot its own sbin/init"), "{found:?}");
         fs::write(dir.path().join("empty"), "").unwrap();
         assert_eq!(problems(&dir.path().join("empty")).await, "it is empty");
         assert!(examine(&dir.path().join("absent")).await.is_err());

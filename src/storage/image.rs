@@ -14,10 +14,16 @@ use std::{
 use tracing::info;
 
 use super::{Storage, StorageError, StorageLock};
-use crate::process::Program;
+use crate::{model::Agent, process::Program};
 
-/// Files without which an image is no desktop, from its root.
+/// Files without which an image is no desktop for our agent, from its root.
 pub(super) const NEEDED: [&str; 2] = ["usr/bin/nxagent", "usr/bin/xinit"];
+
+/// Where images have an agent of their own: that of classic QVD, and ours.
+pub(super) const AGENTS: [&str; 3] = ["usr/lib/qvd/bin/qvd-vma", "usr/lib/qvd/qvd-vma", "usr/bin/qvd-vma"];
+
+/// What starts it: in an image, `sbin` may be a link.
+pub(super) const INITS: [&str; 2] = ["sbin/init", "usr/sbin/init"];
 
 /// An image of many gigabytes on slow storage takes its time; one that takes longer is stuck.
 const UNPACK_LIMIT: Duration = Duration::from_secs(2 * 3600);
@@ -56,14 +62,24 @@ impl fmt::Display for ImageName {
     }
 }
 
+/// An image that was unpacked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    image: ImageName,
+    /// Its root file system.
+    pub root: PathBuf,
+    /// What lies beside that in images of the *extended* kind: hooks and settings of containers.
+    pub metadata: Option<PathBuf>,
+}
+
 impl Storage {
-    /// The root file system of an image, unpacked if no node did that yet. Waits while another does.
-    pub async fn unpacked(&self, image: &ImageName) -> Result<PathBuf, StorageError> {
+    /// An image, unpacked if no node did that yet. Waits while another does.
+    pub async fn unpacked(&self, image: &ImageName) -> Result<Unpacked, StorageError> {
         let target = self.basefs.join(image.stem());
         if !target.is_dir() {
             self.unpack(image, &target).await?;
         }
-        root_of(&target, image)
+        Unpacked::find(&target, image)
     }
 
     async fn unpack(&self, image: &ImageName, target: &Path) -> Result<(), StorageError> {
@@ -118,19 +134,38 @@ pub(super) fn verdict(stderr: &str) -> Option<String> {
     stderr.lines().rfind(telling).map(|line| line.trim().to_owned())
 }
 
-/// Where the system lies in an unpacked image (at the top, or in `rootfs` beside hooks), if it can be a desktop.
-fn root_of(unpacked: &Path, image: &ImageName) -> Result<PathBuf, StorageError> {
-    let root = [unpacked.to_owned(), unpacked.join("rootfs")]
-        .into_iter()
-        .find(|root| root.join("usr").is_dir())
-        .ok_or_else(|| StorageError::ImageLacks { image: image.clone(), missing: "root file system" })?;
-    for missing in NEEDED {
+impl Unpacked {
+    /// Finds out where the system lies: at the top, or in `rootfs` beside metadata.
+    fn find(unpacked: &Path, image: &ImageName) -> Result<Self, StorageError> {
+        let kinds = [(unpacked.to_owned(), None), (unpacked.join("rootfs"), Some(unpacked.to_owned()))];
+        let (root, metadata) = kinds
+            .into_iter()
+            // Through a link the container would see the node's files.
+            .find(|(root, _)| root.symlink_metadata().is_ok_and(|found| found.is_dir()) && root.join("usr").is_dir())
+            .ok_or_else(|| StorageError::ImageLacks { image: image.clone(), missing: "root file system" })?;
+        Ok(Self { image: image.clone(), root, metadata })
+    }
+
+    /// Whether a container boots the image's own init, for the agent that it brings, rather than ours. Refused is an image
+    /// that lacks what that takes.
+    pub fn boots_itself(&self, agent: Agent) -> Result<bool, StorageError> {
         // Not followed: an absolute link would be looked up on the node.
-        if root.join(missing).symlink_metadata().is_err() {
-            return Err(StorageError::ImageLacks { image: image.clone(), missing });
+        let has = |file: &&str| self.root.join(file).symlink_metadata().is_ok();
+        let has_init = INITS.iter().any(has);
+        let itself = match agent {
+            Agent::Auto => has_init && AGENTS.iter().any(has),
+            Agent::Ours => false,
+            Agent::Image => true,
+        };
+        let missing = match itself {
+            true => INITS.first().copied().filter(|_| !has_init),
+            false => NEEDED.into_iter().find(|file| !has(file)),
+        };
+        match missing {
+            Some(missing) => Err(StorageError::ImageLacks { image: self.image.clone(), missing }),
+            None => Ok(itself),
         }
     }
-    Ok(root)
 }
 
 async fn discard(dir: &Path) -> Result<(), StorageError> {
@@ -210,7 +245,7 @@ mod tests {
             ("tar.zst", "--zstd"),
         ] {
             let image = fixture.pack(&format!("desk-{}.{suffix}", suffix.replace('.', "")), &NEEDED, &[option]);
-            let root = fixture.storage.unpacked(&image).await.unwrap();
+            let root = fixture.storage.unpacked(&image).await.unwrap().root;
             assert_eq!(fs::read_to_string(root.join(NEEDED[0])).unwrap(), "program");
             assert_eq!(root.file_name().unwrap().to_str().unwrap(), image.stem());
         }
@@ -223,7 +258,7 @@ mod tests {
         fs::create_dir(fixture.storage.basefs.join(".untar-desk")).unwrap();
         let wanted = (0..8).map(|_| fixture.storage.unpacked(&image));
         for root in futures_util::future::join_all(wanted).await {
-            assert!(root.unwrap().join(NEEDED[1]).is_file());
+            assert!(root.unwrap().root.join(NEEDED[1]).is_file());
         }
         assert_eq!(fixture.leftovers(), 0);
     }
@@ -245,10 +280,32 @@ mod tests {
     async fn an_image_without_nxagent_or_without_a_file_is_refused_by_name() {
         let fixture = fixture();
         let image = fixture.pack("bare.tar", &["usr/bin/xinit"], &[]);
-        let error = fixture.storage.unpacked(&image).await.unwrap_err();
+        let error = fixture.storage.unpacked(&image).await.unwrap().boots_itself(Agent::Auto).unwrap_err();
         assert_eq!(error.to_string(), "disk image bare.tar has no usr/bin/nxagent");
         let absent = ImageName::parse("absent.tar").unwrap();
         assert!(matches!(fixture.storage.unpacked(&absent).await, Err(StorageError::ImageMissing { .. })));
+    }
+
+    #[tokio::test]
+    async fn an_image_of_the_classic_shape_boots_itself_unless_told_otherwise() {
+        let fixture = fixture();
+        let files = ["rootfs/usr/lib/qvd/bin/qvd-vma", "rootfs/usr/sbin/init", "hooks/prestart"];
+        let classic = fixture.storage.unpacked(&fixture.pack("classic.tar", &files, &[])).await.unwrap();
+        assert!(classic.boots_itself(Agent::Auto).unwrap() && classic.root.ends_with("classic/rootfs"));
+        assert!(classic.boots_itself(Agent::Ours).unwrap_err().to_string().ends_with("has no usr/bin/nxagent"));
+        assert!(classic.metadata.unwrap().join("hooks/prestart").is_file());
+
+        let link = fixture.dir.path().join("tree-link.tar");
+        fs::create_dir(&link).unwrap();
+        std::os::unix::fs::symlink("/", link.join("rootfs")).unwrap();
+        let error = fixture.storage.unpacked(&fixture.pack("link.tar", &[], &[])).await.unwrap_err();
+        assert!(error.to_string().ends_with("has no root file system"), "the root of the node is none: {error}");
+
+        let plain = [NEEDED[0], NEEDED[1], "usr/lib/qvd/bin/qvd-vma"];
+        let plain = fixture.storage.unpacked(&fixture.pack("plain.tar", &plain, &[])).await.unwrap();
+        assert_eq!(plain.metadata, None);
+        assert!(!plain.boots_itself(Agent::Auto).unwrap(), "nothing would start the agent");
+        assert!(plain.boots_itself(Agent::Image).unwrap_err().to_string().ends_with("has no sbin/init"));
     }
 
     #[tokio::test]

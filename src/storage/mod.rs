@@ -24,7 +24,7 @@ use tracing::warn;
 
 pub use disk::Disk;
 pub use examine::{Examination, Kind, examine};
-pub use image::ImageName;
+pub use image::{ImageName, Unpacked};
 pub use lock::StorageLock;
 pub use overlay::Overlay;
 pub use staging::{Brought, Course, Import, Staged};
@@ -144,6 +144,9 @@ impl StorageError {
             Self::ImageMissing { .. } => Some("copy the image there or correct the path of the disk image"),
             Self::Unpack { problem, .. } if problem.contains("No space left") => Some("make room on the storage"),
             Self::Unpack { .. } => Some("copy the image again; it must be a tar archive, plain or gz, bz2, xz, zst"),
+            Self::ImageLacks { missing, .. } if image::INITS.contains(missing) => {
+                Some("install one in the image, or let it have the agent of the node")
+            }
             Self::ImageLacks { .. } => Some("install it in the image (Debian: packages nxagent and xinit)"),
             Self::InUse { .. } => Some("stop it there first"),
             Self::Identity { .. } => {

@@ -43,11 +43,16 @@ impl Desk {
     /// The same with a session that is one animated window.
     pub async fn animated(at: &Arc<Installation>, user: &str) -> Self {
         let desk = Self::new(at, user).await;
-        fs::create_dir_all(desk.home()).unwrap();
-        for (name, text) in [(".jwmrc", SESSION), ("animation", ANIMATION)] {
-            fs::write(desk.home().join(name), text).unwrap();
-        }
+        desk.animate();
         desk
+    }
+
+    /// Makes its session one animated window from now on.
+    pub fn animate(&self) {
+        fs::create_dir_all(self.home()).unwrap();
+        for (name, text) in [(".jwmrc", SESSION), ("animation", ANIMATION)] {
+            fs::write(self.home().join(name), text).unwrap();
+        }
     }
 
     /// Its name as administrators write it.

@@ -4,6 +4,7 @@
 
 mod appears;
 mod bad_input;
+mod classic;
 mod desk;
 mod doctor;
 mod guest;

@@ -11,8 +11,10 @@ pub const GUEST_DIR: &str = ".qvd";
 /// Where homes are inside a container.
 pub const HOME_DIR: &str = "home";
 
-/// The agent, as seen from inside.
-const INIT: &str = "/.qvd/qvd-vma init";
+/// Our agent as first process, as seen from inside.
+const OUR_INIT: &str = "/.qvd/qvd-vma init";
+/// The first process of images that bring an agent.
+const OWN_INIT: &str = "/sbin/init";
 
 /// Tasks that a container may have: far above what a desktop needs, far below what would choke the node.
 const TASKS: u32 = 8192;
@@ -38,6 +40,8 @@ pub struct ContainerConfig {
     pub memory_mb: u32,
     /// Processors; `None`: all of the node's.
     pub cpus: Option<u32>,
+    /// Boots the image's own init instead of our agent.
+    pub boots_itself: bool,
     /// Programs get no more privileges than those that run them.
     pub no_new_privs: bool,
     /// System calls that it may not use, in a file.
@@ -52,7 +56,7 @@ impl ContainerConfig {
         let mut lines = vec![
             format!("lxc.uts.name = {}", self.host_name),
             format!("lxc.rootfs.path = dir:{}", RootSpec::path().display()),
-            format!("lxc.init.cmd = {INIT}"),
+            format!("lxc.init.cmd = {}", if self.boots_itself { OWN_INIT } else { OUR_INIT }),
             "lxc.signal.halt = SIGTERM".to_owned(),
             format!(
                 "lxc.mount.entry = tmpfs dev/shm tmpfs nosuid,nodev,mode=1777,size={}m,create=dir 0 0",
@@ -159,6 +163,7 @@ mod tests {
             },
             memory_mb: 256,
             cpus: Some(2),
+            boots_itself: false,
             no_new_privs: true,
             forbidden: "/run/qvd/vm/7/forbidden".into(),
             memory,

@@ -34,7 +34,7 @@ use crate::{
         config::{Config, keys},
     },
     network::Network,
-    storage::{ImageName, Overlay, Storage, StorageLock},
+    storage::{ImageName, Overlay, Storage, StorageLock, Unpacked},
 };
 use cgroup::Memory;
 pub use cgroup::{CgroupStanding, Cgroups};
@@ -95,9 +95,9 @@ impl Container {
         let agent = self.shims.own_program("qvd-vma")?;
         let image = ImageName::parse(&spec.di_path)?;
         self.free(spec.vm).await?;
-        let lower = self.storage.unpacked(&image).await?;
+        let image = self.storage.unpacked(&image).await?;
 
-        let begun = self.begin(spec, lower, agent, &lxc_start, &keeper).await;
+        let begun = self.begin(spec, image, agent, &lxc_start, &keeper).await;
         if begun.is_err()
             && let Err(error) = self.free(spec.vm).await
         {
@@ -109,23 +109,24 @@ impl Container {
     async fn begin(
         &self,
         spec: &VmSpec,
-        lower: PathBuf,
+        image: Unpacked,
         agent: PathBuf,
         lxc_start: &Path,
         keeper: &Path,
     ) -> Result<(), HypervisorError> {
         let vm = spec.vm;
         let dir = self.shims.dir(vm);
+        let boots_itself = image.boots_itself(spec.agent)?;
         let home_lock = spec.has_home().then(|| self.storage.home_lock(vm));
         let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
         let held = self.shims.take(vm, &locks).await?;
         let ids = self.ids.of(vm);
-        let (overlay, home, held) = self.furnish(spec, &lower, ids, held).await?;
+        let (overlay, home, held) = self.furnish(spec, &image.root, ids, held).await?;
         let bind = |from: PathBuf, to: &str, read_only| Bind { from, to: to.into(), read_only };
         let binds = [bind(dir.join("guest"), GUEST_DIR, true), bind(agent, &format!("{GUEST_DIR}/qvd-vma"), true)];
         let home = home.map(|home| bind(home, HOME_DIR, false));
         let root = RootSpec {
-            image: lower,
+            image: image.root,
             upper: overlay.upper(),
             work: overlay.work(),
             binds: binds.into_iter().chain(home).collect(),
@@ -138,6 +139,7 @@ impl Container {
             plug: self.network.plan(vm, spec.address)?,
             memory_mb: spec.memory_mb,
             cpus: spec.cpus,
+            boots_itself,
             no_new_privs: self.no_new_privs,
             forbidden: dir.join("forbidden"),
             memory: self.memory,
@@ -319,7 +321,10 @@ impl Hypervisor for Container {
     }
 
     fn prepare<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>> {
-        Box::pin(async { Ok(self.storage.unpacked(&ImageName::parse(&spec.di_path)?).await.map(drop)?) })
+        Box::pin(async {
+            let image = self.storage.unpacked(&ImageName::parse(&spec.di_path)?).await?;
+            Ok(image.boots_itself(spec.agent).map(drop)?)
+        })
     }
 
     fn start<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>> {
