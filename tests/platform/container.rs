@@ -447,6 +447,48 @@ async fn a_container_that_shuts_down_by_itself_is_told_from_one_that_is_killed()
 }
 
 #[tokio::test]
+async fn an_image_of_the_classic_shape_boots_its_own_init_and_its_hooks_run_only_where_they_may() {
+    let node = Node::with(34, None, &[("vm.lxc.hooks.allow", "1")]).await;
+    let heard = node.dir.path().join("heard");
+    image::pack_classic(&node.storage("images/classic.tar"), &heard);
+    let spec = VmSpec { di_path: "classic.tar".into(), ..node.spec(VM) };
+    let output = || read(node.shim(VM).path().join("output.log"));
+
+    node.hypervisor.start(&spec).await.unwrap();
+    wait_until("the image's agent speaks", || output().contains("the agent of the image runs"));
+    let init = node.first_process(VM).await;
+    assert_eq!(read(format!("/proc/{init}/root/etc/hooked")), "for 10.202.34.101\n");
+    assert!(read(format!("/proc/{init}/environ")).contains("EXTRA=yes"));
+    node.stop(VM).await;
+    let name = node.container(VM);
+    let lines = ["prestart starting", "poststart starting", "poststop stopping"].map(|line| format!("{line} {name}\n"));
+    assert_eq!(read(&heard), lines.concat());
+    assert_eq!(node.traces(VM), [""; 0]);
+
+    fs::remove_file(&heard).unwrap();
+    let mut config = node.config.clone();
+    config.set("vm.lxc.hooks.allow", "0").unwrap();
+    let strict = Container::new(&config, &Node::name(34), Ipv4Addr::new(10, 202, 34, 1)).unwrap();
+    strict.start(&VmSpec { agent: Agent::Ours, ..spec }).await.unwrap();
+    wait_until("our agent speaks", || output().contains("agent runs as 1 with argument init"));
+    let init = node.first_process(VM).await;
+    assert!(!read(format!("/proc/{init}/environ")).contains("EXTRA"));
+    node.stop(VM).await;
+    assert_eq!(read(&heard), "");
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_keeps_its_container_from_starting() {
+    let node = Node::with(35, None, &[("vm.lxc.hooks.allow", "1")]).await;
+    image::pack_classic(&node.storage("images/classic.tar"), Path::new("/no/such/directory"));
+    let spec = VmSpec { di_path: "classic.tar".into(), ..node.spec(VM) };
+    let error = node.hypervisor.start(&spec).await.unwrap_err().to_string();
+    assert!(error.contains("the hook prestart of its disk image failed: "), "{error}");
+    assert!(error.contains("/no/such/directory"), "{error}");
+    assert_eq!(node.traces(VM), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_bridge_that_vanished_is_made_again() {
     let node = Node::new(32).await;
     assert!(printed("ip link del hplbr32").is_empty());

@@ -48,6 +48,8 @@ pub struct ContainerConfig {
     pub forbidden: PathBuf,
     /// How the machine limits memory.
     pub memory: Memory,
+    /// Further lines, whatever they say.
+    pub extra: String,
 }
 
 impl ContainerConfig {
@@ -76,6 +78,7 @@ impl ContainerConfig {
         // What the VM asks before it is plugged in is lost; the kernel would ask again only after a second.
         lines.push("lxc.sysctl.net.ipv4.neigh.eth0.retrans_time_ms = 20".to_owned());
         lines.extend(self.limits());
+        lines.push(self.extra.clone());
         lines.join("\n") + "\n"
     }
 
@@ -136,6 +139,11 @@ pub fn first_error(log: &str) -> Option<String> {
     Some(error.splitn(3, " - ").nth(2).unwrap_or(error).trim().to_owned())
 }
 
+/// What others than LXC printed. It says there again what is in its log.
+pub fn of_others(output: &str) -> String {
+    output.lines().filter(|line| !line.starts_with("lxc-start: ")).flat_map(|line| [line, "\n"]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -167,6 +175,7 @@ mod tests {
             no_new_privs: true,
             forbidden: "/run/qvd/vm/7/forbidden".into(),
             memory,
+            extra: String::new(),
         }
     }
 

@@ -9,10 +9,11 @@ mod confinement;
 mod ids;
 mod layer;
 mod lxc;
+mod metadata;
 mod mounts;
 
 use std::{
-    fs,
+    fs, io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -33,7 +34,7 @@ use crate::{
         Owner, VmId, VmSpec,
         config::{Config, keys},
     },
-    network::Network,
+    network::{Network, Plug},
     storage::{ImageName, Overlay, Storage, StorageLock, Unpacked},
 };
 use cgroup::Memory;
@@ -41,6 +42,7 @@ pub use cgroup::{CgroupStanding, Cgroups};
 use confinement::FORBIDDEN;
 use ids::IdRanges;
 use lxc::{ContainerConfig, GUEST_DIR, HOME_DIR};
+use metadata::Hook;
 
 /// How long LXC may take until the first process of a container runs. It needs some 15 ms.
 const SETUP_LIMIT: Duration = Duration::from_secs(30);
@@ -62,6 +64,8 @@ pub struct Container {
     memory: Memory,
     ids: IdRanges,
     no_new_privs: bool,
+    heeds_metadata: bool,
+    extra: String,
 }
 
 impl Container {
@@ -81,6 +85,8 @@ impl Container {
             cgroups,
             ids: IdRanges::new(config),
             no_new_privs: config.get(&keys::VM_LXC_NO_NEW_PRIVS),
+            heeds_metadata: config.get(&keys::VM_LXC_HOOKS),
+            extra: config.get(&keys::VM_LXC_EXTRA),
         })
     }
 
@@ -117,6 +123,7 @@ impl Container {
         let vm = spec.vm;
         let dir = self.shims.dir(vm);
         let boots_itself = image.boots_itself(spec.agent)?;
+        let plug = self.network.plan(vm, spec.address)?;
         let home_lock = spec.has_home().then(|| self.storage.home_lock(vm));
         let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
         let held = self.shims.take(vm, &locks).await?;
@@ -125,6 +132,7 @@ impl Container {
         let bind = |from: PathBuf, to: &str, read_only| Bind { from, to: to.into(), read_only };
         let binds = [bind(dir.join("guest"), GUEST_DIR, true), bind(agent, &format!("{GUEST_DIR}/qvd-vma"), true)];
         let home = home.map(|home| bind(home, HOME_DIR, false));
+        let extra = self.extra(spec, image.metadata.as_deref(), &plug, &overlay)?;
         let root = RootSpec {
             image: image.root,
             upper: overlay.upper(),
@@ -136,18 +144,19 @@ impl Container {
             name: self.name(vm),
             host_name: guest::host_name(&spec.name),
             root,
-            plug: self.network.plan(vm, spec.address)?,
+            plug,
             memory_mb: spec.memory_mb,
             cpus: spec.cpus,
             boots_itself,
             no_new_privs: self.no_new_privs,
             forbidden: dir.join("forbidden"),
             memory: self.memory,
+            extra,
         };
         config.check()?;
         let path = dir.join("config");
         for (path, text) in [(&path, config.render().as_str()), (&config.forbidden, FORBIDDEN)] {
-            fs::write(path, text).map_err(|e| failed(format!("cannot write {}", path.display()), None, Some(e)))?;
+            fs::write(path, text).map_err(|error| cannot_write(path, error))?;
         }
 
         let text = |path: &Path| path.display().to_string();
@@ -179,7 +188,39 @@ impl Container {
         drop(held);
         self.shims.start(keeper, vm, shim).await?;
         self.first_process(vm).await?;
-        Ok(self.network.plug(&config.plug).await?)
+        self.network.plug(&config.plug).await?;
+        self.run(Hook::Poststart, vm).await;
+        Ok(())
+    }
+
+    /// What the administrator and, where it may, the image add to the settings of a container. Its hooks are made ready.
+    fn extra(
+        &self,
+        spec: &VmSpec,
+        metadata: Option<&Path>,
+        plug: &Plug,
+        overlay: &Overlay,
+    ) -> Result<String, HypervisorError> {
+        let Some(metadata) = metadata.filter(|_| self.heeds_metadata) else { return Ok(self.extra.clone()) };
+        let told = [
+            ("id", spec.vm.to_string()),
+            ("use_overlay", "1".to_owned()),
+            ("mac", plug.mac.to_string()),
+            ("name", spec.name.clone()),
+            ("ip", spec.address.to_string()),
+            ("os_rootfs", RootSpec::path().display().to_string()),
+            ("os_overlayfs", overlay.upper().display().to_string()),
+            ("lxc_name", self.name(spec.vm)),
+        ];
+        let dir = self.shims.dir(spec.vm);
+        let adopted = metadata::adopt(metadata, &dir, &told).map_err(|error| cannot_write(&dir, error))?;
+        Ok(format!("{}\n{adopted}", self.extra))
+    }
+
+    async fn run(&self, hook: Hook, vm: VmId) {
+        if let Err(error) = hook.run(&self.shims.dir(vm)).await {
+            warn!(vm = %vm, ?hook, %error, "a hook of the disk image failed");
+        }
     }
 
     /// Makes the container's directory, its layer and its home. When the start is given up meanwhile, the locks are held
@@ -212,13 +253,17 @@ impl Container {
     /// Waits until the container's first process runs, which is when LXC has done its part.
     async fn first_process(&self, vm: VmId) -> Result<(), HypervisorError> {
         let shim = self.shims.shim(vm);
-        let program = |pid: i32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+        let link = |pid: i32, name: &str| fs::read_link(format!("/proc/{pid}/{name}")).ok();
+        let program = |pid: i32| link(pid, "exe");
         let begin = Instant::now();
         let monitor = self.shims.status(vm).await?;
         while let Some(monitor) = monitor.as_ref().filter(|_| shim.ended().is_none()) {
             let lxc = program(monitor.pid);
-            // Until LXC has set it up, the child runs LXC's own program.
-            let runs = |child: i32| program(child).is_some_and(|program| Some(program) != lxc);
+            // Until LXC has set it up, the child runs LXC's own program. A hook has no processes of its own.
+            let runs = |child: i32| {
+                program(child).is_some_and(|program| Some(program) != lxc)
+                    && link(child, "ns/pid") != link(monitor.pid, "ns/pid")
+            };
             if lxc.is_some() && process_table::children(monitor.pid).into_iter().any(runs) {
                 debug!(vm = %vm, milliseconds = begin.elapsed().as_millis() as u64, "the first process runs");
                 return Ok(());
@@ -235,7 +280,14 @@ impl Container {
         let read = |file: &str| fs::read_to_string(self.shims.dir(vm).join(file)).unwrap_or_default();
         let (log, output) = (read("lxc.log"), read("output.log"));
         warn!(vm = %vm, log, output, "a container ended while it was being started");
-        match lxc::first_error(&log).or_else(|| last_line(&output)) {
+        let reason = match (lxc::first_error(&log), last_line(&lxc::of_others(&output))) {
+            // LXC knows no more than that a script failed.
+            (Some(error), said) if error.starts_with("Script exited") => {
+                Some(format!("the hook prestart of its disk image failed: {}", said.unwrap_or(error)))
+            }
+            (error, said) => error.or(said),
+        };
+        match reason {
             Some(reason) => {
                 failed(format!("the container of VM {vm} ended while it was being started: {reason}"), None, None)
             }
@@ -251,6 +303,7 @@ impl Container {
     async fn free(&self, vm: VmId) -> Result<(), HypervisorError> {
         let (name, dir) = (self.name(vm), self.shims.dir(vm));
         self.end(vm).await?;
+        self.run(Hook::Poststop, vm).await;
         self.shims.give_up(vm, [self.storage.home_lock(vm), self.storage.overlay_lock(vm)]).await;
         self.network.unplug(vm, self.shims.address(vm)).await?;
         let in_groups = |source| failed(format!("cannot remove the control groups of VM {vm}"), None, Some(source));
@@ -378,6 +431,10 @@ impl ContainerConfig {
             None => Ok(()),
         }
     }
+}
+
+fn cannot_write(path: &Path, error: io::Error) -> HypervisorError {
+    failed(format!("cannot write {}", path.display()), None, Some(error))
 }
 
 /// Where LXC locks a container.

@@ -99,6 +99,8 @@ pub const READ_AT_START: &[&str] = &[
     "vm.overlay.persistent",
     "vm.lxc.ids",
     "vm.lxc.no_new_privs",
+    "vm.lxc.hooks.allow",
+    "internal.vm.lxc.conf.extra",
     "vm.kvm.cpus",
     "vm.kvm.acceleration",
     "vm.kvm.ballooning",
@@ -476,6 +478,11 @@ keys! {
     /// Whether programs in containers that are set-user-id or have capabilities of their own (sudo, ping, fusermount) get no
     /// privileges by them. Not in classic QVD.
     VM_LXC_NO_NEW_PRIVS: bool = "vm.lxc.no_new_privs", "1";
+    /// Whether what disk images of the extended kind bring for the node is heeded: hooks, which root of the node runs, and
+    /// settings of LXC (lxc/config-extra, lxc/fstab).
+    VM_LXC_HOOKS: bool = "vm.lxc.hooks.allow", "0";
+    /// Further lines of the configuration of every container, in the words of LXC.
+    VM_LXC_EXTRA: String = "internal.vm.lxc.conf.extra", "";
     /// Processors of a KVM guest whose OSF does not say how many it has.
     VM_KVM_CPUS: u32 = "vm.kvm.cpus", "2";
     /// What executes KVM guests: kvm (the processor), tcg (emulation, ten times slower and more) or auto: kvm where a tiny
