@@ -80,9 +80,9 @@ pub async fn examine(file: &Path, own: &Path) -> Report {
     let bin = Some(config.get(&keys::PATH_QVD_BIN)).filter(|bin| !bin.is_empty()).map_or(own.into(), PathBuf::from);
     let (kernel, programs, limits, (rows, mut rest)) = tokio::join!(
         section("Kernel", async { Some(kernel::judge(&kernel::look(guests && !emulated).await)) }),
-        section("Programs", async { Some(programs::judge(&programs::look(bin, guests).await)) }),
+        section("Programs", async { Some(programs::judge(&programs::look(bin.clone(), guests).await)) }),
         section("Limits", async { Some(limits::judge(&blocking(|| limits::look(account)).await?)) }),
-        with_database(read, file),
+        with_database(read, file, &bin),
     );
     let findings = configuration::judge(&found, file).into_iter().chain(rows).collect();
     let mut sections = vec![kernel, programs, limits, Section { title: "Configuration", findings }];
@@ -92,7 +92,7 @@ pub async fn examine(file: &Path, own: &Path) -> Report {
 
 /// What depends on what the database says; where it says nothing, on the file alone. Beside it stands what is said of its
 /// configuration.
-async fn with_database(read: Option<&Config>, file: &Path) -> (Option<Finding>, Vec<Section>) {
+async fn with_database(read: Option<&Config>, file: &Path, bin: &Path) -> (Option<Finding>, Vec<Section>) {
     let facts = database::look(read, LIMIT).await;
     // The router has read what it listens on and shows before it knows the database.
     let of_file = read.cloned().unwrap_or_default();
@@ -113,7 +113,7 @@ async fn with_database(read: Option<&Config>, file: &Path) -> (Option<Finding>, 
         section("Time", async { Some(clock::judge(adjtimex::look(), ahead)) }),
         section("Storage", async {
             let wanted = storage::Wanted::new(&config, file, recorded);
-            Some(storage::judge(&storage::look(&config).await, &wanted))
+            Some(storage::judge(&storage::look(&config, bin).await, &wanted))
         }),
         section("Network", async {
             let ports = ports::Wanted::new(&of_file, file);

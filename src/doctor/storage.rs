@@ -10,6 +10,7 @@ use std::{
 use nix::sys::statvfs::statvfs;
 
 use crate::{
+    hypervisor::may_map,
     keeper::Quarantine,
     model::{
         StorageId,
@@ -43,6 +44,10 @@ const LOCKS: Subject =
     Subject { name: "locks", why: "They keep a home from being used by two VMs at once, on this node or on two." };
 const LAYERS: Subject =
     Subject { name: "layers", why: "What a VM writes lies on the storage, as a layer over its image." };
+const OWNERS: Subject = Subject {
+    name: "idmapped mounts",
+    why: "They make the root user of a container nobody on the node. Without, one that breaks out of it is root here.",
+};
 const ROOM: Subject = Subject { name: "room", why: "VMs stop working when they cannot write." };
 const REMOUNT: Subject = Subject {
     name: "remounting",
@@ -59,6 +64,8 @@ pub struct There {
     /// A lock was taken once and refused to a second.
     pub locked: Result<(), String>,
     pub layer: Result<(), String>,
+    /// Directories of it were mounted with other owners; `None`: nobody wants that.
+    pub owners: Option<Result<(), String>>,
     /// The mark of shims that had to end VMs; the storage is not used before it was mounted anew.
     pub quarantine: Option<PathBuf>,
     /// Parts of blocks and files that are free.
@@ -83,11 +90,22 @@ pub enum Facts {
     There(Box<There>),
 }
 
-/// Looks at the storage.
-pub async fn look(config: &Config) -> Facts {
+/// Looks at the storage. `bin` is where our programs are.
+pub async fn look(config: &Config, bin: &Path) -> Facts {
     let (storage, layers) = (Storage::new(config), config.get(&keys::PATH_STORAGE_OVERLAYFS));
     let run = config.get(&keys::PATH_RUN);
-    aside(move || examine(&storage, &layers, &run), LIMIT).await.unwrap_or_else(|| Facts::Refused(late()))
+    let examined = aside(move || examine(&storage, &layers, &run), LIMIT).await;
+    let mut facts = examined.unwrap_or_else(|| Facts::Refused(late()));
+    let wanted = config.get(&keys::VM_HYPERVISOR) == "lxc" && config.get(&keys::VM_LXC_IDS) > 0;
+    if let Facts::There(there) = &mut facts
+        && wanted
+    {
+        let storage = Storage::new(config);
+        let made: Vec<PathBuf> = storage.mapped().into_iter().filter(|dir| dir.is_dir()).collect();
+        let dirs = if made.is_empty() { vec![storage.root().to_owned()] } else { made };
+        there.owners = Some(may_map(&bin.join("qvd-keeper"), &dirs).await);
+    }
+    facts
 }
 
 fn examine(storage: &Storage, layers: &Path, run: &Path) -> Facts {
@@ -111,6 +129,7 @@ fn examine(storage: &Storage, layers: &Path, run: &Path) -> Facts {
         locked: lock_in(root),
         quarantine: Quarantine::of_node(run).ok().filter(Quarantine::is_imposed).map(|mark| mark.path().to_owned()),
         free,
+        owners: None,
         // The last: it takes the thread into namespaces of its own.
         layer: trial::overlay_in(place).map_err(|error| error.to_string()),
     }))
@@ -225,6 +244,16 @@ pub fn judge(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
             ),
         ),
     });
+    findings.extend(there.owners.as_ref().map(|owners| match owners {
+        Ok(()) => OWNERS.good("directories were mounted with other owners"),
+        Err(why) => OWNERS.tolerable(
+            why,
+            format!(
+                "echo 'path.storage.root = …' >> {}  # on ext4, xfs or btrfs, with Linux 5.19 or newer",
+                wanted.file.display()
+            ),
+        ),
+    }));
     let (blocks, files) = there.free;
     let least = blocks.min(files);
     findings.push(ROOM.graded(
@@ -316,6 +345,7 @@ mod tests {
             written: Ok(()),
             locked: Ok(()),
             layer: Ok(()),
+            owners: Some(Ok(())),
             quarantine: None,
             free: (0.5, 0.5),
         }

@@ -14,7 +14,7 @@ use std::{fmt, io};
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
-pub use container::{CgroupStanding, Cgroups, Container};
+pub use container::{CgroupStanding, Cgroups, Container, may_map};
 pub use kvm::{Kvm, QEMU, processor_runs_guests};
 pub use nothing::{Nothing, Step};
 use shims::failed;

@@ -17,6 +17,7 @@ use crate::{
     model::{
         VmId,
         config::{Config, keys},
+        in_one_line,
     },
     process::Program,
 };
@@ -26,7 +27,17 @@ const COUNT: u32 = 1 << 16;
 /// Higher ones are negative to some programs.
 const END: u32 = 1 << 31;
 /// For the kernel to try it once.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether the kernel can mount these directories with other owners, tried by the program `keeper`; why not. In the kernel
+/// since 5.12, as a layer of overlayfs since 5.19.
+pub async fn may_map(keeper: &Path, dirs: &[PathBuf]) -> Result<(), String> {
+    let tried = Program::new(keeper).args(["may-map"]).args(dirs).limit(LIMIT).run().await;
+    tried.map(drop).map_err(|error| match error.stderr() {
+        "" => in_one_line(&error),
+        said => said.to_owned(),
+    })
+}
 
 /// The ranges of a node's containers.
 #[derive(Clone, Debug)]
@@ -48,10 +59,10 @@ impl IdRanges {
         if self.first == 0 {
             return;
         }
-        let tried = Program::new(keeper).args(["may-map"]).args(dirs).limit(LIMIT).run().await;
-        if let Err(error) = &tried {
+        let tried = may_map(keeper, dirs).await;
+        if let Err(why) = &tried {
             warn!(
-                why = error.stderr().trim(),
+                why,
                 "containers have the ids of the node: the root user of one that breaks out is root here; put the storage on \
                  a file system that takes idmapped mounts (ext4, xfs, btrfs), or vm.lxc.ids = 0 if this is meant"
             );

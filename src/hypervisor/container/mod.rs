@@ -41,6 +41,7 @@ use cgroup::Memory;
 pub use cgroup::{CgroupStanding, Cgroups};
 use confinement::FORBIDDEN;
 use ids::IdRanges;
+pub use ids::may_map;
 use lxc::{ContainerConfig, GUEST_DIR, HOME_DIR};
 use metadata::Hook;
 
