@@ -7,6 +7,7 @@ mod bad_input;
 mod classic;
 mod desk;
 mod doctor;
+mod escape;
 mod guest;
 mod installation;
 mod isolation;
