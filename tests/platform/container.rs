@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::Ipv4Addr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -126,6 +127,13 @@ impl Node {
         process_table::children(self.status(vm).await.pid)[0]
     }
 
+    /// Runs a program inside; whether it succeeded.
+    fn attach(&self, vm: VmId, words: &[&str]) -> bool {
+        let mut attach = Command::new("lxc-attach");
+        attach.arg("-P").arg(RootSpec::directory()).args(["-n", &self.container(vm), "--"]).args(words);
+        attach.output().unwrap().status.success()
+    }
+
     fn groups(&self, vm: VmId) -> Vec<String> {
         let found = printed(&format!("find /sys/fs/cgroup -maxdepth 2 -name *.{}*", self.container(vm)));
         found.lines().map(str::to_owned).collect()
@@ -245,14 +253,31 @@ async fn the_memory_limit_is_really_applied() {
             .any(|g| { read(Path::new(g).join("cgroup.procs")).lines().any(|pid| pid == init.to_string()) })
     );
     let copy = |megabytes: &str| {
-        let mut attach = Command::new("lxc-attach");
-        attach.arg("-P").arg(RootSpec::directory()).args(["-n", &node.container(VM), "--"]);
-        attach.args(["/bin/dd", "if=/dev/zero", "of=/dev/null", &format!("bs={megabytes}M"), "count=1"]);
-        attach.output().unwrap().status.success()
+        node.attach(VM, &["/bin/dd", "if=/dev/zero", "of=/dev/null", &format!("bs={megabytes}M"), "count=1"])
     };
     assert!(copy("8"), "nothing can be had");
     assert!(!copy("200"), "more than the limit cannot be had");
     assert!(lives(init), "the container outlives its hog");
+}
+
+#[tokio::test]
+async fn a_layer_that_is_kept_is_its_vms_whatever_ids_that_has() {
+    let node = Node::with(36, None, &[("vm.lxc.ids", "0"), ("vm.overlay.persistent", "1")]).await;
+    let mut config = node.config.clone();
+    config.set("vm.lxc.ids", "1000000000").unwrap();
+    let mapping = Container::new(&config, &Node::name(36), Ipv4Addr::new(10, 202, 36, 1)).unwrap();
+    mapping.prepare_node().await.unwrap();
+    let owner = |path: String| fs::metadata(path).unwrap().uid();
+    for (hypervisor, root) in [(&node.hypervisor, 0), (&mapping, 1_000_065_536), (&node.hypervisor, 0)] {
+        hypervisor.start(&node.spec(VM)).await.unwrap();
+        let init = node.first_process(VM).await;
+        assert_eq!(owner(format!("/proc/{init}")), root, "who is root inside");
+        assert!(node.attach(VM, &["/bin/sh", "-c", "echo x >>/scratch && echo x >>/home/letter"]));
+        assert_eq!(owner(format!("/proc/{init}/root/scratch")), root);
+        assert_eq!(owner(node.storage("homefs/1-fs/letter").display().to_string()), 0, "homes keep their owners");
+        node.stop(VM).await;
+    }
+    assert_eq!(read(node.storage("homefs/1-fs/letter")), "x\nx\nx\n");
 }
 
 #[tokio::test]
