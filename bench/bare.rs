@@ -7,10 +7,11 @@ use std::{
 };
 
 use anyhow::Context;
+use qvd::keeper::{Bind, RootSpec, ShimDir, ShimSpec};
 use tokio::process::{Child, Command};
 
-/// The container of ours as plain LXC runs it: same root, same agent, same limits. Its network is its own, so the
-/// agent is asked from inside the container's namespace.
+/// The container of ours as plain LXC runs it: same image, same agent, same limits, but LXC mounts its root, with the ids of
+/// the node. Its network is its own, so the agent is asked from inside the container's namespace.
 pub struct Bare {
     directory: PathBuf,
     config: PathBuf,
@@ -24,10 +25,24 @@ impl Bare {
         let name = format!("qvd-bench-bare-{vm}");
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(directory.join(&name))?;
-        let guest = directory.join("guest");
+        let (guest, forbidden, upper) = (directory.join("guest"), directory.join("forbidden"), directory.join("upper"));
         copy_tree(&run.join("guest"), &guest)?;
-        let text = std::fs::read_to_string(run.join("config"))?;
-        let text = text.replace(&run.join("guest").display().to_string(), &guest.display().to_string());
+        std::fs::copy(run.join("forbidden"), &forbidden)?;
+        std::fs::create_dir(&upper)?;
+        let spec: ShimSpec = serde_json::from_slice(&std::fs::read(ShimDir::new(run).spec())?)?;
+        let root = spec.root.context("the container has no root of its own")?;
+        let image = format!("overlay:{}:{}", root.image.display(), upper.display());
+        let mut text = String::new();
+        for line in std::fs::read_to_string(run.join("config"))?.lines().filter(|line| !line.starts_with("lxc.idmap")) {
+            let line = line.replace(&format!("dir:{}", RootSpec::path().display()), &image);
+            text += &format!("{}\n", line.replace(&path(&run.join("forbidden")), &path(&forbidden)));
+        }
+        for Bind { from, to, read_only } in &root.binds {
+            let from = path(from).replace(&path(&run.join("guest")), &path(&guest));
+            let create = if Path::new(&from).is_dir() { ",create=dir" } else { "" };
+            let access = if *read_only { "ro" } else { "rw" };
+            text += &format!("lxc.mount.entry = {from} {} none bind,{access}{create} 0 0\n", to.display());
+        }
         let config = directory.join("config");
         std::fs::write(&config, text)?;
         Ok(Self { directory, config, name })
@@ -95,6 +110,10 @@ impl Running<'_> {
         self.monitor.wait().await?;
         Ok(began.elapsed())
     }
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
 }
 
 fn copy_tree(from: &Path, to: &Path) -> anyhow::Result<()> {
