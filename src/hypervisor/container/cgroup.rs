@@ -130,6 +130,15 @@ impl Cgroups {
         }
     }
 
+    /// Waits for those of a container's processes that are dying. Its groups do not list them any more, but they may still hold
+    /// its files, and take down its mounts.
+    pub async fn wait_for_dying(&self, name: &str) {
+        let begin = Instant::now();
+        while is_dying(name) && begin.elapsed() < PATIENCE {
+            sleep(PAUSE).await;
+        }
+    }
+
     /// Removes the groups of a container, which must be empty of the living.
     pub async fn remove(&self, name: &str) -> io::Result<()> {
         let begin = Instant::now();
@@ -195,6 +204,17 @@ fn belongs(group: &str, container: &str) -> bool {
             .is_some_and(|number| !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit())),
         None => false,
     }
+}
+
+/// Whether a process of the container is there that is not dead. Of one that dies only version 2 knows the group.
+fn is_dying(container: &str) -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    processes.flatten().any(|process| {
+        let read = |file: &str| fs::read_to_string(process.path().join(file)).unwrap_or_default();
+        let is_dead =
+            |stat: &str| stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']));
+        read("cgroup").split(['/', '\n']).any(|group| belongs(group, container)) && !is_dead(&read("stat"))
+    })
 }
 
 fn collect_processes(group: &Path, found: &mut Vec<i32>) {

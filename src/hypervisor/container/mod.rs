@@ -395,6 +395,7 @@ impl Hypervisor for Container {
                     while let Err(error) = cgroups.kill(&name).await {
                         warn!(vm = %vm, %error, "what a dead shim left does not die");
                     }
+                    cgroups.wait_for_dying(&name).await;
                     Exit::Unseen
                 }
             }
