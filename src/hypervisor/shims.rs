@@ -114,7 +114,7 @@ impl Shims {
     /// between finds the shim's lock.
     pub async fn take(&self, vm: VmId, locks: &[PathBuf]) -> Result<Vec<StorageLock>, HypervisorError> {
         let paths = locks.to_vec();
-        let take = move || paths.iter().map(|path| StorageLock::take(path)).collect::<Result<Vec<_>, _>>();
+        let take = move || paths.iter().map(|path| StorageLock::take_soon(path)).collect::<Result<Vec<_>, _>>();
         let held = blocking(take).await?;
         if let Some(claims) = &self.claims {
             for lock in &held {

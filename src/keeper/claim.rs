@@ -7,10 +7,16 @@ use std::{
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::shim::ShimError;
 use crate::model::Owner;
+
+/// For how long whoever looks through a storage may have a lock, and how often it is tried meanwhile.
+const MOMENT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A home or a layer in the hands of a VM. Dropped, it is given up.
 #[derive(Debug)]
@@ -24,7 +30,7 @@ pub struct Claim {
 impl Claim {
     /// Takes the lock and writes whose the VM is, unless somebody else is named there.
     pub fn take(path: &Path, owner: Option<&Owner>) -> Result<Self, ShimError> {
-        let mut claim = Self { file: lock(path.to_owned())?, path: path.to_owned(), record: None };
+        let mut claim = Self { file: lock_soon(path)?, path: path.to_owned(), record: None };
         let Some(owner) = owner else { return Ok(claim) };
         let make = |source| ShimError::Make { path: path.to_owned(), source };
         let former = fs::read_to_string(path).map_err(make)?;
@@ -55,6 +61,17 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // A shim that does not get its VM started; there is nobody to tell of a failure, which hkd mends.
         let _ = self.give_up();
+    }
+}
+
+/// The lock of this file, which somebody may have for a moment to look through the storage.
+fn lock_soon(path: &Path) -> Result<File, ShimError> {
+    let begin = Instant::now();
+    loop {
+        match lock(path.to_owned()) {
+            Err(ShimError::Locked { .. }) if begin.elapsed() < MOMENT => thread::sleep(PAUSE),
+            taken => return taken,
+        }
     }
 }
 

@@ -4,10 +4,16 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Seek},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::StorageError;
 use crate::model::Owner;
+
+/// For how long whoever looks through a storage may have a lock, and how often one is tried meanwhile.
+const MOMENT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A lock file, held until dropped. The file stays.
 #[derive(Debug)]
@@ -34,6 +40,26 @@ impl StorageLock {
             Ok(()) => Ok(Self { file, path: path.to_owned() }),
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(error)) => Err(StorageError::file("lock", path)(error)),
+        }
+    }
+
+    /// The same, but somebody may have it for a moment to look at what it guards.
+    pub fn take_soon(path: &Path) -> Result<Self, StorageError> {
+        let begin = Instant::now();
+        loop {
+            match Self::take(path) {
+                Err(StorageError::InUse { .. }) if begin.elapsed() < MOMENT => thread::sleep(PAUSE),
+                taken => return taken,
+            }
+        }
+    }
+
+    /// Takes the lock, or finds it taken, where somebody has made the file already; `None`: nobody did.
+    pub fn take_existing(path: &Path) -> Result<Option<Self>, StorageError> {
+        match path.try_exists() {
+            Ok(false) => Ok(None),
+            Ok(true) => Self::take(path).map(Some),
+            Err(error) => Err(StorageError::file("lock", path)(error)),
         }
     }
 
