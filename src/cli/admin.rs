@@ -1,11 +1,13 @@
 //! `qvd admin`: lists, and events as they happen. Everything else is SQL for now.
 
+use std::process::ExitCode;
+
 use clap::{Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
 use crate::db::{self, Listener, Role};
 
-use super::{di, host, settings::DatabaseArg, user, vm};
+use super::{di, host, settings::DatabaseArg, storage, user, vm};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -26,6 +28,9 @@ pub enum Command {
     /// Disk images: staging, versions, tags
     #[command(subcommand)]
     Di(di::Command),
+    /// The storage that this machine has mounted
+    #[command(subcommand)]
+    Storage(storage::Command),
     /// What is done with one user
     #[command(subcommand)]
     User(user::Command),
@@ -52,15 +57,17 @@ pub enum What {
     End,
 }
 
-pub async fn run(command: Command) -> anyhow::Result<()> {
+pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Watch { database, json } => watch(&database, json).await,
-        Command::Di(command) => di::run(command).await,
-        Command::Host(command) => host::run(command).await,
-        Command::Vm(command) => vm::run(command).await,
-        Command::User(command) => user::run(command).await,
-        Command::List { what, database, json } => list(&database, what, json).await,
+        Command::Watch { database, json } => watch(&database, json).await?,
+        Command::Di(command) => di::run(command).await?,
+        Command::Host(command) => host::run(command).await?,
+        Command::Vm(command) => vm::run(command).await?,
+        Command::Storage(command) => return Ok(storage::run(command).await),
+        Command::User(command) => user::run(command).await?,
+        Command::List { what, database, json } => list(&database, what, json).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn watch(database: &DatabaseArg, json: bool) -> anyhow::Result<()> {

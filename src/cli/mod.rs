@@ -12,6 +12,7 @@ mod host;
 mod image;
 mod node;
 mod settings;
+mod storage;
 mod user;
 mod vm;
 
@@ -98,7 +99,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Hkd(arguments) => return daemons::hkd(arguments).await,
         Command::L7r(arguments) => daemons::l7r(arguments).await?,
         Command::Status(arguments) => daemons::status(arguments).await?,
-        Command::Admin(command) => admin::run(command).await?,
+        Command::Admin(command) => return admin::run(command).await,
         Command::Db(command) => db::run(command).await?,
         Command::Image(command) => return image::run(command).await,
         Command::Config(command) => config::run(command).await?,

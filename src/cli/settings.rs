@@ -51,6 +51,11 @@ pub struct DatabaseArg {
 }
 
 impl DatabaseArg {
+    /// The configuration of the node that this machine is.
+    pub fn node_config(&self) -> anyhow::Result<Config> {
+        self.file.read_node()
+    }
+
     /// How to connect; as `role` when the node's configuration says where.
     pub fn connector(&self, role: Role) -> anyhow::Result<Connector> {
         match &self.database {

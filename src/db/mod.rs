@@ -19,6 +19,7 @@ mod migrate;
 mod node;
 mod servers;
 mod settle;
+mod storage;
 mod tls;
 
 pub use admin::{AdminError, HostUse, Table, TotpSettings};

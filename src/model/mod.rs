@@ -3,6 +3,7 @@
 //! Every other room may use this one; this one uses none of ours.
 
 mod causes;
+mod census;
 pub mod config;
 #[cfg(test)]
 pub(crate) mod diagram;
@@ -16,6 +17,7 @@ mod vm;
 mod xstate;
 
 pub use causes::in_one_line;
+pub use census::{Census, CensusImage};
 pub use ids::{DiId, HostId, InstanceId, OsfId, SessionId, TenantId, UserId, VmId};
 pub use owner::{NotAnOwner, Owner};
 pub use secret::{SecretError, VmSecret};

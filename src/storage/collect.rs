@@ -6,14 +6,14 @@ use std::{
     collections::HashSet,
     fs,
     io::ErrorKind,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use super::{ImageName, Storage, StorageError, StorageLock};
 
 /// Begins the name of what is being removed; no image has such a name.
-const GOING: &str = ".going-";
+pub(super) const GOING: &str = ".going-";
 
 impl Storage {
     /// Moves away what `known`, the paths of all images there are, does not account for, and removes it when it has been away
@@ -39,28 +39,48 @@ impl Storage {
             if stems.contains(stem) && stem == name {
                 continue;
             }
-            let Ok(_lock) = StorageLock::take(&self.basefs.join(format!("lock.{stem}"))) else { continue };
-            let (place, going) = (self.basefs.join(stem), self.basefs.join(format!("{GOING}{stem}")));
-            if self::stems(&known()?).contains(stem) {
-                put_back(&going, &place)?;
-                continue;
-            }
-            if stem == name {
-                discard(&going)?;
-                fs::rename(&place, &going).map_err(StorageError::file("rename", &place))?;
-                let away = fs::File::open(&going).and_then(|dir| dir.set_modified(SystemTime::now()));
-                away.map_err(StorageError::file("note the time of", &going))?;
-            }
-            if self::stems(&known()?).contains(stem) {
-                put_back(&going, &place)?;
-                continue;
-            }
-            if away_for(&going)? >= keep {
-                discard(&going)?;
+            let Ok(lock) = StorageLock::take(&self.tree_lock(stem)) else { continue };
+            if self.retire(stem, &lock, keep, || Ok::<_, E>(self::stems(&known()?).contains(stem)))? {
                 gone.push(stem.to_owned());
             }
         }
         Ok(gone)
+    }
+
+    /// The file whose lock says that somebody unpacks an image, or moves away what was unpacked.
+    pub(super) fn tree_lock(&self, stem: &str) -> PathBuf {
+        self.basefs.join(format!("lock.{stem}"))
+    }
+
+    /// Moves an unpacked image away and, when it has been away for as long as `keep`, removes it; whether it did. One that
+    /// turns out to be `wanted` is put back.
+    pub(super) fn retire<E: From<StorageError>>(
+        &self,
+        stem: &str,
+        _lock: &StorageLock,
+        keep: Duration,
+        mut wanted: impl FnMut() -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let (place, going) = (self.basefs.join(stem), self.basefs.join(format!("{GOING}{stem}")));
+        if wanted()? {
+            put_back(&going, &place)?;
+            return Ok(false);
+        }
+        if place.is_dir() {
+            discard(&going)?;
+            fs::rename(&place, &going).map_err(StorageError::file("rename", &place))?;
+            let away = fs::File::open(&going).and_then(|dir| dir.set_modified(SystemTime::now()));
+            away.map_err(StorageError::file("note the time of", &going))?;
+            if wanted()? {
+                put_back(&going, &place)?;
+                return Ok(false);
+            }
+        }
+        let is_due = going.is_dir() && away_for(&going)? >= keep;
+        if is_due {
+            discard(&going)?;
+        }
+        Ok(is_due)
     }
 
     fn unpacked_names(&self) -> Result<Vec<String>, StorageError> {
@@ -83,7 +103,7 @@ impl Storage {
 }
 
 /// Since when it was moved away. Clocks of nodes may differ a little.
-fn away_for(going: &Path) -> Result<Duration, StorageError> {
+pub(super) fn away_for(going: &Path) -> Result<Duration, StorageError> {
     let modified = fs::metadata(going).and_then(|found| found.modified());
     Ok(modified.map_err(StorageError::file("read", going))?.elapsed().unwrap_or_default())
 }

@@ -25,6 +25,9 @@ pub(super) const AGENTS: [&str; 3] = ["usr/lib/qvd/bin/qvd-vma", "usr/lib/qvd/qv
 /// What starts it: in an image, `sbin` may be a link.
 pub(super) const INITS: [&str; 2] = ["sbin/init", "usr/sbin/init"];
 
+/// Begins the names of images that are being unpacked; no image has such a name.
+pub(super) const UNPACKING: &str = ".untar-";
+
 /// An image of many gigabytes on slow storage takes its time; one that takes longer is stuck.
 const UNPACK_LIMIT: Duration = Duration::from_secs(2 * 3600);
 
@@ -87,14 +90,14 @@ impl Storage {
         if !archive.is_file() {
             return Err(StorageError::ImageMissing { path: archive });
         }
-        let lock_path = self.basefs.join(format!("lock.{}", image.stem()));
+        let lock_path = self.tree_lock(image.stem());
         let _lock = blocking(move || StorageLock::wait(&lock_path)).await?;
         if target.is_dir() {
             return Ok(());
         }
         let begin = std::time::Instant::now();
         info!(image = %image, "unpacking a disk image");
-        let unfinished = self.basefs.join(format!(".untar-{}", image.stem()));
+        let unfinished = self.basefs.join(format!("{UNPACKING}{}", image.stem()));
         discard(&unfinished).await?;
         let result = extract(image, &archive, &unfinished, target).await;
         if result.is_err() {

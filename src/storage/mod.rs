@@ -2,6 +2,7 @@
 //! The storage may be shared, so whatever two nodes could do at once is done under a lock file on the storage itself.
 //! Nothing is mounted here, and which VM may use what is not decided here.
 
+mod check;
 mod collect;
 mod disk;
 mod examine;
@@ -22,6 +23,7 @@ use std::{
 use thiserror::Error;
 use tracing::warn;
 
+pub use check::{CheckOptions, Finding, FindingKind, Outcome, Remedy};
 pub use disk::Disk;
 pub use examine::{Examination, Kind, examine};
 pub use image::{ImageName, Unpacked};
@@ -230,6 +232,20 @@ fn close(dir: &Path) -> io::Result<()> {
     const OTHERS: u32 = 0o007;
     let mode = std::fs::metadata(dir)?.permissions().mode();
     if mode & OTHERS == 0 { Ok(()) } else { std::fs::set_permissions(dir, Permissions::from_mode(mode & !OTHERS)) }
+}
+
+/// The names in a directory, those that are text; none where there is no such directory.
+fn names(dir: &Path) -> Result<Vec<String>, StorageError> {
+    let failed = |source| StorageError::File { doing: "read", path: dir.to_owned(), source };
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.extend(entry.map_err(failed)?.file_name().into_string());
+    }
+    Ok(names)
 }
 
 /// Removes a file, if it is there.

@@ -18,10 +18,11 @@ use nix::{
 };
 use tracing::{debug, warn};
 
-use super::{Storage, StorageError};
+use super::{Storage, StorageError, names};
 use crate::model::{DiId, VmId};
 
-const DISCARDED: &str = "deleteme-";
+/// Begins the names of layers that are marked for removal.
+pub(super) const DISCARDED: &str = "deleteme-";
 
 /// The writable layer of one VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,17 +55,16 @@ impl Storage {
 
     fn discard_overlays(&self, vm: VmId) -> Result<(), StorageError> {
         let suffix = format!("-{vm}-overlayfs");
-        let mut discarded = false;
+        let mut any = false;
         for name in names(&self.overlayfs)? {
-            let Some(di) = name.strip_suffix(&suffix).filter(|di| di.bytes().all(|c| c.is_ascii_digit())) else {
+            if !name.strip_suffix(&suffix).is_some_and(|di| di.bytes().all(|c| c.is_ascii_digit())) {
                 continue;
-            };
-            let junk = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-            let (from, to) = (self.overlayfs.join(&name), format!("{DISCARDED}{di}-{vm}-{junk}"));
-            fs::rename(&from, self.overlayfs.join(to)).map_err(StorageError::file("rename", &from))?;
-            discarded = true;
+            }
+            let from = self.overlayfs.join(&name);
+            fs::rename(&from, discarded(&from, SystemTime::now())).map_err(StorageError::file("rename", &from))?;
+            any = true;
         }
-        if discarded {
+        if any {
             self.remove_discarded();
         }
         Ok(())
@@ -83,6 +83,13 @@ impl Storage {
             }
         });
     }
+}
+
+/// The name by which a layer is removed, since that may take long. It ends with the time, which makes it new.
+pub(super) fn discarded(layer: &Path, now: SystemTime) -> PathBuf {
+    let since = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let name = layer.file_name().unwrap_or_default().to_string_lossy();
+    layer.with_file_name(format!("{DISCARDED}{name}-{since}"))
 }
 
 impl Overlay {
@@ -163,15 +170,6 @@ impl Overlay {
         fchown(&dir, Some(self.owner), Some(self.owner))?;
         Ok(File::from(dir))
     }
-}
-
-fn names(dir: &Path) -> Result<Vec<String>, StorageError> {
-    let failed = |source| StorageError::File { doing: "read", path: dir.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed)? {
-        names.extend(entry.map_err(failed)?.file_name().into_string());
-    }
-    Ok(names)
 }
 
 #[cfg(test)]

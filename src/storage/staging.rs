@@ -20,7 +20,7 @@ use crate::model::DiId;
 /// How much is read at a time, which is also how soon the work is given up.
 const CHUNK: usize = 1 << 20;
 /// Begins the names of what is not an image yet.
-const UNFINISHED: &str = ".import-";
+pub(super) const UNFINISHED: &str = ".import-";
 
 /// A file that could become an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Storage {
     /// had been finished before. Another who makes the same image is `InUse`. To be called where blocking is allowed.
     pub fn bring(&self, import: &Import, course: &Course) -> Result<Brought, StorageError> {
         let stem = format!("{UNFINISHED}{}", import.di);
-        let lock_path = self.images.join(format!("{stem}.lock"));
+        let lock_path = self.import_lock(import.di);
         let lock = StorageLock::take(&lock_path)?;
         let (source, target) = (self.staging.join(&import.source.0), self.images.join(&import.target.0));
         let mut brought = Brought {
@@ -157,6 +157,11 @@ impl Storage {
         (brought.sha256, brought.size) =
             digest(&source, course, |bytes| out.write_all(bytes).map_err(StorageError::file("write", &brought.path)))?;
         Ok(brought)
+    }
+
+    /// The file whose lock says that somebody makes an image; gone when nobody does.
+    pub(super) fn import_lock(&self, di: DiId) -> PathBuf {
+        self.images.join(format!("{UNFINISHED}{di}.lock"))
     }
 
     fn remove_parts(&self, prefix: &str) -> Result<(), StorageError> {

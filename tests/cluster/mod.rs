@@ -32,6 +32,7 @@ mod sessions;
 mod specs;
 mod steps;
 mod stopping;
+mod storage;
 mod upgrade;
 mod watching;
 mod why;

@@ -6,8 +6,11 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
-    time::Instant,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
@@ -16,9 +19,10 @@ use qvd::{
     hypervisor::{Container, Epochs, Exit, Found, Hypervisor, HypervisorError},
     keeper::{RootSpec, ShimDir, ShimStatus, client, process_table},
     model::{
-        Agent, DiId, Epoch, HostId, OsfId, Owner, TenantId, UserId, VmId, VmSecret, VmSpec,
+        Agent, Census, CensusImage, DiId, Epoch, HostId, OsfId, Owner, TenantId, UserId, VmId, VmSecret, VmSpec,
         config::{Config, keys},
     },
+    storage::{CheckOptions, Storage, StorageError},
 };
 
 use crate::cluster::promotion::{pair, promote};
@@ -519,6 +523,59 @@ async fn a_bridge_that_vanished_is_made_again() {
     assert!(printed("ip link del hplbr32").is_empty());
     node.hypervisor.start(&node.spec(VM)).await.unwrap();
     assert!(printed("ip -d link show hpl32v1").contains("master hplbr32"));
+}
+
+/// The database knows that it starts; whoever looks through the storage meanwhile neither touches it nor stands in its way.
+#[tokio::test]
+async fn a_check_that_repairs_leaves_a_vm_alone_that_starts_and_runs_and_one_that_the_database_has_forgotten() {
+    let node = Node::new(34).await;
+    let spec = node.spec(VM);
+    let image = |is_used| CensusImage {
+        di: spec.di,
+        path: spec.di_path.clone(),
+        is_ready: true,
+        is_coming: false,
+        is_used,
+        size: None,
+        sha256: None,
+    };
+    let knows = Census { vms: [(VM, true)].into(), images: vec![image(true)], one_storage: true, ..Census::default() };
+    let options =
+        CheckOptions { repair: true, checksums: false, keeps_layers: false, keeps_trees: Duration::from_secs(3600) };
+    let storage = Storage::new(&node.config);
+    let check = move |storage: &Storage, census: &Census| {
+        storage.check::<StorageError>(options, || Ok(census.clone()), &mut |_, _| {}).unwrap()
+    };
+    let ends = Arc::new(AtomicBool::new(false));
+    let looks = {
+        let (storage, knows, ends) = (storage.clone(), knows.clone(), ends.clone());
+        std::thread::spawn(move || {
+            let mut found = Vec::new();
+            while !ends.load(Ordering::Relaxed) {
+                found.extend(check(&storage, &knows));
+            }
+            found
+        })
+    };
+    for _ in 0..5 {
+        node.hypervisor.start(&spec).await.unwrap();
+        node.stop(VM).await;
+    }
+    node.hypervisor.start(&spec).await.unwrap();
+    ends.store(true, Ordering::Relaxed);
+    let found = looks.join().unwrap();
+    assert!(found.is_empty(), "{found:?}");
+
+    let forgets = Census { one_storage: true, ..Census::default() };
+    let findings = check(&storage, &forgets);
+    let mended = findings.iter().filter(|finding| finding.is_mended()).count();
+    assert_eq!((findings.len(), mended), (4, 0), "image, its tree, home and layer: {findings:#?}");
+    fs::write(format!("/proc/{}/root/home/letter", node.first_process(VM).await), "dear").unwrap();
+    assert_eq!(read(node.storage("homefs/1-fs/letter")), "dear");
+    node.stop(VM).await;
+    let findings = check(&storage, &forgets);
+    let mended = findings.iter().filter(|finding| finding.is_mended()).count();
+    assert_eq!((findings.len(), mended), (4, 3), "the image is left: {findings:#?}");
 }
 
 #[tokio::test]
