@@ -20,6 +20,7 @@ mod root;
 pub mod shim;
 mod spawn;
 mod spec;
+mod volume;
 mod words;
 
 pub use detach::{Readiness, detach};
@@ -28,3 +29,4 @@ pub use orders::Orders;
 pub use quarantine::Quarantine;
 pub use root::{Bind, RootSpec, may_map};
 pub use spec::{Ended, Phase, ShimDir, ShimSpec, ShimStatus};
+pub use volume::Volume;

@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     libc,
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
 use serde::{Deserialize, Serialize};
@@ -83,6 +83,12 @@ impl RootSpec {
     }
 }
 
+/// Lets go of it, so that what it is made of can be unmounted. Nobody may use it any more.
+pub(super) fn let_go() {
+    // There may be none.
+    let _ = umount2(AT, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+}
+
 /// Whether the kernel and the file systems of these directories can do so. The process must end after it.
 pub fn may_map(dirs: &[PathBuf]) -> io::Result<()> {
     let mapping = Ids { first: 1 << 16, count: 1 << 16 }.mapping()?;
@@ -100,7 +106,7 @@ pub fn may_map(dirs: &[PathBuf]) -> io::Result<()> {
     }
 }
 
-fn see_own_mounts() -> io::Result<()> {
+pub(super) fn see_own_mounts() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let nothing: Option<&str> = None;
     Ok(mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_SLAVE, nothing)?)

@@ -1,7 +1,7 @@
 //! The shim: parent of everything that one VM is, from its start to the death of its last process.
 //!
 //! ```text
-//!             command ended                      no child left
+//!             command ended                      no child left, volumes unmounted
 //!  Running ───────────────────► Ending ────────────────────────► end recorded, locks
 //!     │   kill, SIGTERM, fence    ▲                              released, process exits
 //!     └───────────────────────────┘
@@ -44,6 +44,7 @@ use super::{
     outlet::Outlet,
     priority, process_table,
     spawn::spawn,
+    volume::Volumes,
 };
 use crate::model::in_one_line;
 
@@ -83,6 +84,9 @@ pub enum ShimError {
     /// The VM's root file system cannot be mounted.
     #[error("cannot mount the root file system of the VM")]
     Root(#[source] io::Error),
+    /// What the VM writes to cannot be mounted.
+    #[error("cannot mount the volume")]
+    Volume(#[source] io::Error),
     /// The command cannot be started.
     #[error("cannot run {program}")]
     Spawn {
@@ -120,6 +124,7 @@ struct Shim {
     dir: ShimDir,
     own_lock: File,
     claims: Vec<Claim>,
+    volumes: Volumes,
     signals: SignalFd,
     listener: UnixListener,
     outlet: Outlet,
@@ -147,6 +152,7 @@ impl Shim {
         let console =
             spec.console.map(|file| Outlet::open_named(&dir.console(), &file).map_err(make(file))).transpose()?;
 
+        let volumes = Volumes::mount(&spec.volumes).map_err(ShimError::Volume)?;
         if let Some(root) = &spec.root {
             root.mount().map_err(ShimError::Root)?;
         }
@@ -183,6 +189,7 @@ impl Shim {
             dir,
             own_lock,
             claims,
+            volumes,
             signals,
             listener,
             outlet,
@@ -214,7 +221,12 @@ impl Shim {
             }
             self.serve(&spoken);
             self.obey_fence()?;
-            if self.reap() {
+            if self.reap()
+                && let Some(written) = self.volumes.are_written()
+            {
+                if let Err(error) = written {
+                    self.outlet.note(&format!("cannot unmount what the VM wrote to: {error}"));
+                }
                 return Ok(self.finish());
             }
             self.despair()?;
@@ -224,7 +236,10 @@ impl Shim {
     /// Kills the VM when the node's deadline has passed.
     fn obey_fence(&mut self) -> io::Result<()> {
         let Some(deadline) = &mut self.deadline else { return Ok(()) };
-        if deadline.has_passed()? && self.status.phase == Phase::Running {
+        if !deadline.has_passed()? {
+            return Ok(());
+        }
+        if self.status.phase == Phase::Running {
             let quarantined = deadline.quarantine();
             self.outlet
                 .note("the node could give no sign of life for too long; others may start this VM, so it ends here");
@@ -233,6 +248,7 @@ impl Shim {
                 self.outlet.note(&format!("the node is not kept from its storage: {error}"));
             }
         }
+        self.volumes.forsake();
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{fence::FenceSpec, process_table, root::RootSpec};
+use super::{Volume, fence::FenceSpec, process_table, root::RootSpec};
 use crate::model::Owner;
 
 /// What a shim runs; the content of `shim.json`.
@@ -29,6 +29,9 @@ pub struct ShimSpec {
     /// Control groups of the shim itself, made and entered before the command starts. Failure is only noted.
     #[serde(default)]
     pub cgroups: Vec<PathBuf>,
+    /// Mounted before the command starts, in this order, where nobody else sees them.
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
     /// Mounted before the command starts, where nobody else sees it; `None`: the command mounts what it needs.
     #[serde(default)]
     pub root: Option<RootSpec>,

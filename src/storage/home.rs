@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::{Storage, StorageError};
+use super::{Room, Storage, StorageError, volume::beside};
 use crate::model::VmId;
 
 impl Storage {
@@ -13,14 +13,18 @@ impl Storage {
         self.homefs.join(format!("lock.{vm}"))
     }
 
-    /// The home of a VM, made when missing.
-    pub fn home(&self, vm: VmId) -> Result<PathBuf, StorageError> {
+    /// The home of a VM, made when missing; a directory then.
+    pub fn home(&self, vm: VmId) -> Result<Room, StorageError> {
         let path = self.homefs.join(format!("{vm}-fs"));
+        let volume = beside(&path);
+        if volume.is_file() {
+            return Ok(Room::Volume(volume));
+        }
         fs::create_dir_all(&path)
             // Says what permissions cannot: that the storage is mounted read-only.
             .and_then(|()| Ok(access(&path, AccessFlags::W_OK | AccessFlags::X_OK)?))
             .map_err(|source| StorageError::Home { path: path.clone(), source })?;
-        Ok(path)
+        Ok(Room::Directory(path))
     }
 }
 
@@ -36,9 +40,11 @@ mod tests {
         config.set("path.storage.root", dir.path().to_str().unwrap()).unwrap();
         let storage = Storage::new(&config);
         storage.prepare().unwrap();
-        let home = storage.home(VmId(1)).unwrap();
+        let home = storage.homefs.join("1-fs");
+        assert_eq!(storage.home(VmId(1)).unwrap(), Room::Directory(home.clone()));
         fs::write(home.join("letter"), "x").unwrap();
-        assert!(storage.home(VmId(1)).unwrap().join("letter").exists());
+        assert_eq!(storage.home(VmId(1)).unwrap(), Room::Directory(home.clone()));
+        assert!(home.join("letter").exists());
 
         fs::write(storage.homefs.join("2-fs"), "a file").unwrap();
         let error = storage.home(VmId(2)).unwrap_err();

@@ -12,6 +12,7 @@ mod image;
 mod lock;
 mod overlay;
 mod staging;
+mod volume;
 
 use std::{
     fs::Permissions,
@@ -30,6 +31,7 @@ pub use image::{ImageName, Unpacked};
 pub use lock::StorageLock;
 pub use overlay::Overlay;
 pub use staging::{Brought, Course, Import, Staged};
+pub use volume::Room;
 
 use crate::model::{
     StorageId,
@@ -118,6 +120,14 @@ pub enum StorageError {
         /// What is wrong.
         problem: String,
     },
+    /// A volume that cannot be made, or not larger.
+    #[error("the volume {} cannot be made so large: {problem}", .path.display())]
+    Volume {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// The home is no directory, or its storage is read-only.
     #[error("the home {} cannot be written", .path.display())]
     Home {
@@ -161,6 +171,10 @@ impl StorageError {
             Self::Disk { .. } => {
                 Some("copy it again; a home is restored from a backup, or mended with qemu-img check -r all")
             }
+            Self::Volume { problem, .. } if problem.contains("is not installed") => {
+                Some("install the package e2fsprogs")
+            }
+            Self::Volume { .. } => Some("give it more room, or set no limit"),
             Self::Home { .. } => Some("make it a directory on storage mounted read-write"),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("make room on the storage")

@@ -18,7 +18,7 @@ use nix::{
 };
 use tracing::{debug, warn};
 
-use super::{Storage, StorageError, names};
+use super::{Storage, StorageError, names, volume};
 use crate::model::{DiId, VmId};
 
 /// Begins the names of layers that are marked for removal.
@@ -57,7 +57,12 @@ impl Storage {
         let suffix = format!("-{vm}-overlayfs");
         let mut any = false;
         for name in names(&self.overlayfs)? {
-            if !name.strip_suffix(&suffix).is_some_and(|di| di.bytes().all(|c| c.is_ascii_digit())) {
+            if !name
+                .strip_suffix(volume::SUFFIX)
+                .unwrap_or(&name)
+                .strip_suffix(&suffix)
+                .is_some_and(|di| di.bytes().all(|c| c.is_ascii_digit()))
+            {
                 continue;
             }
             let from = self.overlayfs.join(&name);
@@ -75,7 +80,9 @@ impl Storage {
         let dir = self.overlayfs.clone();
         std::thread::spawn(move || {
             for name in names(&dir).unwrap_or_default().into_iter().filter(|name| name.starts_with(DISCARDED)) {
-                match fs::remove_dir_all(dir.join(&name)) {
+                let path = dir.join(&name);
+                let is_volume = path.is_file();
+                match if is_volume { fs::remove_file(path) } else { fs::remove_dir_all(path) } {
                     Ok(()) => debug!(layer = name, "removed a discarded layer"),
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => warn!(layer = name, %error, "a discarded layer cannot be removed yet"),
@@ -93,14 +100,19 @@ pub(super) fn discarded(layer: &Path, now: SystemTime) -> PathBuf {
 }
 
 impl Overlay {
+    /// The directory of both parts.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
+    /// Both parts of a layer that lies there: what takes what the VM writes, and its sibling, which belongs to the kernel.
+    pub fn parts(dir: &Path) -> [PathBuf; 2] {
+        ["upper", "work"].map(|part| dir.join(part))
+    }
+
     /// The directory that takes what the VM writes.
     pub fn upper(&self) -> PathBuf {
         self.dir.join("upper")
-    }
-
-    /// Its sibling, which belongs to the kernel.
-    pub fn work(&self) -> PathBuf {
-        self.dir.join("work")
     }
 
     /// Gives it to its VM when it was made for one with other ids.

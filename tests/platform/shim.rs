@@ -10,7 +10,7 @@ use std::{
 };
 
 use qvd::keeper::{
-    Ended, ShimDir, ShimSpec, ShimStatus, client,
+    Ended, ShimDir, ShimSpec, ShimStatus, Volume, client,
     fence::{BootTime, Fence, FenceSpec, Signer},
 };
 use qvd::model::{HostId, Owner};
@@ -248,6 +248,32 @@ async fn a_vm_lives_as_long_as_its_node_gives_signs_and_dies_by_itself_when_it_g
     let late = BootTime::now().unwrap().since_boot() - last.since_boot();
     assert!(late < Duration::from_millis(2500), "{late:?}");
     assert!(!lives(status.pid) && !lives(child) && !node.vm.locked());
+}
+
+/// Whoever takes the VM over may have mounted its volume by the time that the storage answers again.
+#[tokio::test]
+async fn what_a_vm_had_not_written_yet_when_its_node_was_given_up_is_never_written() {
+    let node = Fenced::new();
+    let (file, at) = (node.vm.dir.path().join("home.ext4"), node.vm.dir.path().join("home"));
+    fs::File::create(&file).unwrap().set_len(8 << 20).unwrap();
+    assert!(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&file).status().unwrap().success());
+    node.sign(1500);
+    let script = format!(
+        "cd {0} && echo old > letter && sync letter && echo new > letter && echo $$; exec sleep 1016",
+        at.display()
+    );
+    let spec = ShimSpec { volumes: vec![Volume { file: file.clone(), at }], ..node.vm.spec(&script) };
+    let fence = Some(FenceSpec { file: Fence::path(node.vm.dir.path()).unwrap(), sysrq: None, dead_within_ms: 1000 });
+    client::start(Path::new(KEEPER), &node.vm.shim, &ShimSpec { fence, ..spec }).await.unwrap();
+    node.vm.printed_pids(1);
+    assert_eq!(client::wait(&node.vm.shim).await, Some(Ended::Fenced));
+    let volume = fs::File::open(&file).unwrap();
+    wait_until("nobody has it mounted", || volume.try_lock().is_ok());
+    let replayed = Command::new("e2fsck").arg("-p").arg(&file).status().unwrap();
+    assert!(replayed.code().is_some_and(|code| code <= 1), "{replayed:?}");
+    let letter = Command::new("debugfs").args(["-R", "cat /letter"]).arg(&file).output().unwrap();
+    let letter = String::from_utf8(letter.stdout).unwrap();
+    assert!(!letter.contains("new"), "{letter:?}");
 }
 
 #[tokio::test]

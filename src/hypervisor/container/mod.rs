@@ -26,16 +26,16 @@ use tracing::{debug, warn};
 
 use super::{
     Epochs, Exit, Found, Hypervisor, HypervisorError, guest,
-    shims::{Shims, blocking, exit, failed, last_line, program},
+    shims::{Shims, blocking, exit, failed, last_line, program, to_the_end},
 };
 use crate::{
-    keeper::{Bind, Ids, RootSpec, ShimSpec, client, process_table},
+    keeper::{Bind, Ids, RootSpec, ShimSpec, Volume, client, process_table},
     model::{
         Owner, VmId, VmSpec,
         config::{Config, keys},
     },
     network::{Network, Plug},
-    storage::{ImageName, Overlay, Storage, StorageLock, Unpacked},
+    storage::{ImageName, Overlay, Room, Storage, StorageLock, Unpacked},
 };
 use cgroup::Memory;
 pub use cgroup::{CgroupStanding, Cgroups};
@@ -59,6 +59,9 @@ pub struct Container {
     storage: Storage,
     network: Network,
     keep_overlays: bool,
+    /// In MB; 0: none.
+    overlay_limit: u32,
+    limits_homes: bool,
     name_servers: Vec<String>,
     agent_options: String,
     cgroups: Cgroups,
@@ -80,6 +83,8 @@ impl Container {
             storage: Storage::new(config),
             network: Network::new(config, host)?,
             keep_overlays: config.get(&keys::VM_OVERLAY_PERSISTENT),
+            overlay_limit: config.get(&keys::VM_LXC_OVERLAY_SIZE),
+            limits_homes: config.get(&keys::VM_LXC_HOME_LIMIT),
             name_servers: guest::name_servers(config),
             agent_options: guest::agent_options(config),
             memory: cgroups.memory(),
@@ -129,18 +134,24 @@ impl Container {
         let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
         let held = self.shims.take(vm, &locks).await?;
         let ids = self.ids.of(vm);
-        let (overlay, home, held) = self.furnish(spec, &image.root, ids, held).await?;
+        let (layer, home, held) = self.furnish(spec, &image.root, ids, held).await?;
+        let (layer, home, held) = self.limit(spec, layer, home, held).await?;
+        let mut volumes = Vec::new();
+        let mut place = |room, name| match room {
+            Room::Directory(path) => path,
+            Room::Volume(file) => {
+                let at = dir.join(name);
+                volumes.push(Volume { file, at: at.clone() });
+                at
+            }
+        };
+        let (layer, home) = (place(layer, "layer"), home.map(|home| place(home, "home")));
         let bind = |from: PathBuf, to: &str, read_only| Bind { from, to: to.into(), read_only };
         let binds = [bind(dir.join("guest"), GUEST_DIR, true), bind(agent, &format!("{GUEST_DIR}/qvd-vma"), true)];
         let home = home.map(|home| bind(home, HOME_DIR, false));
-        let extra = self.extra(spec, image.metadata.as_deref(), &plug, &overlay)?;
-        let root = RootSpec {
-            image: image.root,
-            upper: overlay.upper(),
-            work: overlay.work(),
-            binds: binds.into_iter().chain(home).collect(),
-            ids,
-        };
+        let [upper, work] = Overlay::parts(&layer);
+        let extra = self.extra(spec, image.metadata.as_deref(), &plug, &upper)?;
+        let root = RootSpec { image: image.root, upper, work, binds: binds.into_iter().chain(home).collect(), ids };
         let config = ContainerConfig {
             name: self.name(vm),
             host_name: guest::host_name(&spec.name),
@@ -184,6 +195,7 @@ impl Container {
             locks,
             cgroups: self.cgroups.for_shim(&config.name),
             root: Some(config.root),
+            volumes,
             ..ShimSpec::default()
         };
         drop(held);
@@ -200,7 +212,7 @@ impl Container {
         spec: &VmSpec,
         metadata: Option<&Path>,
         plug: &Plug,
-        overlay: &Overlay,
+        upper: &Path,
     ) -> Result<String, HypervisorError> {
         let Some(metadata) = metadata.filter(|_| self.heeds_metadata) else { return Ok(self.extra.clone()) };
         let told = [
@@ -210,7 +222,7 @@ impl Container {
             ("name", spec.name.clone()),
             ("ip", spec.address.to_string()),
             ("os_rootfs", RootSpec::path().display().to_string()),
-            ("os_overlayfs", overlay.upper().display().to_string()),
+            ("os_overlayfs", upper.display().to_string()),
             ("lxc_name", self.name(spec.vm)),
         ];
         let dir = self.shims.dir(spec.vm);
@@ -232,7 +244,7 @@ impl Container {
         lower: &Path,
         ids: Option<Ids>,
         held: Vec<StorageLock>,
-    ) -> Result<(Overlay, Option<PathBuf>, Vec<StorageLock>), HypervisorError> {
+    ) -> Result<(Room, Option<Room>, Vec<StorageLock>), HypervisorError> {
         let (this, spec, lower) = (self.clone(), spec.clone(), lower.to_owned());
         let furnish = move || {
             let dir = this.shims.dir(spec.vm);
@@ -240,15 +252,53 @@ impl Container {
                 .make_dir(spec.vm, spec.address)
                 .and_then(|dir| layer::write_directory(&dir.join("guest"), spec.secret.as_ref(), &this.agent_options))
                 .map_err(|e| failed(format!("cannot fill the directory {}", dir.display()), None, Some(e)))?;
-            let overlay = this.storage.overlay(spec.vm, spec.di, this.keep_overlays, ids.map_or(0, |ids| ids.first))?;
-            layer::personalise(&overlay, &lower, &guest::host_name(&spec.name), &this.name_servers)?;
+            // One that was kept in a volume is as it was made.
+            let kept = this.storage.kept_layer(spec.vm, spec.di).filter(|_| this.keep_overlays);
             let home = spec.has_home().then(|| this.storage.home(spec.vm)).transpose()?;
-            if home.is_some() {
-                overlay.make_mount_point(HOME_DIR)?;
-            }
-            Ok((overlay, home, held))
+            let layer = match kept {
+                Some(volume) => Room::Volume(volume),
+                None => {
+                    let owner = ids.map_or(0, |ids| ids.first);
+                    let overlay = this.storage.overlay(spec.vm, spec.di, this.keep_overlays, owner)?;
+                    layer::personalise(&overlay, &lower, &guest::host_name(&spec.name), &this.name_servers)?;
+                    if home.is_some() {
+                        overlay.make_mount_point(HOME_DIR)?;
+                    }
+                    Room::Directory(overlay.dir())
+                }
+            };
+            Ok((layer, home, held))
         };
         blocking(furnish).await
+    }
+
+    /// Holds layer and home to their sizes, as far as they have any. When the start is given up meanwhile, that goes on to
+    /// its end, with the locks held.
+    async fn limit(
+        &self,
+        spec: &VmSpec,
+        mut layer: Room,
+        mut home: Option<Room>,
+        held: Vec<StorageLock>,
+    ) -> Result<(Room, Option<Room>, Vec<StorageLock>), HypervisorError> {
+        let (storage, vm, home_limit) = (self.storage.clone(), spec.vm, spec.user_storage_mb);
+        let (layer_limit, limits_homes, keeps) = (self.overlay_limit, self.limits_homes, self.keep_overlays);
+        to_the_end(async move {
+            if layer_limit > 0 {
+                layer = storage.limited(layer, layer_limit, keeps).await?;
+            }
+            if let Some(room) = home.take_if(|_| limits_homes) {
+                home = Some(match room {
+                    Room::Directory(dir) if !is_empty(dir.clone()).await => {
+                        warn!(vm = %vm, home = %dir.display(), "this home has no limit: it is a directory with files in it");
+                        Room::Directory(dir)
+                    }
+                    room => storage.limited(room, home_limit, true).await?,
+                });
+            }
+            Ok((layer, home, held))
+        })
+        .await
     }
 
     /// Waits until the container's first process runs, which is when LXC has done its part.
@@ -437,6 +487,10 @@ impl ContainerConfig {
 
 fn cannot_write(path: &Path, error: io::Error) -> HypervisorError {
     failed(format!("cannot write {}", path.display()), None, Some(error))
+}
+
+async fn is_empty(dir: PathBuf) -> bool {
+    blocking(move || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())).await
 }
 
 /// Where LXC locks a container.

@@ -101,6 +101,8 @@ pub const READ_AT_START: &[&str] = &[
     "vm.lxc.no_new_privs",
     "vm.lxc.hooks.allow",
     "internal.vm.lxc.conf.extra",
+    "vm.lxc.overlay.size",
+    "vm.lxc.home.limit",
     "vm.kvm.cpus",
     "vm.kvm.acceleration",
     "vm.kvm.ballooning",
@@ -483,6 +485,11 @@ keys! {
     VM_LXC_HOOKS: bool = "vm.lxc.hooks.allow", "0";
     /// Further lines of the configuration of every container, in the words of LXC.
     VM_LXC_EXTRA: String = "internal.vm.lxc.conf.extra", "";
+    /// What a container may write outside its home; 0: as much as there is. Not in classic QVD.
+    VM_LXC_OVERLAY_SIZE: u32 = "vm.lxc.overlay.size", "0";
+    /// Holds the homes of containers to the size that their OSF says, each in a file with a file system of that size. Homes
+    /// that are directories with something in them stay so. 0: homes are directories without a limit, as in classic QVD.
+    VM_LXC_HOME_LIMIT: bool = "vm.lxc.home.limit", "0";
     /// Processors of a KVM guest whose OSF does not say how many it has.
     VM_KVM_CPUS: u32 = "vm.kvm.cpus", "2";
     /// What executes KVM guests: kvm (the processor), tcg (emulation, ten times slower and more) or auto: kvm where a tiny

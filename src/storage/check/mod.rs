@@ -61,7 +61,7 @@ pub enum FindingKind {
     OldLayer,
     /// A layer that was marked for removal long ago.
     DiscardedLayer,
-    /// A disk of a guest that somebody began to make.
+    /// A disk or a volume that somebody began to make.
     UnfinishedDisk,
     /// A lock whose file names an owner who does not use it.
     StaleLock,

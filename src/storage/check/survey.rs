@@ -24,7 +24,7 @@ pub enum Thing {
     Layer(DiId, VmId),
     /// A layer on its way out, and since when.
     Discarded(SystemTime),
-    /// A disk that is being made for a guest.
+    /// A disk or a volume that is being made.
     NewDisk(VmId),
     /// The lock of homes or layers.
     Lock(VmId),
@@ -90,7 +90,9 @@ fn lock(name: &str) -> Option<Thing> {
 }
 
 fn container_home(name: &str) -> Option<Thing> {
-    name.strip_suffix("-fs").and_then(number).map(Thing::Home).or_else(|| lock(name))
+    let of = |suffix| name.strip_suffix(suffix).and_then(number);
+    let home = of("-fs").or_else(|| of("-fs.ext4")).map(Thing::Home);
+    home.or_else(|| of("-fs.ext4.new").map(Thing::NewDisk)).or_else(|| lock(name))
 }
 
 fn guest_home(name: &str) -> Option<Thing> {
@@ -103,8 +105,9 @@ fn container_layer(name: &str) -> Option<Thing> {
         let since = rest.rsplit('-').next().and_then(|since| since.parse().ok()).unwrap_or(0);
         return Some(Thing::Discarded(UNIX_EPOCH + Duration::from_nanos(since)));
     }
-    let layer = name.strip_suffix("-overlayfs").and_then(pair);
-    layer.map(|(di, vm)| Thing::Layer(di, vm)).or_else(|| lock(name))
+    let of = |suffix| name.strip_suffix(suffix).and_then(pair);
+    let layer = of("-overlayfs").or_else(|| of("-overlayfs.ext4")).map(|(di, vm)| Thing::Layer(di, vm));
+    layer.or_else(|| of("-overlayfs.ext4.new").map(|(_, vm)| Thing::NewDisk(vm))).or_else(|| lock(name))
 }
 
 fn guest_layer(name: &str) -> Option<Thing> {
@@ -144,6 +147,10 @@ mod tests {
     #[test]
     fn names_mean_what_those_who_gave_them_meant_and_others_nothing() {
         assert_eq!(container_home("7-fs"), Some(Thing::Home(VmId(7))));
+        assert_eq!(container_home("7-fs.ext4"), Some(Thing::Home(VmId(7))));
+        assert_eq!(container_home("7-fs.ext4.new"), Some(Thing::NewDisk(VmId(7))));
+        assert_eq!(container_layer("2-7-overlayfs.ext4"), Some(Thing::Layer(DiId(2), VmId(7))));
+        assert_eq!(container_layer("2-7-overlayfs.ext4.new"), Some(Thing::NewDisk(VmId(7))));
         assert_eq!(container_home("lock.7"), Some(Thing::Lock(VmId(7))));
         for theirs in ["alice", "-fs", "+7-fs", "7-fs.old", "lost-and-found", "lock.x", "99999999999-fs"] {
             assert_eq!(container_home(theirs), None, "{theirs}");
