@@ -84,6 +84,11 @@ impl Shims {
         fs::read_to_string(self.dir(vm).join("address")).ok()?.trim().parse().ok()
     }
 
+    /// The addresses of all VMs that have a directory.
+    pub fn addresses(&self) -> Result<Vec<(VmId, Ipv4Addr)>, HypervisorError> {
+        Ok(self.vms()?.into_iter().filter_map(|vm| Some((vm, self.address(vm)?))).collect())
+    }
+
     /// Where a VM's shim is met.
     pub fn shim(&self, vm: VmId) -> ShimDir {
         ShimDir::new(self.dir(vm))

@@ -3,10 +3,11 @@
 //! Table `bridge` sees from which port a frame came, so nothing a VM writes into its packets deceives it, and it sees
 //! traffic between the nodes' bridges. Table `inet` knows connections and sees what is routed or meant for the node.
 //! That VMs of one bridge cannot reach each other is the work of isolated ports, not of rules.
+//! Which addresses are whose is in a set (`sources`); what it does not hold is nobody's.
 
-use std::{net::Ipv4Addr, ops::RangeInclusive};
+use std::{io, net::Ipv4Addr, ops::RangeInclusive};
 
-use super::{NetworkError, Subnet};
+use super::{NetworkError, Plug, Subnet, sources};
 use crate::process::Program;
 
 /// What the rules depend on.
@@ -28,9 +29,27 @@ pub struct Firewall {
 }
 
 impl Firewall {
-    /// Puts the rules in force, in place of those of before, without a moment between.
-    pub async fn apply(&self) -> Result<(), NetworkError> {
-        self.load(self.forgotten() + &self.ruleset()).await
+    /// Puts the rules in force, in place of those of before, without a moment between. VMs with these plugs are heard.
+    pub async fn apply(&self, plugs: impl Iterator<Item = &Plug>) -> Result<(), NetworkError> {
+        self.load(self.forgotten() + &self.ruleset(plugs)).await
+    }
+
+    /// Lets a VM be heard by the addresses of its plug; `false`: there are no rules that could.
+    pub fn believe(&self, plug: &Plug) -> Result<bool, NetworkError> {
+        match sources::believe(&self.table(), plug) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.refused(plug, error)),
+        }
+    }
+
+    /// Takes that back.
+    pub fn forget(&self, plug: &Plug) -> Result<(), NetworkError> {
+        sources::forget(&self.table(), plug).map_err(|error| self.refused(plug, error))
+    }
+
+    fn refused(&self, plug: &Plug, source: io::Error) -> NetworkError {
+        NetworkError::Sources { bridge: self.bridge.clone(), port: plug.host_end.clone(), source }
     }
 
     /// Takes the rules away.
@@ -55,7 +74,7 @@ impl Firewall {
     }
 
     /// In table `inet` a port is seen only while it is not plugged in yet; then nothing of it is believed.
-    fn ruleset(&self) -> String {
+    fn ruleset<'a>(&self, plugs: impl Iterator<Item = &'a Plug>) -> String {
         let (table, bridge, port) = (self.table(), &self.bridge, &self.port_prefix);
         let (nodes, vms) = (range(self.subnet.hosts()), range(self.subnet.vms()));
         let guarded = self.guarded_ports.map(|port| port.to_string()).join(", ");
@@ -74,6 +93,11 @@ impl Firewall {
                 }}"
             )
         });
+        let set = sources::SET;
+        let elements = match plugs.map(sources::element).collect::<Vec<_>>().as_slice() {
+            [] => String::new(),
+            elements => format!("elements = {{ {} }}", elements.join(", ")),
+        };
         format!(
             "table inet {table} {{
                 chain input {{
@@ -101,11 +125,17 @@ impl Firewall {
                 {nat}
             }}
             table bridge {table} {{
+                set {set} {{
+                    type ifname . ether_addr . ipv4_addr
+                    {elements}
+                }}
                 chain from_vm {{
-                    arp saddr ip != {{ 0.0.0.0, {vms} }} drop
-                    ether type arp accept
+                    iifname . ether saddr . arp saddr ip @{set} iifname . arp saddr ether . arp saddr ip @{set} accept
+                    arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @{set} accept
                     ether type != ip drop
-                    ip saddr != {vms} drop
+                    meta l4proto udp th sport 67 drop
+                    iifname . ether saddr . ip saddr @{set} return
+                    drop
                 }}
                 chain input {{
                     type filter hook input priority filter

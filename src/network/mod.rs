@@ -7,12 +7,16 @@ mod announce;
 mod firewall;
 mod links;
 mod rehearsal;
+mod sources;
+#[cfg(test)]
+mod spoofing_tests;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::Ipv4Addr};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc};
 
 use thiserror::Error;
+use tokio::sync::Mutex;
 
 pub use address::{Mac, Subnet};
 use announce::announce;
@@ -39,6 +43,9 @@ pub struct Network {
     mac_prefix: String,
     firewall_wanted: bool,
     firewall: Firewall,
+    /// What may be heard, by the name of the port. Rules are changed only by who holds it, so that none replaces what another
+    /// has just put in.
+    plugs: Arc<Mutex<BTreeMap<String, Plug>>>,
 }
 
 /// The interface of a VM: its end on the node, and what is to be set inside.
@@ -135,6 +142,16 @@ pub enum NetworkError {
         /// Why.
         source: ProcessError,
     },
+    /// The packet filter did not take the addresses of a VM.
+    #[error("the packet filter of bridge {bridge} does not take the addresses of the VM behind {port}")]
+    Sources {
+        /// The bridge.
+        bridge: String,
+        /// The port.
+        port: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Packets cannot be forwarded.
     #[error("cannot set {setting}")]
     Setting {
@@ -157,7 +174,11 @@ impl NetworkError {
             Self::NoBridge { .. } => Some("set vm.network.bridge to another name"),
             Self::Firewall { source, .. } if source.is_missing() => Some("install nftables"),
             Self::Link { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some("run as root"),
-            Self::Absent { .. } | Self::Firewall { .. } | Self::Link { .. } | Self::Setting { .. } => None,
+            Self::Absent { .. }
+            | Self::Firewall { .. }
+            | Self::Link { .. }
+            | Self::Sources { .. }
+            | Self::Setting { .. } => None,
         }
     }
 }
@@ -188,21 +209,34 @@ impl Network {
             nat_interface,
         };
         let firewall_wanted = config.get(&keys::VM_FIREWALL);
-        Ok(Self { bridge, host, gateway, subnet, port_prefix, mac_prefix, firewall_wanted, firewall })
+        let plugs = Arc::default();
+        Ok(Self { bridge, host, gateway, subnet, port_prefix, mac_prefix, firewall_wanted, firewall, plugs })
     }
 
-    /// Makes or mends the bridge and the packet filter.
-    pub async fn prepare(&self) -> Result<(), NetworkError> {
+    /// Makes or mends the bridge and the packet filter. VMs that live already go on being heard by these addresses.
+    pub async fn prepare(&self, living: &[(VmId, Ipv4Addr)]) -> Result<(), NetworkError> {
+        let mut plugs = self.plugs.lock().await;
+        // One that was started with an address of another network is plugged in no more.
+        let planned = living.iter().filter_map(|(vm, address)| self.plan(*vm, *address).ok());
+        plugs.extend(planned.map(|plug| (plug.host_end.clone(), plug)));
+        self.make(&plugs).await
+    }
+
+    async fn make(&self, plugs: &BTreeMap<String, Plug>) -> Result<(), NetworkError> {
         Links::open()?.ensure_bridge(&self.bridge, self.host, self.subnet.prefix()).await?;
         if self.firewall.nat_interface.is_some() {
             let setting = "/proc/sys/net/ipv4/ip_forward";
             std::fs::write(setting, "1").map_err(|source| NetworkError::Setting { setting, source })?;
         }
-        if self.firewall_wanted { self.firewall.apply().await } else { self.firewall.remove().await }
+        match self.firewall_wanted {
+            true => self.firewall.apply(plugs.values()).await,
+            false => self.firewall.remove().await,
+        }
     }
 
     /// Removes the packet filter, and the bridge if it was made here and no VM is left on it.
     pub async fn remove(&self) -> Result<(), NetworkError> {
+        let _plugs = self.plugs.lock().await;
         self.firewall.remove().await?;
         Links::open()?.remove_bridge(&self.bridge).await
     }
@@ -233,13 +267,14 @@ impl Network {
         })
     }
 
-    /// Makes the interface's end on the node a guarded port of the bridge. Until then a VM reaches nothing.
-    /// Repeatable. The bridge is made again when it vanished.
+    /// Makes the interface's end on the node a guarded port of the bridge. Until then a VM reaches nothing, and afterwards it
+    /// is heard only by its own addresses. Repeatable. The bridge is made again when it vanished.
     pub async fn plug(&self, plug: &Plug) -> Result<(), NetworkError> {
         let links = Links::open()?;
+        self.believe(plug).await?;
         match links.attach(&self.bridge, plug).await {
             Err(NetworkError::Absent { link }) if link == self.bridge => {
-                self.prepare().await?;
+                self.make(&*self.plugs.lock().await).await?;
                 links.attach(&self.bridge, plug).await?;
             }
             result => result?,
@@ -251,13 +286,28 @@ impl Network {
         Ok(())
     }
 
-    /// Removes the interface of a VM and what the bridge knows of its address, as far as they are there.
+    /// Removes the interface of a VM and what the bridge and the packet filter know of it, as far as they are there.
     pub async fn unplug(&self, vm: VmId, address: Option<Ipv4Addr>) -> Result<(), NetworkError> {
         let links = Links::open()?;
         links.remove(&self.host_end(vm)).await?;
-        match address {
-            Some(address) => links.forget_neighbour(&self.bridge, address).await,
-            None => Ok(()),
+        let mut plugs = self.plugs.lock().await;
+        let planned = address.map(|address| self.plan(vm, address)).transpose()?;
+        for plug in plugs.remove(&self.host_end(vm)).into_iter().chain(planned) {
+            self.firewall.forget(&plug)?;
+            links.forget_neighbour(&self.bridge, plug.address).await?;
+        }
+        Ok(())
+    }
+
+    async fn believe(&self, plug: &Plug) -> Result<(), NetworkError> {
+        let mut plugs = self.plugs.lock().await;
+        if let Some(old) = plugs.insert(plug.host_end.clone(), plug.clone()).filter(|old| old != plug) {
+            self.firewall.forget(&old)?;
+        }
+        match self.firewall_wanted {
+            // Somebody took the rules away.
+            true if !self.firewall.believe(plug)? => self.make(&plugs).await,
+            _ => Ok(()),
         }
     }
 

@@ -24,11 +24,12 @@ impl Network {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|error| failed(error.into()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let performed = async {
-            self.prepare().await?;
+            self.prepare(&[]).await?;
             let vm = VmId(0);
             let plug = self.plan(vm, *self.subnet.vms().start())?;
             let links = Links::open()?;
             links.make_pair(&plug.host_end, "vm").await?;
+            self.believe(&plug).await?;
             links.attach(&self.bridge, &plug).await
         };
         runtime.block_on(async { timeout(limit, performed).await.map_err(|_| late())? })

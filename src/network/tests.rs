@@ -5,51 +5,59 @@ use std::process::{Command, Stdio};
 use super::*;
 
 /// Everything of one test; its names and addresses are its own, and all goes when it is dropped.
-struct Lab {
+pub struct Lab {
     number: u8,
-    network: Network,
+    pub network: Network,
     vms: Vec<VmId>,
 }
 
-fn run(command: &str) -> bool {
+pub fn run(command: &str) -> bool {
     let mut words = command.split_whitespace();
     let status = Command::new(words.next().unwrap()).args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.unwrap().success()
 }
 
-fn printed(command: &str) -> String {
+pub fn printed(command: &str) -> String {
     let mut words = command.split_whitespace();
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }
 
+fn network(number: u8) -> Network {
+    let mut config = Config::default();
+    for (key, value) in [
+        ("vm.network.bridge", format!("hplbr{number}")),
+        ("internal.vm.network.device.prefix", format!("hpl{number}v")),
+        ("vm.network.ip.start", format!("10.202.{number}.100")),
+        ("vm.network.netmask", "24".to_owned()),
+    ] {
+        config.set(key, value).unwrap();
+    }
+    Network::new(&config, Ipv4Addr::new(10, 202, number, 1)).unwrap()
+}
+
 impl Lab {
-    async fn new(number: u8) -> Self {
-        let mut config = Config::default();
-        for (key, value) in [
-            ("vm.network.bridge", format!("hplbr{number}")),
-            ("internal.vm.network.device.prefix", format!("hpl{number}v")),
-            ("vm.network.ip.start", format!("10.202.{number}.100")),
-            ("vm.network.netmask", "24".to_owned()),
-        ] {
-            config.set(key, value).unwrap();
-        }
-        let network = Network::new(&config, Ipv4Addr::new(10, 202, number, 1)).unwrap();
-        let lab = Self { number, network, vms: Vec::new() };
+    pub async fn new(number: u8) -> Self {
+        let lab = Self { number, network: network(number), vms: Vec::new() };
         lab.sweep();
-        lab.network.prepare().await.unwrap();
+        lab.network.prepare(&[]).await.unwrap();
         lab
     }
 
-    fn address(&self, vm: VmId) -> Ipv4Addr {
+    /// The same network as another daemon sees it.
+    pub fn afresh(&self) -> Network {
+        network(self.number)
+    }
+
+    pub fn address(&self, vm: VmId) -> Ipv4Addr {
         Ipv4Addr::new(10, 202, self.number, 100 + vm.0 as u8)
     }
 
-    fn namespace(&self, vm: VmId) -> String {
+    pub fn namespace(&self, vm: VmId) -> String {
         format!("hpl{}ns{vm}", self.number)
     }
 
-    async fn boot(&mut self, vm: VmId) {
+    pub async fn boot(&mut self, vm: VmId) {
         let (namespace, address) = (self.namespace(vm), self.address(vm));
         let plug = self.network.plan(vm, address).unwrap();
         self.vms.push(vm);
@@ -212,7 +220,7 @@ async fn the_bridge_is_mended_and_its_port_isolated_and_all_can_be_removed_again
     let mut lab = Lab::new(13).await;
     let mac = printed("cat /sys/class/net/hplbr13/address");
     assert!(run("ip addr flush dev hplbr13") && run("ip link set hplbr13 down"));
-    lab.network.prepare().await.unwrap();
+    lab.network.prepare(&[]).await.unwrap();
     assert!(printed("ip -4 addr show hplbr13").contains("10.202.13.1/24"));
 
     let vm = VmId(1);
@@ -239,11 +247,11 @@ async fn a_bridge_of_the_administrator_is_used_and_left_alone() {
     let lab = Lab::new(14).await;
     lab.network.remove().await.unwrap();
     assert!(run("ip link add hplbr14 type bridge"));
-    lab.network.prepare().await.unwrap();
+    lab.network.prepare(&[]).await.unwrap();
     lab.network.remove().await.unwrap();
     assert!(run("ip link show hplbr14"));
     assert!(run("ip link del hplbr14") && run("ip link add hplbr14 type veth peer hplbr14p"));
-    let error = lab.network.prepare().await.unwrap_err();
+    let error = lab.network.prepare(&[]).await.unwrap_err();
     assert_eq!(error.to_string(), "the interface hplbr14 exists and is no bridge");
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    process::Command,
     time::Duration,
 };
 
@@ -46,5 +47,16 @@ async fn two_users_work_side_by_side_and_cannot_reach_each_other() {
     assert_eq!(reached, []);
     assert!(of_nina.in_network(|| reach(&(own, agent_port).into())), "nothing at all can be reached");
     tokio::join!(viewers.0.sees_motion("still there"), viewers.1.sees_motion("still there"));
-    tokio::join!(nina.stop(), oscar.stop());
+
+    // Whoever speaks to the neighbour after it has stopped shall not be answered by somebody who took its address.
+    oscar.stop().await;
+    let take = || {
+        let take = ["address", "add", &format!("{neighbour}/16"), "dev", "eth0"];
+        assert!(Command::new("ip").args(take).status().unwrap().success());
+    };
+    of_nina.in_network(take);
+    assert!(of_nina.in_network(|| reach(&(neighbour, agent_port).into())), "the address was not taken");
+    assert!(!reach(&(neighbour, agent_port).into()));
+    assert!(reach(&(own, agent_port).into()), "nothing at all is heard");
+    nina.stop().await;
 }

@@ -416,7 +416,7 @@ impl Hypervisor for Container {
             self.shims.prepare()?;
             let (keeper, dirs) = (self.shims.own_program("qvd-keeper")?, self.storage.mapped());
             self.ids.examine(&keeper, &dirs).await;
-            Ok(self.network.prepare().await?)
+            Ok(self.network.prepare(&self.shims.addresses()?).await?)
         })
     }
 

@@ -376,7 +376,7 @@ impl Hypervisor for Kvm {
                     .map_err(|error| failed(format!("cannot make {}", captures.display()), None, Some(error)))?;
             }
             self.acceleration().await?;
-            Ok(self.network.prepare().await?)
+            Ok(self.network.prepare(&self.shims.addresses()?).await?)
         })
     }
 

@@ -1,0 +1,188 @@
+//! Real frames from the inside of a VM, of which only those that say the truth about their sender may come out of its port:
+//! to the node (what the bridge hands up) and to other nodes (a cable on the bridge).
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    net::Ipv4Addr,
+    os::fd::{AsRawFd, OwnedFd},
+    thread,
+};
+
+use nix::{
+    ifaddrs::getifaddrs,
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, setns},
+    sys::{
+        socket::{
+            AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto, setsockopt, socket,
+            sockopt::ReceiveTimeout,
+        },
+        time::{TimeVal, TimeValLike},
+    },
+};
+
+use super::{
+    Mac,
+    tests::{Lab, printed, run},
+};
+use crate::model::VmId;
+
+const EVERYBODY: [u8; 6] = [0xff; 6];
+/// Marks what we send; frames may be longer than what they hold.
+const MARK: &[u8] = b"|frame of a test:";
+
+/// A frame with its name behind it.
+fn frame(from: Mac, kind: u16, body: &[u8]) -> Vec<u8> {
+    [&EVERYBODY[..], &from.0, &kind.to_be_bytes(), body].concat()
+}
+
+fn arp(from: Mac, operation: u8, (hardware, address): (Mac, Ipv4Addr), target: Ipv4Addr) -> Vec<u8> {
+    let head = [0, 1, 8, 0, 6, 4, 0, operation];
+    frame(from, 0x0806, &[&head[..], &hardware.0, &address.octets(), &[0; 6], &target.octets()].concat())
+}
+
+fn udp4(from: Mac, source: Ipv4Addr, ports: [u16; 2]) -> Vec<u8> {
+    frame(from, 0x0800, &datagram(source, ports))
+}
+
+fn datagram(source: Ipv4Addr, ports: [u16; 2]) -> Vec<u8> {
+    let target = Ipv4Addr::new(192, 0, 2, 1).octets();
+    let mut header = [&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0][..], &source.octets(), &target].concat();
+    // What is behind it: UDP and the mark with a name of one letter.
+    header[3] = (20 + 8 + MARK.len() + 1) as u8;
+    let sum = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum::<u32>();
+    header[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+    let [from, to] = ports.map(u16::to_be_bytes);
+    [&header[..], &from, &to, &[0, (8 + MARK.len() + 1) as u8, 0, 0]].concat()
+}
+
+/// Sends frames out of the VM's interface as they are.
+fn send(namespace: &str, frames: Vec<(char, Vec<u8>)>) {
+    let namespace = File::open(format!("/run/netns/{namespace}")).unwrap();
+    let sender = thread::spawn(move || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let interface = getifaddrs().unwrap().filter(|one| one.interface_name == "eth0");
+        let interface = interface.filter_map(|one| one.address?.as_link_addr().copied()).next().unwrap();
+        for (name, frame) in frames {
+            let marked = [&frame[..], MARK, name.to_string().as_bytes()].concat();
+            sendto(socket.as_raw_fd(), &marked, &interface, MsgFlags::empty()).unwrap();
+        }
+    });
+    sender.join().unwrap();
+}
+
+/// Hears everything on every interface.
+fn ear() -> OwnedFd {
+    let ear = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll).unwrap();
+    setsockopt(&ear, ReceiveTimeout, &TimeVal::seconds(20)).unwrap();
+    ear
+}
+
+/// The names of the frames that came to `interface` until the one named `last` did.
+fn heard(ear: &OwnedFd, interface: &str, last: char) -> BTreeSet<char> {
+    let index = if_nametoindex(interface).unwrap() as usize;
+    let mut heard = BTreeSet::new();
+    let mut buffer = [0; 2048];
+    while !heard.contains(&last) {
+        let (length, from) = recvfrom::<LinkAddr>(ear.as_raw_fd(), &mut buffer)
+            .unwrap_or_else(|error| panic!("{error}: {last} did not come to {interface}, only {heard:?}"));
+        let at = buffer[..length].windows(MARK.len()).position(|window| window == MARK);
+        if let Some(at) = at.filter(|_| from.is_some_and(|from| from.ifindex() == index)) {
+            heard.insert(char::from(buffer[at + MARK.len()]));
+        }
+    }
+    heard
+}
+
+#[tokio::test]
+async fn what_a_vm_sends_comes_out_of_its_port_only_under_its_own_addresses() {
+    let mut lab = Lab::new(18).await;
+    let (vm, neighbour) = (VmId(1), VmId(2));
+    lab.boot(vm).await;
+    lab.boot(neighbour).await;
+    for command in [
+        "ip link add hplwire type veth peer name hplfar",
+        "ip link set hplwire up master hplbr18",
+        "ip link set hplfar up",
+    ] {
+        assert!(run(command), "{command}");
+    }
+    let mac = |vm| lab.network.plan(vm, lab.address(vm)).unwrap().mac;
+    let own = (mac(vm), lab.address(vm));
+    let (theirs, their_ip) = (mac(neighbour), lab.address(neighbour));
+    let node = Ipv4Addr::new(10, 202, 18, 1);
+    let nobody = Ipv4Addr::UNSPECIFIED;
+    let tagged = [&[0, 5, 8, 0][..], &datagram(their_ip, [9, 9])].concat();
+
+    let ears = [ear(), ear()];
+    send(
+        &lab.namespace(vm),
+        vec![
+            ('a', arp(own.0, 2, own, node)),
+            ('b', arp(own.0, 1, own, own.1)),
+            ('c', arp(own.0, 1, (own.0, nobody), own.1)),
+            ('d', udp4(own.0, own.1, [9, 9])),
+            // The neighbour's IP address, in ARP and in packets.
+            ('A', arp(own.0, 2, (own.0, their_ip), node)),
+            ('B', arp(own.0, 1, (own.0, their_ip), their_ip)),
+            ('C', arp(own.0, 1, (own.0, nobody), their_ip)),
+            ('D', udp4(own.0, their_ip, [9, 9])),
+            ('E', frame(own.0, 0x8100, &tagged)),
+            // Its hardware address, in frames and in ARP.
+            ('F', udp4(theirs, own.1, [9, 9])),
+            ('G', udp4(theirs, their_ip, [9, 9])),
+            ('H', arp(theirs, 2, (theirs, their_ip), node)),
+            ('I', arp(own.0, 2, (theirs, own.1), node)),
+            ('J', arp(own.0, 2, (theirs, their_ip), node)),
+            // The node's, a free one of VMs, one of elsewhere, none.
+            ('K', arp(own.0, 2, (own.0, node), own.1)),
+            ('L', udp4(own.0, node, [9, 9])),
+            ('M', udp4(own.0, Ipv4Addr::new(10, 202, 18, 150), [9, 9])),
+            ('N', udp4(own.0, Ipv4Addr::new(198, 51, 100, 1), [9, 9])),
+            ('O', udp4(own.0, nobody, [68, 67])),
+            // Answers of a DHCP server; something that is neither IP nor ARP.
+            ('P', udp4(own.0, own.1, [67, 68])),
+            ('Q', frame(own.0, 0x88b5, &[0; 46])),
+            ('z', udp4(own.0, own.1, [9, 9])),
+        ],
+    );
+    for (ear, interface) in ears.iter().zip(["hplbr18", "hplfar"]) {
+        assert_eq!(heard(ear, interface, 'z'), BTreeSet::from(['a', 'b', 'c', 'd', 'z']), "{interface}");
+    }
+
+    // The set and nothing else keeps the lies back: one that it holds passes.
+    let lie = format!("add element bridge qvd_hplbr18 sources {{ \"hpl18v1\" . {} . {their_ip} }}", own.0);
+    std::fs::write("/tmp/hpl18.nft", lie).unwrap();
+    assert!(run("nft -f /tmp/hpl18.nft"));
+    std::fs::remove_file("/tmp/hpl18.nft").unwrap();
+    send(&lab.namespace(vm), vec![('D', udp4(own.0, their_ip, [9, 9])), ('y', udp4(own.0, own.1, [9, 9]))]);
+    assert!(heard(&ears[0], "hplbr18", 'y').contains(&'D'));
+    run("ip link del hplwire");
+}
+
+#[tokio::test]
+async fn what_a_port_may_send_goes_with_it_and_survives_that_the_rules_are_made_anew() {
+    let mut lab = Lab::new(19).await;
+    let (vm, other) = (VmId(1), VmId(2));
+    lab.boot(vm).await;
+    lab.boot(other).await;
+    let sources = || printed("nft list set bridge qvd_hplbr19 sources");
+    let of = |vm: VmId| {
+        format!("\"hpl19v{vm}\" . {} . 10.202.19.10{vm}", lab.network.plan(vm, lab.address(vm)).unwrap().mac)
+    };
+    assert!(sources().contains(&of(vm)) && sources().contains(&of(other)), "{}", sources());
+    lab.network.prepare(&[]).await.unwrap();
+    assert!(sources().contains(&of(vm)) && sources().contains(&of(other)), "made anew: {}", sources());
+    for _ in 0..2 {
+        lab.network.unplug(vm, Some(lab.address(vm))).await.unwrap();
+        assert!(!sources().contains("hpl19v1") && sources().contains(&of(other)), "{}", sources());
+    }
+    // A daemon that has just started knows nothing but what it finds.
+    let afresh = lab.afresh();
+    afresh.prepare(&[(other, lab.address(other))]).await.unwrap();
+    assert!(sources().contains(&of(other)), "{}", sources());
+    afresh.unplug(other, None).await.unwrap();
+    assert!(!sources().contains("hpl19v"), "{}", sources());
+}
