@@ -272,6 +272,7 @@ impl Member {
         tracing::info!(host = %node.host, name = config.get(&keys::NODENAME), epoch = node.epoch, "hkd runs");
         tokio::spawn(follow_config(node.clone(), config, plane.clone(), outdated.clone()));
         tokio::spawn(retention::go_on(node.clone()));
+        tokio::spawn(guard(node.clone()));
         let _ = sd_notify();
 
         tokio::spawn(progress::report(node.clone()));
@@ -387,6 +388,10 @@ async fn tell_states(node: Arc<Node>) {
             () = node.stop.cancelled() => return,
         }
     }
+}
+
+async fn guard(node: Arc<Node>) {
+    node.stop.run_until_cancelled(node.hypervisor.guard_node()).await;
 }
 
 /// Stops the node when it is told to; whether it was, and has.

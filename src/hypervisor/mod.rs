@@ -26,6 +26,11 @@ pub trait Hypervisor: Send + Sync {
     /// Brings the node into the state that VMs of this kind need: directories, bridge, packet filter. Repeatable.
     fn prepare_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>>;
 
+    /// Keeps what `prepare_node` did to the node as it is though others change it, until it is dropped.
+    fn guard_node(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Takes back what `prepare_node` did to the node, as far as no VM still uses it.
     fn release_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>>;
 

@@ -29,9 +29,20 @@ pub struct Firewall {
 }
 
 impl Firewall {
-    /// Puts the rules in force, in place of those of before, without a moment between. VMs with these plugs are heard.
-    pub async fn apply(&self, plugs: impl Iterator<Item = &Plug>) -> Result<(), NetworkError> {
-        self.load(self.forgotten() + &self.ruleset(plugs)).await
+    /// Puts the rules in force, in place of those of before, without a moment between. VMs with these plugs are heard. Returns
+    /// the `listing`.
+    pub async fn apply<'a>(&self, plugs: impl Iterator<Item = &'a Plug>) -> Result<String, NetworkError> {
+        self.nft(&[], self.forgotten() + &self.ruleset(plugs)).await?;
+        self.listing().await
+    }
+
+    /// The rules as they are, without the elements of sets. It differs after every change, also after one that was undone.
+    pub async fn listing(&self) -> Result<String, NetworkError> {
+        let name = self.table();
+        // Asked for two tables at once, it forgets one of them (1.0.6).
+        let list = |family| self.nft(&["--terse", "--handle"], format!("list table {family} {name}\n"));
+        let (inet, bridge) = tokio::try_join!(list("inet"), list("bridge"))?;
+        Ok(inet + &bridge)
     }
 
     /// Lets a VM be heard by the addresses of its plug; `false`: there are no rules that could.
@@ -54,12 +65,13 @@ impl Firewall {
 
     /// Takes the rules away.
     pub async fn remove(&self) -> Result<(), NetworkError> {
-        self.load(self.forgotten()).await
+        self.nft(&[], self.forgotten()).await.map(drop)
     }
 
-    async fn load(&self, rules: String) -> Result<(), NetworkError> {
-        let nft = Program::new("nft").args(["-f", "-"]).input(rules);
-        nft.run().await.map(drop).map_err(|source| NetworkError::Firewall { bridge: self.bridge.clone(), source })
+    async fn nft(&self, options: &[&str], commands: String) -> Result<String, NetworkError> {
+        let nft = Program::new("nft").args(options).args(["-f", "-"]).input(commands).run().await;
+        let printed = nft.map_err(|source| NetworkError::Firewall { bridge: self.bridge.clone(), source })?;
+        Ok(printed.stdout)
     }
 
     fn forgotten(&self) -> String {

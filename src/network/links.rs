@@ -35,13 +35,15 @@ impl Links {
         Ok(Self { handle })
     }
 
-    /// Makes or mends the bridge: it is there, up, and has the host's address.
-    pub async fn ensure_bridge(&self, name: &str, host: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
+    /// Makes or mends the bridge: it is there, up, and has the host's address. Whether something had to be done.
+    pub async fn ensure_bridge(&self, name: &str, host: Ipv4Addr, prefix: u8) -> Result<bool, NetworkError> {
         let doing = |doing| failed(doing, name);
+        let mut done = false;
         let link = match self.find(name).await? {
             Some(link) if kind(&link) == Some(InfoKind::Bridge) => link,
             Some(_) => return Err(NetworkError::NoBridge { name: name.to_owned() }),
             None => {
+                done = true;
                 let bridge = LinkBridge::new(name).address(Mac::of_bridge(host).0.to_vec()).up().build();
                 self.handle.link().add(bridge).execute().await.map_err(doing("make the bridge"))?;
                 let made = self.found(name).await?;
@@ -52,13 +54,15 @@ impl Links {
         };
         let index = link.header.index;
         if !link.header.flags.contains(LinkFlags::Up) {
+            done = true;
             let up = LinkUnspec::new_with_index(index).up().build();
             self.handle.link().set(up).execute().await.map_err(doing("switch on the bridge"))?;
         }
         let add = self.handle.address().add(index, IpAddr::V4(host), prefix).execute().await;
         match add {
-            Err(error) if errno(&error) != Some(Errno::EEXIST) => Err(doing("give an address to the bridge")(error)),
-            _ => Ok(()),
+            Err(error) if errno(&error) == Some(Errno::EEXIST) => Ok(done),
+            Err(error) => Err(doing("give an address to the bridge")(error)),
+            Ok(()) => Ok(true),
         }
     }
 
@@ -148,21 +152,24 @@ impl Links {
 
     /// The interfaces whose names begin with `prefix`.
     pub async fn names(&self, prefix: &str) -> Result<Vec<String>, NetworkError> {
-        let links: Vec<LinkMessage> =
-            self.handle.link().get().execute().try_collect().await.map_err(failed("list", "interfaces"))?;
-        let names = links.iter().flat_map(|link| &link.attributes).filter_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) if name.starts_with(prefix) => Some(name.clone()),
-            _ => None,
-        });
-        Ok(names.collect())
+        let links = self.all().await?;
+        Ok(links.iter().filter_map(name).filter(|name| name.starts_with(prefix)).map(str::to_owned).collect())
+    }
+
+    /// Those of them that are no ports of `bridge`.
+    pub async fn outside(&self, bridge: &str, prefix: &str) -> Result<Vec<String>, NetworkError> {
+        let bridge = self.found(bridge).await?.header.index;
+        let links = self.all().await?;
+        let outside = links.iter().filter(|link| !is_port(link, bridge)).filter_map(name);
+        Ok(outside.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect())
     }
 
     async fn has_ports(&self, bridge: u32) -> Result<bool, NetworkError> {
-        let links: Vec<LinkMessage> =
-            self.handle.link().get().execute().try_collect().await.map_err(failed("list", "interfaces"))?;
-        let is_port =
-            |attribute: &LinkAttribute| matches!(attribute, LinkAttribute::Controller(index) if *index == bridge);
-        Ok(links.iter().any(|link| link.attributes.iter().any(is_port)))
+        Ok(self.all().await?.iter().any(|link| is_port(link, bridge)))
+    }
+
+    async fn all(&self) -> Result<Vec<LinkMessage>, NetworkError> {
+        self.handle.link().get().execute().try_collect().await.map_err(failed("list", "interfaces"))
     }
 
     async fn find(&self, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
@@ -176,6 +183,17 @@ impl Links {
     async fn found(&self, name: &str) -> Result<LinkMessage, NetworkError> {
         self.find(name).await?.ok_or_else(|| NetworkError::Absent { link: name.to_owned() })
     }
+}
+
+fn name(link: &LinkMessage) -> Option<&str> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.as_str()),
+        _ => None,
+    })
+}
+
+fn is_port(link: &LinkMessage, bridge: u32) -> bool {
+    link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Controller(index) if *index == bridge))
 }
 
 fn kind(link: &LinkMessage) -> Option<InfoKind> {

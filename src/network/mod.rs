@@ -5,6 +5,7 @@
 mod address;
 mod announce;
 mod firewall;
+mod guard;
 mod links;
 mod rehearsal;
 mod sources;
@@ -43,9 +44,19 @@ pub struct Network {
     mac_prefix: String,
     firewall_wanted: bool,
     firewall: Firewall,
-    /// What may be heard, by the name of the port. Rules are changed only by who holds it, so that none replaces what another
-    /// has just put in.
-    plugs: Arc<Mutex<BTreeMap<String, Plug>>>,
+    /// Rules are changed only by who holds it, so that none replaces what another has just put in.
+    state: Arc<Mutex<State>>,
+}
+
+/// How things on this node are to stand.
+#[derive(Debug, Default)]
+struct State {
+    /// They were made and not yet taken away.
+    prepared: bool,
+    /// The packet filter as `nft` shows it.
+    rules: String,
+    /// Who may be heard, by the name of the port.
+    plugs: BTreeMap<String, Plug>,
 }
 
 /// The interface of a VM: its end on the node, and what is to be set inside.
@@ -209,34 +220,42 @@ impl Network {
             nat_interface,
         };
         let firewall_wanted = config.get(&keys::VM_FIREWALL);
-        let plugs = Arc::default();
-        Ok(Self { bridge, host, gateway, subnet, port_prefix, mac_prefix, firewall_wanted, firewall, plugs })
+        let state = Arc::default();
+        Ok(Self { bridge, host, gateway, subnet, port_prefix, mac_prefix, firewall_wanted, firewall, state })
     }
 
     /// Makes or mends the bridge and the packet filter. VMs that live already go on being heard by these addresses.
     pub async fn prepare(&self, living: &[(VmId, Ipv4Addr)]) -> Result<(), NetworkError> {
-        let mut plugs = self.plugs.lock().await;
+        let mut state = self.state.lock().await;
         // One that was started with an address of another network is plugged in no more.
         let planned = living.iter().filter_map(|(vm, address)| self.plan(*vm, *address).ok());
-        plugs.extend(planned.map(|plug| (plug.host_end.clone(), plug)));
-        self.make(&plugs).await
+        state.plugs.extend(planned.map(|plug| (plug.host_end.clone(), plug)));
+        self.make(&mut state).await
     }
 
-    async fn make(&self, plugs: &BTreeMap<String, Plug>) -> Result<(), NetworkError> {
-        Links::open()?.ensure_bridge(&self.bridge, self.host, self.subnet.prefix()).await?;
+    async fn make(&self, state: &mut State) -> Result<(), NetworkError> {
+        self.make_bridge().await?;
+        match self.firewall_wanted {
+            true => state.rules = self.firewall.apply(state.plugs.values()).await?,
+            false => self.firewall.remove().await?,
+        }
+        state.prepared = true;
+        Ok(())
+    }
+
+    /// Whether something had to be done.
+    async fn make_bridge(&self) -> Result<bool, NetworkError> {
         if self.firewall.nat_interface.is_some() {
             let setting = "/proc/sys/net/ipv4/ip_forward";
             std::fs::write(setting, "1").map_err(|source| NetworkError::Setting { setting, source })?;
         }
-        match self.firewall_wanted {
-            true => self.firewall.apply(plugs.values()).await,
-            false => self.firewall.remove().await,
-        }
+        Links::open()?.ensure_bridge(&self.bridge, self.host, self.subnet.prefix()).await
     }
 
     /// Removes the packet filter, and the bridge if it was made here and no VM is left on it.
     pub async fn remove(&self) -> Result<(), NetworkError> {
-        let _plugs = self.plugs.lock().await;
+        let mut state = self.state.lock().await;
+        state.prepared = false;
         self.firewall.remove().await?;
         Links::open()?.remove_bridge(&self.bridge).await
     }
@@ -274,7 +293,7 @@ impl Network {
         self.believe(plug).await?;
         match links.attach(&self.bridge, plug).await {
             Err(NetworkError::Absent { link }) if link == self.bridge => {
-                self.make(&*self.plugs.lock().await).await?;
+                self.make(&mut *self.state.lock().await).await?;
                 links.attach(&self.bridge, plug).await?;
             }
             result => result?,
@@ -290,9 +309,9 @@ impl Network {
     pub async fn unplug(&self, vm: VmId, address: Option<Ipv4Addr>) -> Result<(), NetworkError> {
         let links = Links::open()?;
         links.remove(&self.host_end(vm)).await?;
-        let mut plugs = self.plugs.lock().await;
+        let mut state = self.state.lock().await;
         let planned = address.map(|address| self.plan(vm, address)).transpose()?;
-        for plug in plugs.remove(&self.host_end(vm)).into_iter().chain(planned) {
+        for plug in state.plugs.remove(&self.host_end(vm)).into_iter().chain(planned) {
             self.firewall.forget(&plug)?;
             links.forget_neighbour(&self.bridge, plug.address).await?;
         }
@@ -300,13 +319,13 @@ impl Network {
     }
 
     async fn believe(&self, plug: &Plug) -> Result<(), NetworkError> {
-        let mut plugs = self.plugs.lock().await;
-        if let Some(old) = plugs.insert(plug.host_end.clone(), plug.clone()).filter(|old| old != plug) {
+        let mut state = self.state.lock().await;
+        if let Some(old) = state.plugs.insert(plug.host_end.clone(), plug.clone()).filter(|old| old != plug) {
             self.firewall.forget(&old)?;
         }
         match self.firewall_wanted {
             // Somebody took the rules away.
-            true if !self.firewall.believe(plug)? => self.make(&plugs).await,
+            true if !self.firewall.believe(plug)? => self.make(&mut state).await,
             _ => Ok(()),
         }
     }

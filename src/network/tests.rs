@@ -302,3 +302,55 @@ async fn a_rehearsal_goes_through_all_of_it_and_leaves_the_machine_as_it_was() {
     assert!(!printed("nft list tables").contains("hplbrtrial"));
     assert_eq!(forwards(), before);
 }
+
+/// Waits until something is so that a task of this runtime is to bring about.
+async fn becomes(what: &str, so: impl Fn() -> bool) {
+    let begin = std::time::Instant::now();
+    while !so() {
+        assert!(begin.elapsed().as_secs() < 25, "{what}: {}", printed("nft list ruleset") + &printed("ip addr"));
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_and_bridge_come_back_when_somebody_took_them_away() {
+    let mut lab = Lab::new(20).await;
+    let vm = VmId(1);
+    lab.boot(vm).await;
+    let _agent = lab.listen(vm, 3030);
+    let on_node = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let node = format!("10.202.20.1:{}", on_node.local_addr().unwrap().port());
+    let network = lab.network.clone();
+    let guard = tokio::spawn(async move { network.guard().await });
+
+    let rules = || printed("nft list table inet qvd_hplbr20") + &printed("nft list table bridge qvd_hplbr20");
+    let as_made = rules();
+    assert!(as_made.contains("hpl20v1"));
+    for damage in [
+        "nft delete table inet qvd_hplbr20",
+        "nft delete table bridge qvd_hplbr20",
+        "nft flush chain inet qvd_hplbr20 input",
+        "nft insert rule bridge qvd_hplbr20 from_vm accept",
+        "nft flush set bridge qvd_hplbr20 sources",
+    ] {
+        assert!(run(damage), "{damage}");
+        becomes(damage, || rules() == as_made).await;
+    }
+    for damage in ["ip link del hplbr20", "ip addr flush dev hplbr20"] {
+        assert!(run(damage), "{damage}");
+        becomes(damage, || printed("ip -4 addr show hplbr20").contains("10.202.20.1/24")).await;
+        becomes(damage, || lab.connects(None, &format!("{}:3030", lab.address(vm)))).await;
+        becomes(damage, || rules() == as_made).await;
+        assert!(printed("ip -d link show hpl20v1").contains("isolated on"), "{damage}");
+        assert!(!lab.connects(Some(vm), &node), "{damage}");
+    }
+    assert!(lab.network.heal().await.unwrap().is_empty());
+
+    guard.abort();
+    lab.network.unplug(vm, Some(lab.address(vm))).await.unwrap();
+    lab.network.remove().await.unwrap();
+    assert!(
+        lab.network.heal().await.unwrap().is_empty() && !run("ip link show hplbr20"),
+        "what was taken away stays away"
+    );
+}

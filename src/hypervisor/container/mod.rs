@@ -420,6 +420,10 @@ impl Hypervisor for Container {
         })
     }
 
+    fn guard_node(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.network.guard())
+    }
+
     fn release_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async { Ok(self.network.remove().await?) })
     }

@@ -380,6 +380,10 @@ impl Hypervisor for Kvm {
         })
     }
 
+    fn guard_node(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.network.guard())
+    }
+
     fn release_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async { Ok(self.network.remove().await?) })
     }

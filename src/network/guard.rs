@@ -1,0 +1,154 @@
+//! Keeps the VM network as it was made, though administrators and other programs flush the packet filter, remove the bridge
+//! or take its address. That something changed the kernel tells, which is a hint; what counts is how things stand.
+
+use std::{io, os::fd::AsRawFd, time::Duration};
+
+use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
+use tokio::{
+    net::UnixDatagram,
+    time::{Instant, sleep, timeout_at},
+};
+use tracing::warn;
+
+use super::{Network, NetworkError, announce::announce, links::Links};
+
+/// How often it is looked without a hint: not every change is told.
+const ROUND: Duration = Duration::from_secs(30);
+/// Who changes something is about to change more.
+const PAUSE: Duration = Duration::from_millis(100);
+
+// From linux/rtnetlink.h and linux/netfilter/nfnetlink.h, as bits.
+const RTMGRP_LINK: u32 = 0x1;
+const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+const RTMGRP_IPV6_IFADDR: u32 = 0x100;
+const NFNLGRP_NFTABLES: u32 = 1 << (7 - 1);
+const RTM_DELLINK: u16 = 17;
+const RTM_DELADDR: u16 = 21;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_NEWSETELEM: u16 = 12;
+const NFT_MSG_NEWGEN: u16 = 15;
+
+impl Network {
+    /// Mends what `prepare` made, for ever.
+    pub async fn guard(&self) {
+        let hints = match Hints::open() {
+            Ok(hints) => Some(hints),
+            Err(error) => {
+                warn!(%error, "the kernel does not tell of changes to the network; looking every {ROUND:?}");
+                None
+            }
+        };
+        let mut told = String::new();
+        loop {
+            let next = Instant::now() + ROUND;
+            match self.heal().await {
+                Ok(mended) => {
+                    told.clear();
+                    for what in mended {
+                        warn!(bridge = self.bridge, "somebody changed {what} of the VM network; made again");
+                    }
+                }
+                Err(error) if told != error.to_string() => {
+                    told = error.to_string();
+                    warn!(bridge = self.bridge, %error, "the VM network cannot be mended");
+                }
+                Err(_) => {}
+            }
+            match &hints {
+                Some(hints) if timeout_at(next, hints.next()).await.is_ok() => sleep(PAUSE).await,
+                Some(_) => {}
+                None => sleep(ROUND).await,
+            }
+        }
+    }
+
+    /// Mends what is not as `prepare` and `plug` made it; what that was.
+    pub async fn heal(&self) -> Result<Vec<String>, NetworkError> {
+        let mut state = self.state.lock().await;
+        let mut mended = Vec::new();
+        if !state.prepared {
+            return Ok(mended);
+        }
+        if self.make_bridge().await? {
+            mended.push("the bridge".to_owned());
+        }
+        if self.firewall_wanted {
+            // Elements are not in the listing, and to put one in that is there changes nothing.
+            let mut stand = self.firewall.listing().await.is_ok_and(|listing| listing == state.rules);
+            for plug in state.plugs.values() {
+                stand = stand && self.firewall.believe(plug)?;
+            }
+            if !stand {
+                state.rules = self.firewall.apply(state.plugs.values()).await?;
+                mended.push("the packet filter".to_owned());
+            }
+        }
+        let links = Links::open()?;
+        let loose = links.outside(&self.bridge, &self.port_prefix).await?;
+        for plug in loose.iter().filter_map(|name| state.plugs.get(name)) {
+            match links.attach(&self.bridge, plug).await {
+                // Its VM has just ended.
+                Err(NetworkError::Absent { .. }) => continue,
+                attached => attached?,
+            }
+            let _ = announce(&self.bridge, plug.mac, plug.address);
+            mended.push(format!("port {}", plug.host_end));
+        }
+        Ok(mended)
+    }
+}
+
+/// What the kernel tells of changes to interfaces and packet filters, whoever made them.
+struct Hints {
+    links: UnixDatagram,
+    filters: UnixDatagram,
+}
+
+impl Hints {
+    fn open() -> io::Result<Self> {
+        Ok(Self {
+            links: listen(SockProtocol::NetlinkRoute, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR)?,
+            filters: listen(SockProtocol::NetlinkNetFilter, NFNLGRP_NFTABLES)?,
+        })
+    }
+
+    /// Returns when something went, or some rule changed. What comes and goes with each VM is no reason to look.
+    async fn next(&self) {
+        let went = |kind| kind == RTM_DELLINK || kind == RTM_DELADDR;
+        let changed =
+            |kind| ![NFT_MSG_NEWSETELEM, NFT_MSG_NEWGEN].map(|k| NFNL_SUBSYS_NFTABLES << 8 | k).contains(&kind);
+        tokio::select! {
+            () = hear(&self.links, went) => {}
+            () = hear(&self.filters, changed) => {}
+        }
+    }
+}
+
+fn listen(protocol: SockProtocol, groups: u32) -> io::Result<UnixDatagram> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    // Of another family, but to wait for a datagram and to receive it is the same for all.
+    UnixDatagram::from_std(socket.into())
+}
+
+/// Returns when a message of such a kind came, or some were lost, which could have been of that kind.
+async fn hear(socket: &UnixDatagram, matters: impl Fn(u16) -> bool) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length) = socket.recv(&mut buffer).await {
+        if kinds(&buffer[..length]).any(&matters) {
+            return;
+        }
+    }
+}
+
+/// The kinds of the messages in a datagram of netlink.
+fn kinds(mut datagram: &[u8]) -> impl Iterator<Item = u16> {
+    std::iter::from_fn(move || {
+        let (head, _) = datagram.split_first_chunk::<6>()?;
+        let [a, b, c, d, kind @ ..] = *head;
+        let length = (u32::from_ne_bytes([a, b, c, d]) as usize).max(head.len()).next_multiple_of(4);
+        datagram = datagram.get(length..).unwrap_or_default();
+        Some(u16::from_ne_bytes(kind))
+    })
+}
