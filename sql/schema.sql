@@ -146,11 +146,12 @@ CREATE FUNCTION qvd.config_problem(wanted text, value text) RETURNS text
         when unit = 'seconds' and value !~ '^[0-9]+(\.[0-9]+)?$' then 'expected a number of seconds'
         when unit = '0|1' and lower(value) not in ('0', '1', 'yes', 'no', 'true', 'false', 'on', 'off', '')
             then 'expected 0 or 1'
+        -- Of IPv6 only the characters are looked at; the programs are stricter.
         when unit = 'address'
             and value !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$'
-            then 'expected an IPv4 address'
+            and value !~ '^(?=.*:)[0-9a-fA-F:.]{2,45}$'
+            then 'expected an IP address'
         when unit = 'path' and value = '' then 'expected a path'
-        -- Of IPv6 only the characters are looked at; the programs are stricter.
         when unit = 'networks' and exists (
             select from unnest(string_to_array(value, ',')) item
             where btrim(item) <> ''
@@ -2716,11 +2717,15 @@ declare
     chosen inet;
 begin
     if mask like '%.%' then
+        if family(first) = 6 then
+            raise exception '% is no netmask of IPv6', mask
+                using errcode = 'QV014', hint = 'Set vm.network.netmask to a length, such as 64.';
+        end if;
         mask := (select sum(length(replace(octet::integer::bit(8)::text, '0', '')))
             from unnest(string_to_array(mask, '.')) octet)::text;
     end if;
     network := set_masklen(first, mask::integer);
-    last := host(broadcast(network))::inet - 1;
+    last := least(host(broadcast(network))::inet - 1, first + 16777214);
     -- The highest address that nobody has: either the top of the range or just below a VM or a host.
     select candidate into chosen from (
         select last as candidate
@@ -3924,7 +3929,11 @@ CREATE TABLE qvd.vms (
     ip inet NOT NULL,
     description text,
     keep_running boolean DEFAULT false NOT NULL,
-    CONSTRAINT vms_ip_check CHECK (((family(ip) = 4) AND (masklen(ip) = 32))),
+    CONSTRAINT vms_ip_check CHECK ((masklen(ip) =
+CASE family(ip)
+    WHEN 4 THEN 32
+    ELSE 128
+END)),
     CONSTRAINT vms_name_check CHECK ((length((name)::text) <= 64))
 );
 

@@ -160,7 +160,7 @@ exception when unique_violation then
     raise exception 'OSF % has a version % already', osf, wanted using errcode = 'QV013';
 end $$;
 
--- The highest free address of the VM network.
+-- The highest free address of the VM network, of IPv4 or IPv6. There are no more than the programs make hardware addresses of.
 create or replace function vm_address_free() returns inet
 language plpgsql stable security definer set search_path = qvd, pg_temp as $$
 declare
@@ -171,11 +171,15 @@ declare
     chosen inet;
 begin
     if mask like '%.%' then
+        if family(first) = 6 then
+            raise exception '% is no netmask of IPv6', mask
+                using errcode = 'QV014', hint = 'Set vm.network.netmask to a length, such as 64.';
+        end if;
         mask := (select sum(length(replace(octet::integer::bit(8)::text, '0', '')))
             from unnest(string_to_array(mask, '.')) octet)::text;
     end if;
     network := set_masklen(first, mask::integer);
-    last := host(broadcast(network))::inet - 1;
+    last := least(host(broadcast(network))::inet - 1, first + 16777214);
     -- The highest address that nobody has: either the top of the range or just below a VM or a host.
     select candidate into chosen from (
         select last as candidate

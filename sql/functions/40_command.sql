@@ -155,11 +155,12 @@ language sql stable security definer set search_path = qvd, pg_temp as $$
         when unit = 'seconds' and value !~ '^[0-9]+(\.[0-9]+)?$' then 'expected a number of seconds'
         when unit = '0|1' and lower(value) not in ('0', '1', 'yes', 'no', 'true', 'false', 'on', 'off', '')
             then 'expected 0 or 1'
+        -- Of IPv6 only the characters are looked at; the programs are stricter.
         when unit = 'address'
             and value !~ '^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$'
-            then 'expected an IPv4 address'
+            and value !~ '^(?=.*:)[0-9a-fA-F:.]{2,45}$'
+            then 'expected an IP address'
         when unit = 'path' and value = '' then 'expected a path'
-        -- Of IPv6 only the characters are looked at; the programs are stricter.
         when unit = 'networks' and exists (
             select from unnest(string_to_array(value, ',')) item
             where btrim(item) <> ''

@@ -1,6 +1,6 @@
 //! `qvd node`: runs the processes of a node, makes a machine one, and takes it off the record again.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -53,7 +53,7 @@ struct Join {
     owner: Owner,
     /// Address of the node in the VM network, below those of the VMs
     #[arg(long)]
-    address: Ipv4Addr,
+    address: IpAddr,
     /// Name of the node; without it the machine's own
     #[arg(long)]
     name: Option<String>,

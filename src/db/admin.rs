@@ -1,7 +1,7 @@
 //! What administration asks of the database with the rights of whoever runs it: lists, any statement, and what it
 //! takes to set up an installation on one machine.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde_json::Value;
 use thiserror::Error;
@@ -89,7 +89,7 @@ impl Connector {
     }
 
     /// Puts a node on record, with the VM network it is in, unless it is there already.
-    pub async fn settle_node(&self, name: &str, address: Ipv4Addr, first_vm: Ipv4Addr) -> Result<(), DbError> {
+    pub async fn settle_node(&self, name: &str, address: IpAddr, first_vm: IpAddr) -> Result<(), DbError> {
         let client = self.client().await?;
         client
             .execute(
@@ -100,7 +100,7 @@ impl Connector {
         client
             .execute(
                 "select qvd.host_create($1, $2) where not exists (select from qvd.hosts where name = $1)",
-                &[&name, &IpAddr::V4(address)],
+                &[&name, &address],
             )
             .await?;
         Ok(())

@@ -1,6 +1,6 @@
 //! Making a machine a node, as the owner of the schema: its row, its roles, and what it must know to log in.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use postgres_protocol::password::scram_sha_256;
 use tokio_postgres::config::{Host, SslMode};
@@ -45,7 +45,7 @@ impl Connector {
     /// When the name or the address is another's, or a node of that name runs.
     pub async fn node_join(
         &self,
-        (name, address): (&str, Ipv4Addr),
+        (name, address): (&str, IpAddr),
         storage: Option<&StorageId>,
         [node, l7r]: [String; 2],
     ) -> Result<Joined, DbError> {
@@ -56,7 +56,7 @@ impl Connector {
             .await?
             .query_one(
                 "select host, node_role, l7r_role from qvd.node_join($1, $2, $3::text::uuid, $4, $5)",
-                &[&name, &IpAddr::V4(address), &storage.map(StorageId::as_str), &node_verifier, &l7r_verifier],
+                &[&name, &address, &storage.map(StorageId::as_str), &node_verifier, &l7r_verifier],
             )
             .await?;
         Ok(Joined {

@@ -480,7 +480,6 @@ fn node_vm(row: &Row) -> Result<NodeVm, DbError> {
     let spec = match di {
         None => None,
         Some(di) => {
-            let IpAddr::V4(address) = row.get(11) else { return Err(shape("its address is not IPv4")) };
             let secret: Option<Vec<u8>> = row.get(12);
             let secret =
                 secret.map(<[u8; 32]>::try_from).transpose().map_err(|_| shape("its secret is not 32 bytes"))?;
@@ -497,7 +496,7 @@ fn node_vm(row: &Row) -> Result<NodeVm, DbError> {
                 di: DiId(di),
                 di_path: row.get(9),
                 agent: word(row.get(15))?,
-                address,
+                address: row.get(11),
                 secret: secret.map(VmSecret::new),
             })
         }

@@ -129,7 +129,7 @@ impl Site {
         let (x, y) = site.options.network;
         let first_vm = Ipv4Addr::new(10, x, y, 100);
         let admin = site.connector("postgres")?;
-        admin.settle_node(&site.options.node, site.host_address(), first_vm).await?;
+        admin.settle_node(&site.options.node, site.host_address().into(), first_vm.into()).await?;
         Ok(site)
     }
 
@@ -187,8 +187,8 @@ impl Site {
     pub fn hypervisor(&self) -> Result<Option<Box<dyn Hypervisor>>, SiteError> {
         let config = self.config()?;
         Ok(match self.options.hypervisor {
-            "lxc" => Some(Box::new(Container::new(&config, &self.options.node, self.host_address())?)),
-            "kvm" => Some(Box::new(Kvm::new(&config, self.host_address())?)),
+            "lxc" => Some(Box::new(Container::new(&config, &self.options.node, self.host_address().into())?)),
+            "kvm" => Some(Box::new(Kvm::new(&config, self.host_address().into())?)),
             _ => None,
         })
     }

@@ -1,7 +1,7 @@
 //! The VM network: whether it fits this machine, whether a node can make it here, and what else filters packets.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -37,12 +37,12 @@ const FILTERS: Subject = Subject {
 const NAT: Subject = Subject { name: "way out", why: "VMs reach other networks through this interface." };
 const LISTENING: Subject = Subject { name: "address", why: "The router cannot start on an address that is not there." };
 
-/// An IPv4 address of the machine.
+/// An address of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     pub name: String,
-    pub address: Ipv4Addr,
-    pub mask: Ipv4Addr,
+    pub address: IpAddr,
+    pub mask: IpAddr,
 }
 
 /// A chain of the packet filter that drops what it does not accept.
@@ -65,8 +65,8 @@ pub struct Failed {
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The network as configured, if it is one, and what its name of tables is.
-    pub network: Result<(Subnet, Option<String>), String>,
+    /// The network as configured, if it is one, with its second one, and what its name of tables is.
+    pub network: Result<(Vec<Subnet>, Option<String>), String>,
     pub bridge: Result<Bridge, String>,
     /// Whether a node can make its network here.
     pub rehearsal: Result<(), Failed>,
@@ -78,10 +78,10 @@ pub struct Facts {
 
 /// Looks at the network. Where the address of the node is not known, one that it could have stands for it.
 pub async fn look(config: &Config, address: Option<IpAddr>) -> Facts {
-    let address = match address {
-        Some(IpAddr::V4(address)) => address,
-        _ => Ipv4Addr::from_bits(config.get(&keys::VM_IP_START).to_bits().saturating_sub(1)),
-    };
+    let address = address.unwrap_or_else(|| match config.get(&keys::VM_IP_START) {
+        IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits().saturating_sub(1)).into(),
+        IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits().saturating_sub(1)).into(),
+    });
     let hinted = |error: NetworkError| match error.hint() {
         Some(hint) => format!("{}; {hint}", in_one_line(&error)),
         None => in_one_line(&error),
@@ -102,13 +102,17 @@ pub async fn look(config: &Config, address: Option<IpAddr>) -> Facts {
     let mut links: Vec<String> = Vec::new();
     let mut interfaces = Vec::new();
     for one in getifaddrs().into_iter().flatten() {
-        let ip = |address: Option<nix::sys::socket::SockaddrStorage>| Some(address?.as_sockaddr_in()?.ip());
+        let ip = |address: Option<nix::sys::socket::SockaddrStorage>| {
+            let address = address?;
+            let of_ipv4 = address.as_sockaddr_in().map(|address| IpAddr::from(address.ip()));
+            of_ipv4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))
+        };
         if let (Some(address), Some(mask)) = (ip(one.address), ip(one.netmask)) {
             interfaces.push(Interface { name: one.interface_name.clone(), address, mask });
         }
         links.push(one.interface_name);
     }
-    let network = network.map(|network| (network.subnet(), network.table()));
+    let network = network.map(|network| (network.subnets(), network.table()));
     Facts { network, bridge, rehearsal, interfaces, links, filters }
 }
 
@@ -163,13 +167,21 @@ pub fn judge(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
     let Wanted { bridge, file, .. } = wanted;
     let mut findings = vec![match &facts.network {
         Err(why) => VM_NETWORK.bad(why, format!("echo 'vm.network.ip.start = …' >> {file}")),
-        Ok((subnet, _)) => match facts.interfaces.iter().find(|one| one.name != *bridge && overlaps(one, *subnet)) {
-            Some(Interface { name, address, .. }) => VM_NETWORK.bad(
-                format!("{subnet}, in which {name} has {address}, too"),
-                format!("echo 'vm.network.ip.start = …' >> {file}  # and the addresses of nodes and VMs"),
-            ),
-            None => VM_NETWORK.good(format!("{subnet}, VMs from {}", subnet.vms().start())),
-        },
+        Ok((subnets, _)) => {
+            let text: Vec<String> = subnets.iter().map(ToString::to_string).collect();
+            let text = text.join(" and ");
+            let overlaps = |one: &&Interface| subnets.iter().any(|subnet| subnet.overlaps(one.address, one.mask));
+            match facts.interfaces.iter().filter(|one| one.name != *bridge).find(overlaps) {
+                Some(Interface { name, address, .. }) => VM_NETWORK.bad(
+                    format!("{text}, in which {name} has {address}, too"),
+                    format!("echo 'vm.network.ip.start = …' >> {file}  # and the addresses of nodes and VMs"),
+                ),
+                None => {
+                    let first: Vec<String> = subnets.iter().map(|subnet| subnet.vms().start().to_string()).collect();
+                    VM_NETWORK.good(format!("{text}, VMs from {}", first.join(" and ")))
+                }
+            }
+        }
     }];
     if facts.network.is_ok() {
         findings.push(match &facts.bridge {
@@ -196,7 +208,8 @@ pub fn judge(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
             format!("ip -br link; echo 'vm.network.firewall.nat.iface = …' >> {file}"),
         ),
     });
-    if let Some(IpAddr::V4(address)) = wanted.listening
+    if let Some(address) = wanted.listening
+        && !address.is_unspecified()
         && !facts.interfaces.iter().any(|one| one.address == address)
     {
         findings
@@ -226,19 +239,13 @@ fn filtered(facts: &Facts, wanted: &Wanted) -> Finding {
     )
 }
 
-fn overlaps(interface: &Interface, subnet: Subnet) -> bool {
-    let mask = interface.mask.to_bits();
-    let (first, last) = (subnet.hosts().start().to_bits(), subnet.vms().end().to_bits());
-    let network = interface.address.to_bits() & mask;
-    network <= last && first <= (network | !mask)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::finding::Grade, *};
 
-    fn subnet() -> Subnet {
-        Subnet::new([10, 0, 0, 1].into(), "16", [10, 0, 0, 100].into()).unwrap()
+    fn subnets() -> Vec<Subnet> {
+        let first = Subnet::new([10, 0, 0, 1].into(), "16", [10, 0, 0, 100].into()).unwrap();
+        vec![first, first.second("fd00:51::/64").unwrap()]
     }
 
     fn interface(name: &str, address: [u8; 4], mask: [u8; 4]) -> Interface {
@@ -247,7 +254,7 @@ mod tests {
 
     fn usual() -> Facts {
         Facts {
-            network: Ok((subnet(), Some("qvd_qvdnet".to_owned()))),
+            network: Ok((subnets(), Some("qvd_qvdnet".to_owned()))),
             bridge: Ok(Bridge::There),
             rehearsal: Ok(()),
             interfaces: vec![
@@ -287,6 +294,16 @@ mod tests {
             facts.interfaces.push(interface("eth1", address, mask));
             let expected: &[_] = if overlap { &[("VM network", Grade::Bad)] } else { &[] };
             assert_eq!(other_than_good(&facts, &wanted()), expected, "{address:?}");
+        }
+    }
+
+    #[test]
+    fn so_is_a_second_one() {
+        for (address, overlap) in [("fd00:51::5:1", true), ("fd00:52::1", false)] {
+            let mut facts = usual();
+            let mask = "ffff:ffff:ffff:ffff::".parse().unwrap();
+            facts.interfaces.push(Interface { name: "eth1".to_owned(), address: address.parse().unwrap(), mask });
+            assert_eq!(!other_than_good(&facts, &wanted()).is_empty(), overlap, "{address}");
         }
     }
 

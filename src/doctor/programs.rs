@@ -51,6 +51,11 @@ const TAR: Needed = Needed {
     program: "tar",
     package: "tar",
 };
+const DNSMASQ: Needed = Needed {
+    subject: Subject { name: "dnsmasq", why: "It tells VMs that ask by DHCP their address." },
+    program: "dnsmasq",
+    package: "dnsmasq-base",
+};
 const LXC_SINCE: u32 = 4;
 
 /// What `tar` calls, with their Debian packages.
@@ -97,9 +102,9 @@ pub struct Facts {
     pub own: [Own; 2],
 }
 
-/// Looks at the programs. `bin` is where ours are; `guests`: VMs are KVM guests.
-pub async fn look(bin: PathBuf, guests: bool) -> Facts {
-    let wanted = [if guests { QEMU } else { LXC }, NFT, TAR];
+/// Looks at the programs. `bin` is where ours are; `guests`: VMs are KVM guests; `dhcp`: they are answered.
+pub async fn look(bin: PathBuf, guests: bool, dhcp: bool) -> Facts {
+    let wanted = [if guests { QEMU } else { LXC }, NFT, TAR].into_iter().chain(dhcp.then_some(DNSMASQ));
     let needed = join_all(wanted.map(async |needed| (needed, version(needed.program).await)));
     let (needed, qemu_img) = tokio::join!(needed, version(QEMU_IMG.name));
     Facts {
@@ -250,12 +255,14 @@ mod tests {
         facts.needed[3].1 = Foreign::Missing;
         facts.missing_unpackers = vec![UNPACKERS[2], UNPACKERS[3]];
         facts.qemu_img = Foreign::Missing;
+        facts.needed.push((DNSMASQ, Foreign::Missing));
         let told = |name, grade, mend: &str| (name, grade, mend.to_owned());
         assert_eq!(
             other_than_good(&facts),
             [
                 told("nft", Grade::Bad, "apt-get install nftables"),
                 told("QEMU", Grade::Bad, "apt-get install qemu-system-x86"),
+                told("dnsmasq", Grade::Bad, "apt-get install dnsmasq-base"),
                 told("unpackers", Grade::Tolerable, "apt-get install xz-utils zstd"),
                 told("qemu-img", Grade::Tolerable, "apt-get install qemu-utils"),
             ]

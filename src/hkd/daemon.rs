@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashSet},
     fs::File,
     io,
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -317,10 +316,6 @@ pub fn hypervisor_for(
         let what = format!("vm.hypervisor = {kind} is not in internal.hkd.hypervisor_list");
         return Err(refuse(what, &format!("use one of {}, or add it there", allowed.join(", "))));
     }
-    let address = || match life.address {
-        IpAddr::V4(address) => Ok(address),
-        other => Err(refuse(format!("the address {other} of this node is not IPv4"), "set it in table hosts")),
-    };
     let owner = (!config.get(&keys::STORAGE_LOCAL)).then(|| Owner {
         host: life.host,
         epoch: life.epoch,
@@ -328,14 +323,14 @@ pub fn hypervisor_for(
     });
     Ok(match (kind.as_str(), owner) {
         ("lxc", owner) => {
-            let container = Container::new(config, &config.get(&keys::NODENAME), address()?)?;
+            let container = Container::new(config, &config.get(&keys::NODENAME), life.address)?;
             match owner {
                 Some(owner) => Arc::new(container.in_the_name_of(owner, epochs)),
                 None => Arc::new(container),
             }
         }
         ("kvm", owner) => {
-            let kvm = Kvm::new(config, address()?)?;
+            let kvm = Kvm::new(config, life.address)?;
             match owner {
                 Some(owner) => Arc::new(kvm.in_the_name_of(owner, epochs)),
                 None => Arc::new(kvm),

@@ -56,7 +56,8 @@ pub fn name_servers(config: &Config) -> Vec<String> {
 
 fn reachable_servers(resolv_conf: &str) -> Vec<String> {
     let servers = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
-    let reachable = |server: &&str| server.parse::<std::net::Ipv4Addr>().is_ok_and(|address| !address.is_loopback());
+    // One with a scope is behind an interface of the node.
+    let reachable = |server: &&str| server.parse::<std::net::IpAddr>().is_ok_and(|address| !address.is_loopback());
     servers.map(str::trim).filter(reachable).map(str::to_owned).collect()
 }
 

@@ -4,6 +4,7 @@
 
 mod claims;
 mod container;
+mod dhcp;
 mod guest;
 mod kvm;
 mod nothing;

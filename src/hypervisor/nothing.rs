@@ -239,7 +239,7 @@ mod tests {
             di: DiId(1),
             di_path: "desk.tar".into(),
             agent: Agent::Auto,
-            address: Ipv4Addr::new(10, 0, 0, 200),
+            address: Ipv4Addr::new(10, 0, 0, 200).into(),
             secret: None,
         }
     }

@@ -3,8 +3,8 @@
 //! What the shim is to run and what it leaves behind beside its directory is not known here.
 
 use std::{
-    env, fs, io,
-    net::Ipv4Addr,
+    env, fmt, fs, io,
+    net::IpAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -66,13 +66,18 @@ impl Shims {
         made.map_err(|error| failed(format!("cannot make {}", self.run.display()), None, Some(error)))
     }
 
+    /// The directory of something else that runs under a shim.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.run.with_file_name(name)
+    }
+
     /// The directory of a VM, gone when the VM holds nothing any more.
     pub fn dir(&self, vm: VmId) -> PathBuf {
         self.run.join(vm.to_string())
     }
 
     /// Makes the directory of a VM, which remembers its address.
-    pub fn make_dir(&self, vm: VmId, address: Ipv4Addr) -> io::Result<PathBuf> {
+    pub fn make_dir(&self, vm: VmId, address: IpAddr) -> io::Result<PathBuf> {
         let dir = self.dir(vm);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         fs::write(dir.join("address"), address.to_string())?;
@@ -80,12 +85,12 @@ impl Shims {
     }
 
     /// The address that a VM was started with.
-    pub fn address(&self, vm: VmId) -> Option<Ipv4Addr> {
+    pub fn address(&self, vm: VmId) -> Option<IpAddr> {
         fs::read_to_string(self.dir(vm).join("address")).ok()?.trim().parse().ok()
     }
 
     /// The addresses of all VMs that have a directory.
-    pub fn addresses(&self) -> Result<Vec<(VmId, Ipv4Addr)>, HypervisorError> {
+    pub fn addresses(&self) -> Result<Vec<(VmId, IpAddr)>, HypervisorError> {
         Ok(self.vms()?.into_iter().filter_map(|vm| Some((vm, self.address(vm)?))).collect())
     }
 
@@ -133,17 +138,17 @@ impl Shims {
     pub async fn start(&self, keeper: &Path, vm: VmId, spec: ShimSpec) -> Result<(), HypervisorError> {
         let owner = self.claims.as_ref().map(|claims| claims.owner.clone());
         let spec = ShimSpec { owner, fence: self.fence.clone(), ..spec };
-        client::start(keeper, &self.shim(vm), &spec).await.map_err(|error| not_started(vm, error))
+        client::start(keeper, &self.shim(vm), &spec).await.map_err(|error| not_started(format_args!("VM {vm}"), error))
     }
 
     /// What a VM's shim says; `None` when there is none.
     pub async fn status(&self, vm: VmId) -> Result<Option<ShimStatus>, HypervisorError> {
-        client::status(&self.shim(vm)).await.map_err(|error| not_started(vm, error))
+        client::status(&self.shim(vm)).await.map_err(|error| not_started(format_args!("VM {vm}"), error))
     }
 
     /// Orders a VM's shim to kill it; whether there was a shim to hear it.
     pub async fn kill(&self, vm: VmId) -> Result<bool, HypervisorError> {
-        client::kill(&self.shim(vm)).await.map_err(|error| not_started(vm, error))
+        client::kill(&self.shim(vm)).await.map_err(|error| not_started(format_args!("VM {vm}"), error))
     }
 
     /// Kills a VM through its shim, and waits until it is dead.
@@ -235,12 +240,13 @@ pub fn program(name: &str, package: &str) -> Result<PathBuf, HypervisorError> {
     })
 }
 
-fn not_started(vm: VmId, error: ShimClientError) -> HypervisorError {
+/// What a shim runs could not be started, or the shim not asked.
+pub fn not_started(what: impl fmt::Display, error: ShimClientError) -> HypervisorError {
     match error {
         ShimClientError::Start { source, .. } if !source.stderr().is_empty() => {
-            failed(format!("VM {vm} cannot be started: {}", source.stderr()), None, None)
+            failed(format!("{what} cannot be started: {}", source.stderr()), None, None)
         }
-        error => failed(format!("VM {vm}: {error}"), None, cause(&error)),
+        error => failed(format!("{what}: {error}"), None, cause(&error)),
     }
 }
 

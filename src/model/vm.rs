@@ -1,6 +1,6 @@
 //! What a node needs to know to run one VM once.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -41,7 +41,7 @@ pub struct VmSpec {
     /// Which agent it has, where the image leaves a choice.
     pub agent: Agent,
     /// Address inside the node's VM network.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Shared with the agent of this run; `None` when the agent was started by a node that gives none.
     pub secret: Option<VmSecret>,
 }

@@ -5,9 +5,12 @@
 //! That VMs of one bridge cannot reach each other is the work of isolated ports, not of rules.
 //! Which addresses are whose is in a set (`sources`); what it does not hold is nobody's.
 
-use std::{io, net::Ipv4Addr, ops::RangeInclusive};
+use std::{io, net::IpAddr, ops::RangeInclusive};
 
-use super::{NetworkError, Plug, Subnet, sources};
+use super::{
+    Family, NetworkError, Plug, Subnet,
+    sources::{self, Set},
+};
 use crate::process::Program;
 
 /// What the rules depend on.
@@ -18,31 +21,34 @@ pub struct Firewall {
     /// How the names of VM ports begin. Two nodes on one machine need beginnings of which neither begins the other,
     /// because not every kernel can ask for the bridge of a port.
     pub port_prefix: String,
-    /// The VM network.
-    pub subnet: Subnet,
+    /// The VM network, and its second one if there is one. A protocol that none is of is not let through.
+    pub subnets: Vec<Subnet>,
     /// Ports of VMs that only nodes may reach.
     pub guarded_ports: [u16; 2],
     /// Name servers that VMs may ask though they are nodes.
-    pub dns: Vec<Ipv4Addr>,
+    pub dns: Vec<IpAddr>,
+    /// Port of the nodes' routers that VMs may reach, by TCP and UDP.
+    pub router: Option<u16>,
+    /// VMs may ask the node for their address.
+    pub dhcp: bool,
     /// Interface behind which VMs hide, when they may reach other networks.
     pub nat_interface: Option<String>,
 }
 
 impl Firewall {
-    /// Puts the rules in force, in place of those of before, without a moment between. VMs with these plugs are heard. Returns
-    /// the `listing`.
-    pub async fn apply<'a>(&self, plugs: impl Iterator<Item = &'a Plug>) -> Result<String, NetworkError> {
-        self.nft(&[], self.forgotten() + &self.ruleset(plugs)).await?;
-        self.listing().await
+    /// Puts the rules in force, in place of those of before, without a moment between. VMs with these plugs are heard.
+    pub async fn apply<'a>(&self, plugs: impl Iterator<Item = &'a Plug> + Clone) -> Result<Handles, NetworkError> {
+        // It repeats what it has made, not what somebody else has made of it by now.
+        Ok(Handles::of(&self.nft(&["--echo", "--handle", "-f", "-"], self.forgotten() + &self.ruleset(plugs)).await?))
     }
 
-    /// The rules as they are, without the elements of sets. It differs after every change, also after one that was undone.
-    pub async fn listing(&self) -> Result<String, NetworkError> {
+    /// The rules that are in force.
+    pub async fn standing(&self) -> Result<Handles, NetworkError> {
         let name = self.table();
-        // Asked for two tables at once, it forgets one of them (1.0.6).
-        let list = |family| self.nft(&["--terse", "--handle"], format!("list table {family} {name}\n"));
+        let list =
+            async |family| self.nft(&["--terse", "--handle", "list", "table", family, &name], String::new()).await;
         let (inet, bridge) = tokio::try_join!(list("inet"), list("bridge"))?;
-        Ok(inet + &bridge)
+        Ok(Handles::of(&(inet + &bridge)))
     }
 
     /// Lets a VM be heard by the addresses of its plug; `false`: there are no rules that could.
@@ -65,11 +71,11 @@ impl Firewall {
 
     /// Takes the rules away.
     pub async fn remove(&self) -> Result<(), NetworkError> {
-        self.nft(&[], self.forgotten()).await.map(drop)
+        self.nft(&["-f", "-"], self.forgotten()).await.map(drop)
     }
 
-    async fn nft(&self, options: &[&str], commands: String) -> Result<String, NetworkError> {
-        let nft = Program::new("nft").args(options).args(["-f", "-"]).input(commands).run().await;
+    async fn nft(&self, arguments: &[&str], commands: String) -> Result<String, NetworkError> {
+        let nft = Program::new("nft").args(arguments).input(commands).run().await;
         let printed = nft.map_err(|source| NetworkError::Firewall { bridge: self.bridge.clone(), source })?;
         Ok(printed.stdout)
     }
@@ -86,30 +92,65 @@ impl Firewall {
     }
 
     /// In table `inet` a port is seen only while it is not plugged in yet; then nothing of it is believed.
-    fn ruleset<'a>(&self, plugs: impl Iterator<Item = &'a Plug>) -> String {
+    fn ruleset<'a>(&self, plugs: impl Iterator<Item = &'a Plug> + Clone) -> String {
         let (table, bridge, port) = (self.table(), &self.bridge, &self.port_prefix);
-        let (nodes, vms) = (range(self.subnet.hosts()), range(self.subnet.vms()));
         let guarded = self.guarded_ports.map(|port| port.to_string()).join(", ");
-        let dns = match self.dns.as_slice() {
-            [] => String::new(),
-            servers => {
-                let servers = servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                format!("ip daddr {{ {servers} }} meta l4proto {{ tcp, udp }} th dport 53 accept")
-            }
+        let (dns, from_vm) = (self.dns(), self.no_spoofing());
+        // One line for each network of VMs, with its protocol, its nodes and its VMs.
+        let each = |line: &dyn Fn(&str, &str, &str) -> String| {
+            let lines = self.subnets.iter().map(|subnet| {
+                let (ip, _) = words(subnet.family());
+                line(ip, &range(subnet.hosts()), &range(subnet.vms()))
+            });
+            lines.collect::<Vec<_>>().join("\n")
         };
+        let from_nodes = each(&|ip, nodes, _| format!("{ip} saddr {nodes} accept"));
+        let guarded_from_others =
+            each(&|ip, nodes, _| format!("oifname \"{bridge}\" {ip} saddr != {nodes} tcp dport {{ {guarded} }} drop"));
+        // Nor to what clouds tell their machines, secrets among it, at an address of that kind.
+        let to_nodes_or_vms = each(&|ip, nodes, vms| {
+            format!("{ip} saddr {vms} {ip} daddr {{ {nodes}, {vms}, {} }} drop", link_local(ip))
+        });
+        let from_other_vms = each(&|ip, _, vms| format!("oifname \"{port}*\" {ip} saddr {vms} drop"));
+        let guarded_from_bridge =
+            each(&|ip, nodes, _| format!("oifname \"{port}*\" {ip} saddr != {nodes} tcp dport {{ {guarded} }} drop"));
+        let to_elsewhere = each(&|ip, nodes, _| format!("{ip} daddr != {{ {nodes}, {} }} accept", link_local(ip)));
+        let to_router =
+            self.router.map_or(String::new(), |port| format!("meta l4proto {{ tcp, udp }} th dport {port} accept"));
+        let to_routers = match self.router {
+            Some(_) => each(&|ip, nodes, _| format!("{ip} daddr {nodes} {to_router}")),
+            None => String::new(),
+        };
+        // From nobody yet, or from whom it has; the hardware address is held by the port. Only this node hears it.
+        let (asking, asked) = match self.dhcp {
+            true => (
+                format!("iifname \"{port}*\" ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept"),
+                "meta nfproto ipv4 udp sport 68 udp dport 67 accept",
+            ),
+            false => (String::new(), ""),
+        };
+        let from_vms = each(&|ip, _, vms| format!("{ip} saddr {vms} drop"));
+        let foreign: Vec<(&str, &str)> = self.foreign().map(words).collect();
+        let no_foreign = lines(&foreign, |(_, nfproto)| format!("meta nfproto {nfproto} drop"));
+        let no_foreign_to_vms =
+            lines(&foreign, |(_, nfproto)| format!("oifname \"{bridge}\" meta nfproto {nfproto} drop"));
+        let no_foreign_to_ports = lines(&foreign, |(ip, _)| format!("oifname \"{port}*\" ether type {ip} drop"));
         let nat = self.nat_interface.as_ref().map_or(String::new(), |interface| {
+            let hide = each(&|ip, _, vms| format!("{ip} saddr {vms} oifname \"{interface}\" masquerade"));
             format!(
                 "chain postrouting {{
                     type nat hook postrouting priority srcnat
-                    ip saddr {vms} oifname \"{interface}\" masquerade
+                    {hide}
                 }}"
             )
         });
-        let set = sources::SET;
-        let elements = match plugs.map(sources::element).collect::<Vec<_>>().as_slice() {
-            [] => String::new(),
-            elements => format!("elements = {{ {} }}", elements.join(", ")),
-        };
+        let sets = Set::ALL.map(|set| {
+            let elements: Vec<String> = plugs.clone().flat_map(|plug| set.elements(plug)).collect();
+            let elements =
+                if elements.is_empty() { elements } else { vec![format!("elements = {{ {} }}", elements.join(", "))] };
+            format!("set {} {{\n{}\n{}\n}}\n", set.name(), set.definition(), elements.concat())
+        });
+        let sets = sets.concat();
         format!(
             "table inet {table} {{
                 chain input {{
@@ -117,62 +158,138 @@ impl Firewall {
                     iifname \"{port}*\" meta iifkind {{ \"veth\", \"tun\" }} drop
                     iifname != \"{bridge}\" accept
                     ct state established,related accept
-                    meta nfproto ipv6 drop
-                    ip saddr {nodes} accept
+                    {no_foreign}
+                    {from_nodes}
                     icmp type echo-request accept
+                    icmpv6 type {{ echo-request, nd-neighbor-solicit, nd-neighbor-advert }} accept
                     {dns}
+                    {to_router}
+                    {asked}
                     drop
                 }}
                 chain forward {{
                     type filter hook forward priority filter
                     iifname \"{port}*\" meta iifkind {{ \"veth\", \"tun\" }} drop
                     ct state established,related accept
-                    oifname \"{bridge}\" meta nfproto ipv6 drop
-                    oifname \"{bridge}\" tcp dport {{ {guarded} }} ip saddr != {nodes} drop
+                    {no_foreign_to_vms}
+                    {guarded_from_others}
                     iifname != \"{bridge}\" accept
-                    meta nfproto ipv6 drop
+                    {no_foreign}
                     {dns}
-                    ip saddr {vms} ip daddr {{ {nodes}, {vms} }} drop
+                    {to_routers}
+                    {to_nodes_or_vms}
                 }}
                 {nat}
             }}
             table bridge {table} {{
-                set {set} {{
-                    type ifname . ether_addr . ipv4_addr
-                    {elements}
-                }}
+                {sets}
                 chain from_vm {{
-                    iifname . ether saddr . arp saddr ip @{set} iifname . arp saddr ether . arp saddr ip @{set} accept
-                    arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @{set} accept
-                    ether type != ip drop
-                    meta l4proto udp th sport 67 drop
-                    iifname . ether saddr . ip saddr @{set} return
-                    drop
+                    {from_vm}
                 }}
                 chain input {{
                     type filter hook input priority filter
+                    {asking}
                     iifname \"{port}*\" jump from_vm
                 }}
                 chain forward {{
                     type filter hook forward priority filter
                     iifname \"{port}*\" jump from_vm
-                    oifname \"{port}*\" ether type ip6 drop
-                    oifname \"{port}*\" ip saddr {vms} drop
-                    oifname \"{port}*\" ip saddr != {nodes} tcp dport {{ {guarded} }} drop
+                    {no_foreign_to_ports}
+                    {from_other_vms}
+                    {guarded_from_bridge}
                     iifname != \"{port}*\" accept
-                    ip daddr != {nodes} accept
+                    {to_elsewhere}
+                    {to_routers}
                     tcp flags & (syn | ack) == syn drop
-                    ip protocol tcp accept
+                    meta l4proto tcp accept
                     icmp type {{ echo-request, echo-reply }} accept
+                    icmpv6 type {{ echo-request, echo-reply, packet-too-big }} accept
+                    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
                     {dns}
-                    ip saddr {vms} drop
+                    {from_vms}
+                    ip6 daddr {} drop
                 }}
-            }}\n"
+            }}\n",
+            link_local("ip6")
         )
+    }
+
+    /// What a VM may say: who it is, and packets from there. It is no router and no DHCP server.
+    fn no_spoofing(&self) -> String {
+        let [v4, v6, targets] = Set::ALL.map(Set::name);
+        let of = |subnet: &Subnet| match subnet.family() {
+            Family::V4 => format!(
+                "iifname . ether saddr . arp saddr ip @{v4} iifname . arp saddr ether . arp saddr ip @{v4} accept
+                arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @{v4} accept
+                meta l4proto udp th sport 67 drop
+                iifname . ether saddr . ip saddr @{v4} return"
+            ),
+            Family::V6 => format!(
+                "icmpv6 type {{ nd-router-advert, nd-redirect }} drop
+                icmpv6 type nd-neighbor-advert iifname . ether saddr . @th,64,128 != @{targets} drop
+                ip6 saddr :: icmpv6 type nd-neighbor-solicit iifname . ether saddr . @th,64,128 @{targets} accept
+                ip6 saddr {link} meta l4proto != ipv6-icmp drop
+                ip6 saddr {link} icmpv6 type echo-request drop
+                meta l4proto udp th sport 547 drop
+                iifname . ether saddr . ip6 saddr @{v6} return",
+                // VMs have these only to find others.
+                link = link_local("ip6")
+            ),
+        };
+        lines(&self.subnets, of) + "\ndrop"
+    }
+
+    fn dns(&self) -> String {
+        lines(&[Family::V4, Family::V6], |family| {
+            let servers = self.dns.iter().filter(|server| Family::of(**server) == *family);
+            let servers: Vec<String> = servers.map(ToString::to_string).collect();
+            match words(*family) {
+                _ if servers.is_empty() => String::new(),
+                (ip, _) => {
+                    format!("{ip} daddr {{ {} }} meta l4proto {{ tcp, udp }} th dport 53 accept", servers.join(", "))
+                }
+            }
+        })
+    }
+
+    /// The protocols that no network of VMs is of.
+    fn foreign(&self) -> impl Iterator<Item = Family> {
+        let used = |family: &Family| self.subnets.iter().any(|subnet| subnet.family() == *family);
+        [Family::V4, Family::V6].into_iter().filter(move |family| !used(family))
     }
 }
 
-fn range(addresses: RangeInclusive<Ipv4Addr>) -> String {
+/// The numbers that the kernel gave to tables, chains, sets and rules. Whatever is made anew has another one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handles(Vec<u64>);
+
+impl Handles {
+    fn of(printed: &str) -> Self {
+        let handle = |text: &str| text.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+        let mut handles: Vec<u64> = printed.split("# handle ").skip(1).filter_map(handle).collect();
+        handles.sort_unstable();
+        Self(handles)
+    }
+}
+
+/// What `nft` calls a protocol: in its headers, and in general.
+fn words(family: Family) -> (&'static str, &'static str) {
+    match family {
+        Family::V4 => ("ip", "ipv4"),
+        Family::V6 => ("ip6", "ipv6"),
+    }
+}
+
+/// Addresses that mean something only on one link.
+fn link_local(ip: &str) -> &'static str {
+    if ip == "ip" { "169.254.0.0/16" } else { "fe80::/10" }
+}
+
+fn lines<T>(items: &[T], line: impl Fn(&T) -> String) -> String {
+    items.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn range(addresses: RangeInclusive<IpAddr>) -> String {
     // A range of one is not a range to `nft`.
     match (addresses.start(), addresses.end()) {
         (first, last) if first == last => first.to_string(),

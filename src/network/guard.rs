@@ -10,7 +10,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{Network, NetworkError, announce::announce, links::Links};
+use super::{Network, NetworkError, links::Links};
 
 /// How often it is looked without a hint: not every change is told.
 const ROUND: Duration = Duration::from_secs(30);
@@ -73,8 +73,8 @@ impl Network {
             mended.push("the bridge".to_owned());
         }
         if self.firewall_wanted {
-            // Elements are not in the listing, and to put one in that is there changes nothing.
-            let mut stand = self.firewall.listing().await.is_ok_and(|listing| listing == state.rules);
+            // To put an element in that is there changes nothing.
+            let mut stand = self.firewall.standing().await.is_ok_and(|standing| standing == state.rules);
             for plug in state.plugs.values() {
                 stand = stand && self.firewall.believe(plug)?;
             }
@@ -91,7 +91,7 @@ impl Network {
                 Err(NetworkError::Absent { .. }) => continue,
                 attached => attached?,
             }
-            let _ = announce(&self.bridge, plug.mac, plug.address);
+            self.announce(plug);
             mended.push(format!("port {}", plug.host_end));
         }
         Ok(mended)

@@ -1,12 +1,14 @@
 //! Bridge and VM interfaces, made through the kernel's own interface (`rtnetlink`), without programs in between.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use nix::errno::Errno;
 use rtnetlink::{
-    Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth,
+    Error, Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::{
+        AddressFamily,
+        address::{AddressAttribute, AddressFlags},
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     },
@@ -35,8 +37,8 @@ impl Links {
         Ok(Self { handle })
     }
 
-    /// Makes or mends the bridge: it is there, up, and has the host's address. Whether something had to be done.
-    pub async fn ensure_bridge(&self, name: &str, host: Ipv4Addr, prefix: u8) -> Result<bool, NetworkError> {
+    /// Makes or mends the bridge: it is there, up, and has the host's addresses. Whether something had to be done.
+    pub async fn ensure_bridge(&self, name: &str, mac: Mac, addresses: &[(IpAddr, u8)]) -> Result<bool, NetworkError> {
         let doing = |doing| failed(doing, name);
         let mut done = false;
         let link = match self.find(name).await? {
@@ -44,7 +46,7 @@ impl Links {
             Some(_) => return Err(NetworkError::NoBridge { name: name.to_owned() }),
             None => {
                 done = true;
-                let bridge = LinkBridge::new(name).address(Mac::of_bridge(host).0.to_vec()).up().build();
+                let bridge = LinkBridge::new(name).address(mac.0.to_vec()).up().build();
                 self.handle.link().add(bridge).execute().await.map_err(doing("make the bridge"))?;
                 let made = self.found(name).await?;
                 let mark = LinkUnspec::new_with_index(made.header.index).alias(OURS).build();
@@ -58,11 +60,34 @@ impl Links {
             let up = LinkUnspec::new_with_index(index).up().build();
             self.handle.link().set(up).execute().await.map_err(doing("switch on the bridge"))?;
         }
-        let add = self.handle.address().add(index, IpAddr::V4(host), prefix).execute().await;
-        match add {
-            Err(error) if errno(&error) == Some(Errno::EEXIST) => Ok(done),
-            Err(error) => Err(doing("give an address to the bridge")(error)),
+        for (address, prefix) in addresses {
+            done |= self.add_address(name, *address, *prefix).await?;
+        }
+        Ok(done)
+    }
+
+    /// Gives an interface an address; whether it had it not.
+    pub async fn add_address(&self, name: &str, address: IpAddr, prefix: u8) -> Result<bool, NetworkError> {
+        let index = self.found(name).await?.header.index;
+        let mut add = self.handle.address().add(index, address, prefix);
+        if address.is_ipv6() {
+            // Nobody else can have it, and to make sure of that would take a second in which nothing can use it.
+            add.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        match add.execute().await {
+            Err(error) if errno(&error) == Some(Errno::EEXIST) => Ok(false),
+            Err(error) => Err(failed("give an address to", name)(error)),
             Ok(()) => Ok(true),
+        }
+    }
+
+    /// Sends what is for other networks to a gateway of IPv6.
+    pub async fn add_gateway(&self, name: &str, gateway: Ipv6Addr) -> Result<(), NetworkError> {
+        let index = self.found(name).await?.header.index;
+        let route = RouteMessageBuilder::<Ipv6Addr>::new().gateway(gateway).output_interface(index).build();
+        match self.handle.route().add(route).execute().await {
+            Err(error) if errno(&error) != Some(Errno::EEXIST) => Err(failed("set the gateway of", name)(error)),
+            _ => Ok(()),
         }
     }
 
@@ -94,7 +119,7 @@ impl Links {
     /// Makes an interface an isolated port of `bridge` that only lets the planned hardware address pass, and tells
     /// the bridge where that is and whose it is. Repeatable.
     pub async fn attach(&self, bridge: &str, plug: &Plug) -> Result<(), NetworkError> {
-        let Plug { mac, address, .. } = *plug;
+        let mac = plug.mac;
         let doing = |doing| failed(doing, &plug.host_end);
         let bridge = self.found(bridge).await?.header.index;
         let port = self.found(&plug.host_end).await?.header.index;
@@ -114,15 +139,17 @@ impl Links {
             .map_err(doing("tell the bridge the address behind"))?;
         // Without this, a first packet sent before the VM is up would leave the kernel asking once a second who has
         // the address, and every connection would wait for the answer.
-        self.handle
-            .neighbours()
-            .add(bridge, IpAddr::V4(address))
-            .link_layer_address(&mac.0)
-            .state(NeighbourState::Permanent)
-            .replace()
-            .execute()
-            .await
-            .map_err(doing("make the neighbour behind"))?;
+        for address in &plug.addresses {
+            self.handle
+                .neighbours()
+                .add(bridge, address.ip)
+                .link_layer_address(&mac.0)
+                .state(NeighbourState::Permanent)
+                .replace()
+                .execute()
+                .await
+                .map_err(doing("make the neighbour behind"))?;
+        }
         let up = LinkUnspec::new_with_index(port).up().build();
         self.handle.link().set(up).execute().await.map_err(doing("switch on the interface"))
     }
@@ -138,12 +165,16 @@ impl Links {
     }
 
     /// Forgets who has `address` on `bridge`.
-    pub async fn forget_neighbour(&self, bridge: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
+    pub async fn forget_neighbour(&self, bridge: &str, address: IpAddr) -> Result<(), NetworkError> {
         let Some(link) = self.find(bridge).await? else { return Ok(()) };
         let mut neighbour = NeighbourMessage::default();
-        neighbour.header.family = rtnetlink::packet_route::AddressFamily::Inet;
+        let (family, destination) = match address {
+            IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+        };
+        neighbour.header.family = family;
         neighbour.header.ifindex = link.header.index;
-        neighbour.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+        neighbour.attributes.push(NeighbourAttribute::Destination(destination));
         match self.handle.neighbours().del(neighbour).execute().await {
             Err(error) if errno(&error) != Some(Errno::ENOENT) => Err(failed("forget a neighbour on", bridge)(error)),
             _ => Ok(()),

@@ -4,8 +4,10 @@
 
 mod address;
 mod announce;
+mod dhcp;
 mod firewall;
 mod guard;
+mod inside;
 mod links;
 mod rehearsal;
 mod sources;
@@ -14,14 +16,22 @@ mod spoofing_tests;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-pub use address::{Mac, Subnet};
+pub use address::{Family, Mac, Subnet};
 use announce::announce;
+use dhcp::Dhcp;
 pub use firewall::Firewall;
+use firewall::Handles;
 
 use crate::model::{
     VmId, VmPorts,
@@ -37,15 +47,25 @@ const NAME_LIMIT: usize = 15;
 #[derive(Clone, Debug)]
 pub struct Network {
     bridge: String,
-    host: Ipv4Addr,
-    gateway: Ipv4Addr,
-    subnet: Subnet,
+    /// The VM network, and its second one if there is one.
+    subnets: Vec<Local>,
     port_prefix: String,
     mac_prefix: String,
     firewall_wanted: bool,
     firewall: Firewall,
+    dhcp: Option<Dhcp>,
     /// Rules are changed only by who holds it, so that none replaces what another has just put in.
     state: Arc<Mutex<State>>,
+}
+
+/// A network as this node sees it.
+#[derive(Clone, Copy, Debug)]
+struct Local {
+    subnet: Subnet,
+    /// The address of this node.
+    host: IpAddr,
+    /// The gateway of VMs.
+    gateway: IpAddr,
 }
 
 /// How things on this node are to stand.
@@ -53,8 +73,8 @@ pub struct Network {
 struct State {
     /// They were made and not yet taken away.
     prepared: bool,
-    /// The packet filter as `nft` shows it.
-    rules: String,
+    /// The packet filter as it was made.
+    rules: Handles,
     /// Who may be heard, by the name of the port.
     plugs: BTreeMap<String, Plug>,
 }
@@ -67,12 +87,19 @@ pub struct Plug {
     pub host_end: String,
     /// Hardware address of the other end.
     pub mac: Mac,
-    /// IP address of the other end.
-    pub address: Ipv4Addr,
+    /// IP addresses of the other end, the one that the VM is reached by first.
+    pub addresses: Vec<Address>,
+}
+
+/// An address of a VM in one network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
     /// Prefix length of the network.
     pub prefix: u8,
     /// Default gateway of the VM.
-    pub gateway: Ipv4Addr,
+    pub gateway: IpAddr,
 }
 
 /// What stands where the bridge is to be.
@@ -107,15 +134,40 @@ pub enum NetworkError {
         /// The value.
         gateway: String,
     },
+    /// `vm.network.ip6.prefix`.
+    #[error("{prefix:?} cannot begin the IPv6 addresses of this VM network")]
+    Second {
+        /// The value.
+        prefix: String,
+    },
+    /// `vm.network.use_dhcp` where there is no IPv4.
+    #[error("there is no DHCP in a VM network of IPv6")]
+    NoDhcp,
+    /// What the DHCP server reads cannot be written.
+    #[error("cannot write {} for the DHCP server", .path.display())]
+    Dhcp {
+        /// A file or directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The address of this node does not fit the VM network.
     #[error("the address {host} of this node is not among those of nodes in {subnet}, where VMs begin at {first_vm}")]
     Host {
         /// The node's address.
-        host: Ipv4Addr,
+        host: IpAddr,
         /// The network.
-        subnet: Subnet,
+        subnet: Box<Subnet>,
         /// First address of VMs.
-        first_vm: Ipv4Addr,
+        first_vm: IpAddr,
+    },
+    /// The address of a VM is none of those that VMs may have.
+    #[error("{address} is no address of a VM in {subnet}")]
+    Vm {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        subnet: Box<Subnet>,
     },
     /// A name that no interface can have.
     #[error("{name:?} cannot be the name of a network interface")]
@@ -177,15 +229,22 @@ impl NetworkError {
     /// What an administrator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Netmask { .. } => Some("set vm.network.netmask to something like 255.255.0.0 or 16"),
+            Self::Netmask { .. } => Some("set vm.network.netmask to something like 255.255.0.0 or 16, of IPv6 like 64"),
+            Self::NoDhcp => Some("set vm.network.use_dhcp to 0; VMs are given their addresses anyway"),
+            Self::Second { .. } => Some(
+                "set vm.network.ip6.prefix to something like fd00:51::/64, at most 96 long, or leave it empty; \
+                 where vm.network.ip.start is of IPv6 there is no second network",
+            ),
             Self::MacPrefix { .. } => Some("set vm.network.mac.prefix to three octets like 54:52:00"),
-            Self::Gateway { .. } => Some("correct vm.network.gateway or leave it empty"),
+            Self::Gateway { .. } => Some("correct vm.network.gateway or vm.network.ip6.gateway, or leave it empty"),
             Self::Host { .. } => Some("correct the host's address, vm.network.ip.start or vm.network.netmask"),
+            Self::Vm { .. } => Some("give the VM another address: update vms set ip = vm_address_free() where id = …"),
             Self::Name { .. } => Some("correct vm.network.bridge or internal.vm.network.device.prefix"),
             Self::NoBridge { .. } => Some("set vm.network.bridge to another name"),
             Self::Firewall { source, .. } if source.is_missing() => Some("install nftables"),
             Self::Link { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some("run as root"),
             Self::Absent { .. }
+            | Self::Dhcp { .. }
             | Self::Firewall { .. }
             | Self::Link { .. }
             | Self::Sources { .. }
@@ -196,16 +255,26 @@ impl NetworkError {
 
 impl Network {
     /// The network that the configuration describes, for the node with address `host`.
-    pub fn new(config: &Config, host: Ipv4Addr) -> Result<Self, NetworkError> {
+    pub fn new(config: &Config, host: IpAddr) -> Result<Self, NetworkError> {
         let bridge = name(config.get(&keys::VM_BRIDGE))?;
         let port_prefix = name(config.get(&keys::VM_DEVICE_PREFIX))?;
-        let subnet = Subnet::new(host, &config.get(&keys::VM_NETMASK), config.get(&keys::VM_IP_START))?;
+        let first = Subnet::new(host, &config.get(&keys::VM_NETMASK), config.get(&keys::VM_IP_START))?;
         let mac_prefix = config.get(&keys::VM_MAC_PREFIX);
         Mac::of_vm(&mac_prefix, host)?;
-        let gateway = match config.get(&keys::VM_GATEWAY) {
-            none if none.is_empty() => host,
-            gateway => gateway.parse().map_err(|_| NetworkError::Gateway { gateway })?,
+        let local = |subnet: Subnet, host, gateway: String| {
+            let gateway = match gateway.parse() {
+                _ if gateway.is_empty() => host,
+                Ok(address) if Family::of(address) == subnet.family() => address,
+                _ => return Err(NetworkError::Gateway { gateway }),
+            };
+            Ok(Local { subnet, host, gateway })
         };
+        let mut subnets = vec![local(first, host, config.get(&keys::VM_GATEWAY))?];
+        let prefix = config.get(&keys::VM_IP6_PREFIX);
+        if !prefix.is_empty() {
+            let second = first.second(&prefix).ok_or(NetworkError::Second { prefix })?;
+            subnets.push(local(second, second.above(host), config.get(&keys::VM_IP6_GATEWAY))?);
+        }
         let nat_interface = match config.get(&keys::VM_NAT_IFACE) {
             none if none.is_empty() => None,
             interface => Some(name(interface)?),
@@ -214,18 +283,21 @@ impl Network {
         let firewall = Firewall {
             bridge: bridge.clone(),
             port_prefix: port_prefix.clone(),
-            subnet,
+            subnets: subnets.iter().map(|local| local.subnet).collect(),
             guarded_ports: [ports.vma, ports.x],
             dns: config.get(&keys::VM_DNS).iter().filter_map(|server| server.parse().ok()).collect(),
+            router: config.get(&keys::VM_LOGIN).then(|| config.get(&keys::L7R_PORT)),
+            dhcp: config.get(&keys::VM_DHCP),
             nat_interface,
         };
+        let dhcp = config.get(&keys::VM_DHCP).then(|| Dhcp::new(config, &bridge, &subnets)).transpose()?;
         let firewall_wanted = config.get(&keys::VM_FIREWALL);
         let state = Arc::default();
-        Ok(Self { bridge, host, gateway, subnet, port_prefix, mac_prefix, firewall_wanted, firewall, state })
+        Ok(Self { bridge, subnets, port_prefix, mac_prefix, firewall_wanted, firewall, dhcp, state })
     }
 
     /// Makes or mends the bridge and the packet filter. VMs that live already go on being heard by these addresses.
-    pub async fn prepare(&self, living: &[(VmId, Ipv4Addr)]) -> Result<(), NetworkError> {
+    pub async fn prepare(&self, living: &[(VmId, IpAddr)]) -> Result<(), NetworkError> {
         let mut state = self.state.lock().await;
         // One that was started with an address of another network is plugged in no more.
         let planned = living.iter().filter_map(|(vm, address)| self.plan(*vm, *address).ok());
@@ -235,6 +307,9 @@ impl Network {
 
     async fn make(&self, state: &mut State) -> Result<(), NetworkError> {
         self.make_bridge().await?;
+        if let Some(dhcp) = &self.dhcp {
+            dhcp.prepare(state.plugs.values())?;
+        }
         match self.firewall_wanted {
             true => state.rules = self.firewall.apply(state.plugs.values()).await?,
             false => self.firewall.remove().await?,
@@ -245,11 +320,13 @@ impl Network {
 
     /// Whether something had to be done.
     async fn make_bridge(&self) -> Result<bool, NetworkError> {
-        if self.firewall.nat_interface.is_some() {
-            let setting = "/proc/sys/net/ipv4/ip_forward";
-            std::fs::write(setting, "1").map_err(|source| NetworkError::Setting { setting, source })?;
+        if let Some(way_out) = &self.firewall.nat_interface {
+            for local in &self.subnets {
+                forward(local.subnet.family(), way_out)?;
+            }
         }
-        Links::open()?.ensure_bridge(&self.bridge, self.host, self.subnet.prefix()).await
+        let addresses: Vec<_> = self.subnets.iter().map(|local| (local.host, local.subnet.prefix())).collect();
+        Links::open()?.ensure_bridge(&self.bridge, Mac::of_bridge(self.first().host), &addresses).await
     }
 
     /// Removes the packet filter, and the bridge if it was made here and no VM is left on it.
@@ -260,14 +337,33 @@ impl Network {
         Links::open()?.remove_bridge(&self.bridge).await
     }
 
+    /// Whether it was made and not yet taken away.
+    pub async fn is_prepared(&self) -> bool {
+        self.state.lock().await.prepared
+    }
+
+    /// The VM network, and its second one if there is one.
+    pub fn subnets(&self) -> Vec<Subnet> {
+        self.subnets.iter().map(|local| local.subnet).collect()
+    }
+
     /// The VM network and how it is divided.
     pub fn subnet(&self) -> Subnet {
-        self.subnet
+        self.first().subnet
+    }
+
+    fn first(&self) -> &Local {
+        &self.subnets[0]
     }
 
     /// Whether the packet filter is wanted; its tables then have this name.
     pub fn table(&self) -> Option<String> {
         self.firewall_wanted.then(|| self.firewall.table())
+    }
+
+    /// The configuration file of the DHCP server, where there is to be one.
+    pub fn dhcp(&self) -> Option<&Path> {
+        self.dhcp.as_ref().map(Dhcp::file)
     }
 
     /// What stands where the bridge is to be.
@@ -276,13 +372,19 @@ impl Network {
     }
 
     /// What the interface of a VM is to be.
-    pub fn plan(&self, vm: VmId, address: Ipv4Addr) -> Result<Plug, NetworkError> {
+    pub fn plan(&self, vm: VmId, address: IpAddr) -> Result<Plug, NetworkError> {
+        let first = self.first().subnet;
+        if !first.vms().contains(&address) {
+            return Err(NetworkError::Vm { address, subnet: Box::new(first) });
+        }
+        let of = |Local { subnet, gateway, .. }: &Local| {
+            let ip = if *subnet == first { address } else { subnet.above(address) };
+            Address { ip, prefix: subnet.prefix(), gateway: *gateway }
+        };
         Ok(Plug {
             host_end: name(self.host_end(vm))?,
             mac: Mac::of_vm(&self.mac_prefix, address)?,
-            address,
-            prefix: self.subnet.prefix(),
-            gateway: self.gateway,
+            addresses: self.subnets.iter().map(of).collect(),
         })
     }
 
@@ -298,22 +400,34 @@ impl Network {
             }
             result => result?,
         }
-        // This node reaches it in any case.
-        if let Err(error) = announce(&self.bridge, plug.mac, plug.address) {
-            tracing::warn!(bridge = self.bridge, address = %plug.address, %error, "other nodes may look for a VM elsewhere");
-        }
+        self.announce(plug);
         Ok(())
     }
 
+    /// Tells the network where the VM is now.
+    fn announce(&self, plug: &Plug) {
+        for Address { ip, .. } in &plug.addresses {
+            // This node reaches it in any case.
+            if let Err(error) = announce(&self.bridge, plug.mac, *ip) {
+                tracing::warn!(bridge = self.bridge, address = %ip, %error, "other nodes may look for a VM elsewhere");
+            }
+        }
+    }
+
     /// Removes the interface of a VM and what the bridge and the packet filter know of it, as far as they are there.
-    pub async fn unplug(&self, vm: VmId, address: Option<Ipv4Addr>) -> Result<(), NetworkError> {
+    pub async fn unplug(&self, vm: VmId, address: Option<IpAddr>) -> Result<(), NetworkError> {
         let links = Links::open()?;
         links.remove(&self.host_end(vm)).await?;
         let mut state = self.state.lock().await;
-        let planned = address.map(|address| self.plan(vm, address)).transpose()?;
+        let planned = address.and_then(|address| self.plan(vm, address).ok());
         for plug in state.plugs.remove(&self.host_end(vm)).into_iter().chain(planned) {
             self.firewall.forget(&plug)?;
-            links.forget_neighbour(&self.bridge, plug.address).await?;
+            if let Some(dhcp) = &self.dhcp {
+                dhcp.forget(&plug);
+            }
+            for address in &plug.addresses {
+                links.forget_neighbour(&self.bridge, address.ip).await?;
+            }
         }
         Ok(())
     }
@@ -322,6 +436,9 @@ impl Network {
         let mut state = self.state.lock().await;
         if let Some(old) = state.plugs.insert(plug.host_end.clone(), plug.clone()).filter(|old| old != plug) {
             self.firewall.forget(&old)?;
+        }
+        if let Some(dhcp) = &self.dhcp {
+            dhcp.know(plug)?;
         }
         match self.firewall_wanted {
             // Somebody took the rules away.
@@ -339,6 +456,23 @@ impl Network {
     fn host_end(&self, vm: VmId) -> String {
         format!("{}{vm}", self.port_prefix)
     }
+}
+
+/// Lets packets of VMs through to other networks.
+fn forward(family: Family, way_out: &str) -> Result<(), NetworkError> {
+    let setting = match family {
+        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::V6 => {
+            // A router listens to no other router unless told to, and would lose the way out that it has from there.
+            let listens = format!("/proc/sys/net/ipv6/conf/{way_out}/accept_ra");
+            if fs::read_to_string(&listens).is_ok_and(|value| value.trim() == "1") {
+                fs::write(&listens, "2")
+                    .map_err(|source| NetworkError::Setting { setting: "accept_ra of the way out", source })?;
+            }
+            "/proc/sys/net/ipv6/conf/all/forwarding"
+        }
+    };
+    fs::write(setting, "1").map_err(|source| NetworkError::Setting { setting, source })
 }
 
 /// A name that the kernel and the packet filter both take.

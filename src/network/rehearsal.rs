@@ -1,7 +1,7 @@
 //! Makes bridge, port and packet filter once in a network of its own, which is gone afterwards: whether this kernel and this
 //! `nft` can do all that a node asks of them is tried and not read from their versions.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use nix::sched::{CloneFlags, unshare};
 use tokio::time::timeout;
@@ -15,7 +15,8 @@ impl Network {
     /// # Errors
     /// What a node could not do here.
     pub async fn rehearse(&self, limit: Duration) -> Result<(), NetworkError> {
-        let this = self.clone();
+        // What the node's own remembers, and what its DHCP server reads, stays.
+        let this = Self { state: Arc::default(), dhcp: None, ..self.clone() };
         // The namespace is that of the thread, and ends with it. What is late is dropped there, with the programs it runs.
         aside(move || this.perform(limit), limit * 2).await.ok_or_else(late)?
     }
@@ -26,7 +27,7 @@ impl Network {
         let performed = async {
             self.prepare(&[]).await?;
             let vm = VmId(0);
-            let plug = self.plan(vm, *self.subnet.vms().start())?;
+            let plug = self.plan(vm, *self.subnet().vms().start())?;
             let links = Links::open()?;
             links.make_pair(&plug.host_end, "vm").await?;
             self.believe(&plug).await?;

@@ -2,7 +2,7 @@
 //! in and taken out in the kernel's own words (`nfnetlink`), because to run `nft` for every VM that starts or stops would cost
 //! more than the rest of plugging it in. The sets themselves and the rules that ask them belong to `firewall`.
 
-use std::{io, os::fd::AsRawFd};
+use std::{io, net::IpAddr, os::fd::AsRawFd};
 
 use nix::{
     errno::Errno,
@@ -17,8 +17,60 @@ use nix::{
 
 use super::Plug;
 
-/// Port, hardware address, IP address: `ifname . ether_addr . ipv4_addr` to `nft`.
-pub const SET: &str = "sources";
+/// The sets: what each holds beside port and hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Set {
+    /// IPv4 addresses.
+    V4,
+    /// IPv6 addresses.
+    V6,
+    /// The same once more as plain numbers, for neighbour discovery: `nft` has no name for the address that is asked for there.
+    Targets,
+}
+
+impl Set {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Targets];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "sources",
+            Self::V6 => "sources6",
+            Self::Targets => "targets6",
+        }
+    }
+
+    /// What `nft` takes as the type of its elements.
+    pub fn definition(self) -> &'static str {
+        match self {
+            Self::V4 => "type ifname . ether_addr . ipv4_addr",
+            Self::V6 => "type ifname . ether_addr . ipv6_addr",
+            Self::Targets => "typeof iifname . ether saddr . @th,64,128",
+        }
+    }
+
+    /// The addresses of a VM that belong in it.
+    fn addresses(self, plug: &Plug) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> = plug.addresses.iter().map(|address| address.ip).collect();
+        addresses.retain(|address| address.is_ipv4() == (self == Self::V4));
+        if !addresses.is_empty() && self != Self::V4 {
+            addresses.push(plug.mac.link_local().into());
+        }
+        addresses
+    }
+
+    /// What `nft` takes for the elements of a VM.
+    pub fn elements(self, plug: &Plug) -> Vec<String> {
+        let Plug { host_end, mac, .. } = plug;
+        let address = |address: IpAddr| match address {
+            IpAddr::V6(number) if self == Self::Targets => format!("{:#034x}", number.to_bits()),
+            address => address.to_string(),
+        };
+        let of = |ip| format!("\"{host_end}\" . {mac} . {}", address(ip));
+        self.addresses(plug).into_iter().map(of).collect()
+    }
+}
 
 /// The kernel answers before `send` returns.
 const ANSWER_LIMIT_SECONDS: i64 = 5;
@@ -60,18 +112,18 @@ pub fn forget(table: &str, plug: &Plug) -> io::Result<()> {
     }
 }
 
-/// What `nft` takes for the same element.
-pub fn element(Plug { host_end, mac, address, .. }: &Plug) -> String {
-    format!("\"{host_end}\" . {mac} . {address}")
-}
-
 fn change(kind: u16, flags: u16, table: &str, plug: &Plug) -> io::Result<()> {
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
     setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(ANSWER_LIMIT_SECONDS))?;
-    sendto(socket.as_raw_fd(), &batch(kind, flags, table, plug), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut answer = [0; 1024];
-    let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    outcome(&answer[..length])
+    let changes = Set::ALL.into_iter().flat_map(|set| set.addresses(plug).into_iter().map(move |ip| (set, ip)));
+    for (set, ip) in changes {
+        let batch = batch(kind, flags, table, (set, &key(plug, ip)));
+        sendto(socket.as_raw_fd(), &batch, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        let mut answer = [0; 1024];
+        let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+        outcome(&answer[..length])?;
+    }
+    Ok(())
 }
 
 /// The first answer decides: one message asks for one, and a batch that is refused as a whole gets one, too.
@@ -86,12 +138,12 @@ fn outcome(answer: &[u8]) -> io::Result<()> {
 }
 
 /// A transaction of one change.
-fn batch(kind: u16, flags: u16, table: &str, plug: &Plug) -> Vec<u8> {
+fn batch(kind: u16, flags: u16, table: &str, (set, key): (Set, &[u8])) -> Vec<u8> {
     let text = |text: &str| [text.as_bytes(), &[0]].concat();
-    let element = nested(NFTA_LIST_ELEM, &nested(NFTA_SET_ELEM_KEY, &attribute(NFTA_DATA_VALUE, &key(plug))));
+    let element = nested(NFTA_LIST_ELEM, &nested(NFTA_SET_ELEM_KEY, &attribute(NFTA_DATA_VALUE, key)));
     let change = [
         attribute(NFTA_SET_ELEM_LIST_TABLE, &text(table)),
-        attribute(NFTA_SET_ELEM_LIST_SET, &text(SET)),
+        attribute(NFTA_SET_ELEM_LIST_SET, &text(set.name())),
         nested(NFTA_SET_ELEM_LIST_ELEMENTS, &element),
     ];
     let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
@@ -104,10 +156,16 @@ fn batch(kind: u16, flags: u16, table: &str, plug: &Plug) -> Vec<u8> {
 }
 
 /// The parts of a concatenation begin at multiples of four bytes.
-fn key(plug: &Plug) -> Vec<u8> {
-    let mut name = plug.host_end.clone().into_bytes();
-    name.resize(IFNAMSIZ, 0);
-    [&name[..], &plug.mac.0, &[0; 2], &plug.address.octets()].concat()
+fn key(plug: &Plug, ip: IpAddr) -> Vec<u8> {
+    let mut key = plug.host_end.clone().into_bytes();
+    key.resize(IFNAMSIZ, 0);
+    key.extend(plug.mac.0);
+    key.extend([0; 2]);
+    match ip {
+        IpAddr::V4(ip) => key.extend(ip.octets()),
+        IpAddr::V6(ip) => key.extend(ip.octets()),
+    }
+    key
 }
 
 fn message(kind: u16, flags: u16, family: u8, resource: u16, attributes: &[u8]) -> Vec<u8> {

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs::File,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, OwnedFd},
     thread,
 };
@@ -24,7 +24,7 @@ use nix::{
 
 use super::{
     Mac,
-    tests::{Lab, printed, run},
+    tests::{Lab, Protocol, printed, run},
 };
 use crate::model::VmId;
 
@@ -55,6 +55,41 @@ fn datagram(source: Ipv4Addr, ports: [u16; 2]) -> Vec<u8> {
     header[10..12].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
     let [from, to] = ports.map(u16::to_be_bytes);
     [&header[..], &from, &to, &[0, (8 + MARK.len() + 1) as u8, 0, 0]].concat()
+}
+
+fn packet6(from: Mac, source: Ipv6Addr, target: Ipv6Addr, next: u8, body: &[u8]) -> Vec<u8> {
+    let [high, low] = ((body.len() + MARK.len() + 1) as u16).to_be_bytes();
+    let header = [0x60, 0, 0, 0, high, low, next, 255];
+    frame(from, 0x86dd, &[&header[..], &source.octets(), &target.octets(), body].concat())
+}
+
+fn udp6(from: Mac, source: Ipv6Addr, ports: [u16; 2]) -> Vec<u8> {
+    let [from_port, to_port] = ports.map(u16::to_be_bytes);
+    let body = [&from_port[..], &to_port, &[0, (8 + MARK.len() + 1) as u8, 0, 0]].concat();
+    packet6(from, source, "2001:db8::1".parse().unwrap(), 17, &body)
+}
+
+/// Of neighbour discovery: kind, and the address it is about. Nothing on its way here looks at the checksum.
+fn discovery(from: Mac, source: Ipv6Addr, kind: u8, about: Ipv6Addr) -> Vec<u8> {
+    let body = [&[kind, 0, 0, 0, 0x20, 0, 0, 0][..], &about.octets()].concat();
+    packet6(from, source, "ff02::1".parse().unwrap(), 58, &body)
+}
+
+/// A cable on the bridge, to where other nodes could be.
+fn cable(bridge: &str) -> String {
+    let far = format!("{bridge}f");
+    for command in [
+        format!("ip link add {bridge}w type veth peer name {far}"),
+        format!("ip link set {bridge}w up master {bridge}"),
+        format!("ip link set {far} up"),
+    ] {
+        assert!(run(&command), "{command}");
+    }
+    far
+}
+
+fn v4(address: IpAddr) -> Ipv4Addr {
+    address.to_string().parse().unwrap()
 }
 
 /// Sends frames out of the VM's interface as they are.
@@ -102,16 +137,10 @@ async fn what_a_vm_sends_comes_out_of_its_port_only_under_its_own_addresses() {
     let (vm, neighbour) = (VmId(1), VmId(2));
     lab.boot(vm).await;
     lab.boot(neighbour).await;
-    for command in [
-        "ip link add hplwire type veth peer name hplfar",
-        "ip link set hplwire up master hplbr18",
-        "ip link set hplfar up",
-    ] {
-        assert!(run(command), "{command}");
-    }
+    let far = cable("hplbr18");
     let mac = |vm| lab.network.plan(vm, lab.address(vm)).unwrap().mac;
-    let own = (mac(vm), lab.address(vm));
-    let (theirs, their_ip) = (mac(neighbour), lab.address(neighbour));
+    let own = (mac(vm), v4(lab.address(vm)));
+    let (theirs, their_ip) = (mac(neighbour), v4(lab.address(neighbour)));
     let node = Ipv4Addr::new(10, 202, 18, 1);
     let nobody = Ipv4Addr::UNSPECIFIED;
     let tagged = [&[0, 5, 8, 0][..], &datagram(their_ip, [9, 9])].concat();
@@ -148,7 +177,7 @@ async fn what_a_vm_sends_comes_out_of_its_port_only_under_its_own_addresses() {
             ('z', udp4(own.0, own.1, [9, 9])),
         ],
     );
-    for (ear, interface) in ears.iter().zip(["hplbr18", "hplfar"]) {
+    for (ear, interface) in ears.iter().zip(["hplbr18", &far]) {
         assert_eq!(heard(ear, interface, 'z'), BTreeSet::from(['a', 'b', 'c', 'd', 'z']), "{interface}");
     }
 
@@ -159,7 +188,61 @@ async fn what_a_vm_sends_comes_out_of_its_port_only_under_its_own_addresses() {
     std::fs::remove_file("/tmp/hpl18.nft").unwrap();
     send(&lab.namespace(vm), vec![('D', udp4(own.0, their_ip, [9, 9])), ('y', udp4(own.0, own.1, [9, 9]))]);
     assert!(heard(&ears[0], "hplbr18", 'y').contains(&'D'));
-    run("ip link del hplwire");
+    run("ip link del hplbr18w");
+}
+
+#[tokio::test]
+async fn so_it_is_with_ipv6() {
+    let mut lab = Lab::of(25, Protocol::Both).await;
+    let (vm, neighbour) = (VmId(1), VmId(2));
+    lab.boot(vm).await;
+    lab.boot(neighbour).await;
+    let far = cable("hplbr25");
+    let mac = |vm| lab.network.plan(vm, lab.address(vm)).unwrap().mac;
+    let v6 = |vm| lab.addresses(vm)[1].to_string().parse::<Ipv6Addr>().unwrap();
+    let (own, own_ip, local) = (mac(vm), v6(vm), mac(vm).link_local());
+    let (theirs, their_ip) = (mac(neighbour), v6(neighbour));
+    let nobody = Ipv6Addr::UNSPECIFIED;
+    let (router_advertisement, solicitation, advertisement, redirect) = (134, 135, 136, 137);
+
+    let ears = [ear(), ear()];
+    send(
+        &lab.namespace(vm),
+        vec![
+            ('a', discovery(own, own_ip, solicitation, their_ip)),
+            ('b', discovery(own, local, solicitation, their_ip)),
+            ('c', discovery(own, nobody, solicitation, own_ip)),
+            ('d', discovery(own, own_ip, advertisement, own_ip)),
+            ('e', udp6(own, own_ip, [9, 9])),
+            // The neighbour's address.
+            ('A', udp6(own, their_ip, [9, 9])),
+            ('B', discovery(own, their_ip, advertisement, their_ip)),
+            ('C', discovery(own, own_ip, advertisement, their_ip)),
+            ('D', discovery(own, local, advertisement, theirs.link_local())),
+            ('E', discovery(own, nobody, solicitation, their_ip)),
+            ('F', discovery(own, theirs.link_local(), solicitation, their_ip)),
+            // Its hardware address.
+            ('G', udp6(theirs, own_ip, [9, 9])),
+            ('H', udp6(theirs, their_ip, [9, 9])),
+            // The node's, one of elsewhere, none.
+            ('I', udp6(own, "fd00:203:25::aca:1901".parse().unwrap(), [9, 9])),
+            ('J', udp6(own, "2001:db8::7".parse().unwrap(), [9, 9])),
+            ('K', udp6(own, nobody, [9, 9])),
+            // A router, a server of DHCP.
+            ('L', discovery(own, local, router_advertisement, nobody)),
+            ('M', discovery(own, own_ip, router_advertisement, nobody)),
+            ('N', discovery(own, local, redirect, own_ip)),
+            ('O', udp6(own, own_ip, [547, 546])),
+            // Over the link alone, where addresses do not say who is a VM.
+            ('P', udp6(own, local, [9, 9])),
+            ('Q', discovery(own, local, 128, own_ip)),
+            ('z', udp6(own, own_ip, [9, 9])),
+        ],
+    );
+    for (ear, interface) in ears.iter().zip(["hplbr25", &far]) {
+        assert_eq!(heard(ear, interface, 'z'), BTreeSet::from(['a', 'b', 'c', 'd', 'e', 'z']), "{interface}");
+    }
+    run("ip link del hplbr25w");
 }
 
 #[tokio::test]

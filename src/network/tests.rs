@@ -1,14 +1,27 @@
 //! The network with real interfaces, a network namespace standing for each VM.
 
-use std::process::{Command, Stdio};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    process::{Command, Stdio},
+};
 
 use super::*;
 
 /// Everything of one test; its names and addresses are its own, and all goes when it is dropped.
 pub struct Lab {
     number: u8,
+    protocol: Protocol,
+    settings: &'static [(&'static str, &'static str)],
     pub network: Network,
     vms: Vec<VmId>,
+}
+
+/// Of which protocols its networks are.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Protocol {
+    V4,
+    V6,
+    Both,
 }
 
 pub fn run(command: &str) -> bool {
@@ -23,22 +36,46 @@ pub fn printed(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn network(number: u8) -> Network {
+fn network(number: u8, protocol: Protocol, settings: &[(&str, &str)]) -> Network {
     let mut config = Config::default();
     for (key, value) in [
         ("vm.network.bridge", format!("hplbr{number}")),
         ("internal.vm.network.device.prefix", format!("hpl{number}v")),
-        ("vm.network.ip.start", format!("10.202.{number}.100")),
-        ("vm.network.netmask", "24".to_owned()),
+        ("vm.network.ip.start", address(number, protocol, 100).to_string()),
+        ("vm.network.netmask", if protocol == Protocol::V6 { "64".to_owned() } else { "24".to_owned() }),
+        ("vm.network.ip6.prefix", second(number, protocol)),
     ] {
         config.set(key, value).unwrap();
     }
-    Network::new(&config, Ipv4Addr::new(10, 202, number, 1)).unwrap()
+    for (key, value) in settings {
+        config.set(key, *value).unwrap();
+    }
+    Network::new(&config, address(number, protocol, 1)).unwrap()
+}
+
+fn second(number: u8, protocol: Protocol) -> String {
+    if protocol == Protocol::Both { format!("fd00:203:{number}::/64") } else { String::new() }
+}
+
+fn address(number: u8, protocol: Protocol, last: u8) -> IpAddr {
+    match protocol {
+        Protocol::V4 | Protocol::Both => Ipv4Addr::new(10, 202, number, last).into(),
+        Protocol::V6 => Ipv6Addr::new(0xfd00, 0x202, number.into(), 0, 0, 0, 0, last.into()).into(),
+    }
 }
 
 impl Lab {
     pub async fn new(number: u8) -> Self {
-        let lab = Self { number, network: network(number), vms: Vec::new() };
+        Self::of(number, Protocol::V4).await
+    }
+
+    pub async fn of(number: u8, protocol: Protocol) -> Self {
+        Self::with(number, protocol, &[]).await
+    }
+
+    pub async fn with(number: u8, protocol: Protocol, settings: &'static [(&'static str, &'static str)]) -> Self {
+        let network = network(number, protocol, settings);
+        let lab = Self { number, protocol, settings, network, vms: Vec::new() };
         lab.sweep();
         lab.network.prepare(&[]).await.unwrap();
         lab
@@ -46,11 +83,17 @@ impl Lab {
 
     /// The same network as another daemon sees it.
     pub fn afresh(&self) -> Network {
-        network(self.number)
+        network(self.number, self.protocol, self.settings)
     }
 
-    pub fn address(&self, vm: VmId) -> Ipv4Addr {
-        Ipv4Addr::new(10, 202, self.number, 100 + vm.0 as u8)
+    pub fn address(&self, vm: VmId) -> IpAddr {
+        address(self.number, self.protocol, 100 + vm.0 as u8)
+    }
+
+    /// All that it has.
+    pub fn addresses(&self, vm: VmId) -> Vec<IpAddr> {
+        let plug = self.network.plan(vm, self.address(vm)).unwrap();
+        plug.addresses.iter().map(|address| address.ip).collect()
     }
 
     pub fn namespace(&self, vm: VmId) -> String {
@@ -62,13 +105,19 @@ impl Lab {
         let plug = self.network.plan(vm, address).unwrap();
         self.vms.push(vm);
         let mac = plug.mac;
-        for command in [
+        let mut commands = vec![
             format!("ip netns add {namespace}"),
             format!("ip link add {} type veth peer name eth0 netns {namespace} address {mac}", plug.host_end),
-            format!("ip -n {namespace} addr add {address}/{} dev eth0", plug.prefix),
-            format!("ip -n {namespace} link set eth0 up"),
-            format!("ip -n {namespace} route add default via {}", plug.gateway),
-        ] {
+        ];
+        for Address { ip, prefix, .. } in &plug.addresses {
+            let dad = if ip.is_ipv6() { "nodad" } else { "" };
+            commands.push(format!("ip -n {namespace} addr add {ip}/{prefix} dev eth0 {dad}"));
+        }
+        commands.push(format!("ip -n {namespace} link set eth0 up"));
+        for Address { gateway, .. } in &plug.addresses {
+            commands.push(format!("ip -n {namespace} route add default via {gateway}"));
+        }
+        for command in commands {
             assert!(run(&command), "{command}");
         }
         self.network.plug(&plug).await.unwrap();
@@ -87,7 +136,7 @@ impl Lab {
         let namespace = self.namespace(vm);
         let mut child = Command::new("ip")
             .args(["netns", "exec", &namespace, "socat", "-u"])
-            .args([&format!("TCP-LISTEN:{port},fork,reuseaddr"), "OPEN:/dev/null"])
+            .args([&format!("TCP6-LISTEN:{port},fork,reuseaddr,ipv6only=0"), "OPEN:/dev/null"])
             .spawn()
             .unwrap();
         while !printed(&format!("ip netns exec {namespace} ss -Hltn")).contains(&format!(":{port} ")) {
@@ -154,12 +203,49 @@ async fn a_switch_that_knew_a_vm_behind_another_port_learns_where_it_is_plugged_
 }
 
 #[tokio::test]
+async fn with_ipv6_alone_or_beside_ipv4_nodes_reach_vms_and_vms_reach_neither_nodes_nor_each_other() {
+    for (number, protocol) in [(23, Protocol::V6), (24, Protocol::Both)] {
+        let mut lab = Lab::of(number, protocol).await;
+        let (a, b) = (VmId(1), VmId(2));
+        lab.boot(a).await;
+        lab.boot(b).await;
+        let (_agent, _other) = (lab.listen(b, 3030), lab.listen(b, 8080));
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let on_node = listener.local_addr().unwrap().port();
+        for ip in lab.addresses(b) {
+            let at = |port| SocketAddr::new(ip, port).to_string();
+            assert!(lab.connects(None, &at(3030)), "the node reaches the agent at {ip}");
+            assert!(!lab.connects(Some(a), &at(3030)) && !lab.connects(Some(a), &at(8080)), "a neighbour reaches {ip}");
+        }
+        let nodes = lab.network.subnets.iter().map(|local| local.host);
+        let nodes: Vec<_> = nodes.map(|host| SocketAddr::new(host, on_node).to_string()).collect();
+        assert_eq!(nodes.iter().filter(|node| lab.connects(Some(a), node)).count(), 0);
+        assert!(run(&format!("nft flush chain inet qvd_hplbr{number} input")));
+        assert_eq!(
+            nodes.iter().filter(|node| lab.connects(Some(a), node)).count(),
+            nodes.len(),
+            "the rules kept it away"
+        );
+        lab.network.heal().await.unwrap();
+        assert_eq!(nodes.iter().filter(|node| lab.connects(Some(a), node)).count(), 0);
+
+        let neighbours = || printed(&format!("ip -6 neigh show dev hplbr{number} nud permanent"));
+        assert!(neighbours().contains(&lab.addresses(b).last().unwrap().to_string()), "{}", neighbours());
+        for vm in [a, b] {
+            lab.network.unplug(vm, Some(lab.address(vm))).await.unwrap();
+        }
+        assert_eq!(neighbours(), "");
+        assert!(!printed(&format!("nft list table bridge qvd_hplbr{number}")).contains(&format!("hpl{number}v1")));
+    }
+}
+
+#[tokio::test]
 async fn nodes_reach_vms_and_vms_reach_neither_nodes_nor_each_other() {
     let mut lab = Lab::new(11).await;
     let (a, b) = (VmId(1), VmId(2));
     lab.boot(a).await;
     lab.boot(b).await;
-    let on_node = std::net::TcpListener::bind((lab.network.host, 0)).unwrap();
+    let on_node = std::net::TcpListener::bind((lab.network.first().host, 0)).unwrap();
     let node_port = on_node.local_addr().unwrap();
     let _agent = lab.listen(b, 3030);
     let _other = lab.listen(b, 8080);
@@ -191,7 +277,7 @@ async fn a_vm_that_lies_about_its_address_is_not_heard() {
     assert!(lab.connects(None, &agent));
 
     assert!(run("nft flush chain inet qvd_hplbr12 input"));
-    let on_node = std::net::TcpListener::bind((lab.network.host, 0)).unwrap();
+    let on_node = std::net::TcpListener::bind((lab.network.first().host, 0)).unwrap();
     let target = on_node.local_addr().unwrap();
     assert!(lab.connects(Some(vm), &target.to_string()), "only the lie is tested below");
     assert!(run(&format!("ip -n {namespace} addr flush dev eth0")));
@@ -273,16 +359,19 @@ async fn plugging_can_be_repeated_and_makes_a_vanished_bridge_again() {
 
 #[test]
 fn settings_that_no_network_can_have_are_refused_by_name() {
-    let host = Ipv4Addr::new(10, 0, 0, 5);
+    let host = Ipv4Addr::new(10, 0, 0, 5).into();
     for (key, value) in [
         ("vm.network.bridge", "a name too long for it"),
         ("vm.network.bridge", "x;flush"),
         ("vm.network.netmask", "255.0.255.0"),
         ("vm.network.gateway", "gate"),
+        ("vm.network.ip6.gateway", "10.0.0.1"),
+        ("vm.network.ip6.prefix", "fd00::/100"),
         ("vm.network.mac.prefix", "1:2"),
         ("vm.network.firewall.nat.iface", "\""),
     ] {
         let mut config = Config::default();
+        config.set("vm.network.ip6.prefix", "fd00:51::/64").unwrap();
         config.set(key, value).unwrap();
         let error = Network::new(&config, host).unwrap_err();
         assert!(error.hint().is_some(), "{key} = {value}: {error}");
@@ -294,7 +383,7 @@ async fn a_rehearsal_goes_through_all_of_it_and_leaves_the_machine_as_it_was() {
     let mut config = Config::default();
     config.set("vm.network.bridge", "hplbrtrial").unwrap();
     config.set("vm.network.firewall.nat.iface", "nowhere0").unwrap();
-    let network = Network::new(&config, Ipv4Addr::new(10, 0, 0, 1)).unwrap();
+    let network = Network::new(&config, Ipv4Addr::new(10, 0, 0, 1).into()).unwrap();
     let forwards = || std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
     let before = forwards();
     network.rehearse(std::time::Duration::from_secs(30)).await.unwrap();
@@ -353,4 +442,67 @@ async fn rules_and_bridge_come_back_when_somebody_took_them_away() {
         lab.network.heal().await.unwrap().is_empty() && !run("ip link show hplbr20"),
         "what was taken away stays away"
     );
+}
+
+#[tokio::test]
+async fn users_can_log_in_from_inside_a_vm_where_that_is_allowed() {
+    let _router = TcpListener::bind("[::]:8443").unwrap();
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let other = listener.local_addr().unwrap().port();
+    for (number, settings, allowed) in
+        [(27, &[][..], false), (28, &[("internal.vm.network.firewall.allow_login_from_vm", "1")][..], true)]
+    {
+        let mut lab = Lab::with(number, Protocol::Both, settings).await;
+        let (vm, neighbour) = (VmId(1), VmId(2));
+        lab.boot(vm).await;
+        lab.boot(neighbour).await;
+        let _theirs = lab.listen(neighbour, 8443);
+        for local in &lab.network.subnets {
+            let at = |port| SocketAddr::new(local.host, port).to_string();
+            assert_eq!(lab.connects(Some(vm), &at(8443)), allowed, "{}", at(8443));
+            assert!(!lab.connects(Some(vm), &at(other)));
+        }
+        assert!(!lab.connects(Some(vm), &SocketAddr::new(lab.address(neighbour), 8443).to_string()));
+    }
+}
+
+#[tokio::test]
+async fn vms_reach_other_networks_behind_the_address_of_the_node_where_there_is_a_way_out() {
+    for command in [
+        "ip netns add hplout",
+        "ip link add hplway type veth peer name eth0 netns hplout",
+        "ip addr add 198.51.100.1/24 dev hplway",
+        "ip addr add 2001:db8:51::1/64 dev hplway nodad",
+        "ip addr add 169.254.51.1/24 dev hplway",
+        "ip link set hplway up",
+        "ip -n hplout addr add 169.254.51.2/24 dev eth0",
+        "ip -n hplout addr add 198.51.100.2/24 dev eth0",
+        "ip -n hplout addr add 2001:db8:51::2/64 dev eth0 nodad",
+        "ip -n hplout link set eth0 up",
+    ] {
+        assert!(run(command), "{command}");
+    }
+    let mut lab = Lab::with(29, Protocol::Both, &[("vm.network.firewall.nat.iface", "hplway")]).await;
+    let vm = VmId(1);
+    lab.boot(vm).await;
+    let mut server = Command::new("ip")
+        .args(["netns", "exec", "hplout", "socat", "-u", "TCP6-LISTEN:80,fork,ipv6only=0", "OPEN:/dev/null"])
+        .spawn()
+        .unwrap();
+    while !printed("ip netns exec hplout ss -Hltn").contains(":80 ") {
+        assert_eq!(server.try_wait().unwrap(), None, "socat does not listen");
+        std::thread::yield_now();
+    }
+    // It has no way back to the network of VMs, only to the node.
+    for outside in ["198.51.100.2:80", "[2001:db8:51::2]:80"] {
+        assert!(lab.connects(Some(vm), outside), "{outside}");
+    }
+    let metadata = "169.254.51.2:80";
+    assert!(lab.connects(None, metadata) && !lab.connects(Some(vm), metadata), "what a cloud tells its machines");
+    assert!(run("nft flush chain inet qvd_hplbr29 postrouting"));
+    let reached = ["198.51.100.2:80", "[2001:db8:51::2]:80"].map(|outside| lab.connects(Some(vm), outside));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    run("ip netns del hplout");
+    assert_eq!(reached, [false, false], "only behind the node's address");
 }

@@ -5,7 +5,7 @@
 use std::{
     fs::OpenOptions,
     io::{self, Write},
-    net::Ipv4Addr,
+    net::IpAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -32,7 +32,7 @@ pub struct Plan {
     /// Name of the node.
     pub name: String,
     /// Its address in the VM network.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whom it shares its storage with.
     pub sharing: Sharing,
     /// Further lines of its configuration.
@@ -198,10 +198,11 @@ pub async fn join(connector: &Connector, plan: &Plan) -> Result<Report, JoinErro
             file: plan.file.clone(),
             role: login.role.clone(),
             line: format!(
-                "hostssl {} {} {}/32 scram-sha-256",
+                "hostssl {} {} {}/{} scram-sha-256",
                 config.get(&keys::DATABASE_NAME),
                 login.role,
-                plan.address
+                plan.address,
+                if plan.address.is_ipv4() { 32 } else { 128 }
             ),
             source: Box::new(source),
         })?;

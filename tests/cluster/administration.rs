@@ -74,6 +74,14 @@ async fn a_vm_gets_the_highest_free_address_until_none_is_left() {
     admin.sql("select config_set('vm.network.netmask', '255.255.255.248')").await;
     assert_eq!(make("d").await, "10.9.0.4", "that of a VM that is gone");
     assert_eq!(code(&admin, "select vm_create('alice', 'e', 'desk', ip => '10.9.0.4')").await, "QV013");
+
+    assert_eq!(code(&admin, "select config_set('vm.network.ip.start', 'fd00::x')").await, "QV014");
+    admin.sql("select config_set('vm.network.ip.start', 'fd00:9::100')").await;
+    let refused = told(&admin, "select vm_create('alice', 'f', 'desk')").await;
+    assert_eq!((refused.0.as_str(), refused.1.as_str()), ("QV014", "255.255.255.248 is no netmask of IPv6"));
+    admin.sql("select config_set('vm.network.netmask', '64')").await;
+    assert_eq!(make("f").await, "fd00:9::100:fe");
+    assert_eq!(make("g").await, "fd00:9::100:fd");
 }
 
 #[tokio::test]

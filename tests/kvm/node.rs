@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 
@@ -68,8 +68,8 @@ impl Node {
         Self { number, dir, config, hypervisor }
     }
 
-    fn host(number: u8) -> Ipv4Addr {
-        Ipv4Addr::new(10, 203, number, 1)
+    fn host(number: u8) -> IpAddr {
+        Ipv4Addr::new(10, 203, number, 1).into()
     }
 
     /// The same node as another daemon would see it, with some settings changed.
@@ -103,7 +103,7 @@ impl Node {
             di: DiId(1),
             di_path: IMAGE.into(),
             agent: Agent::Auto,
-            address: Ipv4Addr::new(10, 203, self.number, 101),
+            address: Ipv4Addr::new(10, 203, self.number, 101).into(),
             secret: Some(VmSecret::new([7; 32])),
         }
     }

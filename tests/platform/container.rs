@@ -3,8 +3,8 @@
 use std::{
     fs,
     io::{ErrorKind, Write},
-    net::Ipv4Addr,
-    os::unix::fs::MetadataExt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -33,6 +33,14 @@ use super::{image, lives, printed, read, signal, wait_until};
 
 const VM: VmId = VmId(1);
 
+/// The address of a node's network that ends so.
+fn address(config: &Config, last: u8) -> IpAddr {
+    match config.get(&keys::VM_IP_START) {
+        IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() & !0xff | u32::from(last)).into(),
+        IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() & !0xff | u128::from(last)).into(),
+    }
+}
+
 /// A node with storage, bridge and names of its own. All goes when it is dropped.
 struct Node {
     number: u8,
@@ -58,6 +66,9 @@ impl Node {
         claims: Option<(Owner, Arc<dyn Epochs>)>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        // As hkd makes it, for everybody to see.
+        fs::create_dir(dir.path().join("run")).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         image::programs(&dir.path().join("bin"), agent);
         let mut config = Config::default();
         let below = |name: &str| dir.path().join(name).display().to_string();
@@ -78,7 +89,7 @@ impl Node {
         for (key, value) in settings {
             config.set(key, *value).unwrap();
         }
-        let hypervisor = Container::new(&config, &Self::name(number), Ipv4Addr::new(10, 202, number, 1)).unwrap();
+        let hypervisor = Container::new(&config, &Self::name(number), address(&config, 1)).unwrap();
         let hypervisor = match claims {
             Some((owner, epochs)) => hypervisor.in_the_name_of(owner, epochs),
             None => hypervisor,
@@ -111,7 +122,7 @@ impl Node {
             di: DiId(1),
             di_path: "desk.tar".into(),
             agent: Agent::Auto,
-            address: Ipv4Addr::new(10, 202, self.number, 100 + vm.0 as u8),
+            address: address(&self.config, 100 + vm.0 as u8),
             secret: Some(VmSecret::new([7; 32])),
         }
     }
@@ -279,7 +290,7 @@ async fn a_layer_that_is_kept_is_its_vms_whatever_ids_that_has() {
     let node = Node::with(36, None, &[("vm.lxc.ids", "0"), ("vm.overlay.persistent", "1")]).await;
     let mut config = node.config.clone();
     config.set("vm.lxc.ids", "1000000000").unwrap();
-    let mapping = Container::new(&config, &Node::name(36), Ipv4Addr::new(10, 202, 36, 1)).unwrap();
+    let mapping = Container::new(&config, &Node::name(36), address(&config, 1)).unwrap();
     mapping.prepare_node().await.unwrap();
     let owner = |path: String| fs::metadata(path).unwrap().uid();
     for (hypervisor, root) in [(&node.hypervisor, 0), (&mapping, 1_000_065_536), (&node.hypervisor, 0)] {
@@ -302,27 +313,110 @@ async fn a_vm_reaches_neither_its_neighbour_nor_the_node() {
         node.hypervisor.start(&node.spec(vm)).await.unwrap();
     }
     let (from, to) = (node.first_process(a).await, node.first_process(b).await);
-    let mut listener = Command::new("nsenter")
-        .args(["-t", &to.to_string(), "-n", "socat", "-u", "TCP-LISTEN:3030,fork,reuseaddr", "OPEN:/dev/null"])
-        .spawn()
-        .unwrap();
-    wait_until("it listens", || printed(&format!("nsenter -t {to} -n ss -Hltn")).contains(":3030"));
-    let connects = |from: Option<i32>, to: &str| {
-        let enter: Vec<String> =
-            from.map(|pid| vec!["nsenter".into(), "-t".into(), pid.to_string(), "-n".into()]).unwrap_or_default();
-        let socat = ["socat".into(), "-u".into(), "OPEN:/dev/null".into(), format!("TCP:{to},connect-timeout=0.4")];
-        let words: Vec<String> = enter.into_iter().chain(socat).collect();
-        Command::new(&words[0]).args(&words[1..]).output().unwrap().status.success()
-    };
+    let _agent = listen(to);
     let on_node = std::net::TcpListener::bind("10.202.23.1:0").unwrap();
-    let results = (
-        connects(None, "10.202.23.102:3030"),
-        connects(Some(from), "10.202.23.102:3030"),
-        connects(Some(from), &on_node.local_addr().unwrap().to_string()),
-    );
-    listener.kill().unwrap();
-    listener.wait().unwrap();
-    assert_eq!(results, (true, false, false));
+    assert!(connects(None, "10.202.23.102:3030"));
+    assert!(!connects(Some(from), "10.202.23.102:3030"));
+    assert!(!connects(Some(from), &on_node.local_addr().unwrap().to_string()));
+}
+
+#[tokio::test]
+async fn a_vm_is_reached_by_ipv6_alone_and_beside_ipv4_at_once() {
+    let alone = [("vm.network.ip.start", "fd00:202:40::64"), ("vm.network.netmask", "64")];
+    let beside = [("vm.network.ip6.prefix", "fd00:202:41::/64")];
+    for (number, settings, addresses) in [
+        (40, &alone[..], &["[fd00:202:40::65]:3030"][..]),
+        (41, &beside, &["[fd00:202:41::aca:2965]:3030", "10.202.41.101:3030"]),
+    ] {
+        let node = Node::with(number, None, settings).await;
+        node.hypervisor.start(&node.spec(VM)).await.unwrap();
+        let first_process = node.first_process(VM).await;
+        let _agent = listen(first_process);
+        for address in addresses {
+            assert!(connects(None, address), "{address}: {}", inside(first_process, "ip address"));
+        }
+        let routes = inside(first_process, "ip -6 route");
+        assert!(routes.contains("default via fd00:202:4") && routes.contains("dev eth0"), "{routes}");
+        node.stop(VM).await;
+    }
+}
+
+#[tokio::test]
+async fn a_vm_that_asks_by_dhcp_is_told_its_own_address_also_after_the_server_died() {
+    let node = Node::with(42, None, &[("vm.network.use_dhcp", "1"), ("vm.network.domain", "desks.example")]).await;
+    node.hypervisor.start(&node.spec(VM)).await.unwrap();
+    let first_process = node.first_process(VM).await;
+    let tell = node.dir.path().join("tell");
+    fs::write(
+        &tell,
+        "#!/bin/sh\nprintf 'ip=%s\\nrouter=%s\\nsubnet=%s\\ndomain=%s\\ndns=%s\\n' $ip $router $subnet $domain $dns\n",
+    )
+    .unwrap();
+    fs::set_permissions(&tell, fs::Permissions::from_mode(0o755)).unwrap();
+    let ask = || inside(first_process, &format!("busybox udhcpc -i eth0 -f -q -n -t 20 -T 1 -s {}", tell.display()));
+    let told = ask();
+    for line in
+        ["ip=10.202.42.101", "router=10.202.42.1", "subnet=255.255.255.0", "domain=desks.example", "dns=192.0.2.53"]
+    {
+        let log = || read(node.dir.path().join("run/dhcp/dnsmasq.log"));
+        assert!(told.lines().any(|told| told == line), "{line}: {told}{}", log());
+    }
+
+    let server = ShimDir::new(node.dir.path().join("run/dhcp"));
+    let dead = client::status(&server).await.unwrap().unwrap();
+    let guarded = node.hypervisor.clone();
+    let guard = tokio::spawn(async move { guarded.guard_node().await });
+    signal(dead.pid, "KILL");
+    loop {
+        let status = client::status(&server).await.unwrap();
+        if status.is_some_and(|status| status.is_current() && status.pid != dead.pid) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(ask().lines().any(|told| told == "ip=10.202.42.101"));
+
+    let lives = client::status(&server).await.unwrap().unwrap();
+    let next = Container::new(&node.config, &Node::name(42), address(&node.config, 1)).unwrap();
+    next.prepare_node().await.unwrap();
+    assert_eq!(client::status(&server).await.unwrap(), Some(lives), "the next daemon uses the one that runs");
+    node.stop(VM).await;
+    node.hypervisor.release_node().await.unwrap();
+    assert_eq!(client::status(&server).await.unwrap(), None);
+    guard.abort();
+    next.release_node().await.unwrap();
+}
+
+/// What a program prints in the network of a VM.
+fn inside(first_process: i32, command: &str) -> String {
+    printed(&format!("nsenter -t {first_process} -n {command}"))
+}
+
+/// Listens on the agent's port of a VM until it is dropped.
+fn listen(first_process: i32) -> Listening {
+    let socat = ["socat", "-u", "TCP6-LISTEN:3030,fork,reuseaddr,ipv6only=0", "OPEN:/dev/null"];
+    let listening =
+        Listening(Command::new("nsenter").args(["-t", &first_process.to_string(), "-n"]).args(socat).spawn().unwrap());
+    wait_until("it listens", || inside(first_process, "ss -Hltn").contains(":3030"));
+    listening
+}
+
+struct Listening(std::process::Child);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether a connection from a VM, or from the node, is accepted.
+fn connects(from: Option<i32>, to: &str) -> bool {
+    let enter: Vec<String> =
+        from.map(|pid| vec!["nsenter".into(), "-t".into(), pid.to_string(), "-n".into()]).unwrap_or_default();
+    let socat = ["socat".into(), "-u".into(), "OPEN:/dev/null".into(), format!("TCP:{to},connect-timeout=0.4")];
+    let words: Vec<String> = enter.into_iter().chain(socat).collect();
+    Command::new(&words[0]).args(&words[1..]).output().unwrap().status.success()
 }
 
 #[tokio::test]
@@ -368,7 +462,7 @@ async fn a_new_daemon_finds_what_runs_and_what_was_left() {
     exited.await;
     fs::remove_dir_all(node.shim(VmId(3)).path()).unwrap();
 
-    let again = Container::new(&node.config, &Node::name(26), Ipv4Addr::new(10, 202, 26, 1)).unwrap();
+    let again = Container::new(&node.config, &Node::name(26), address(&node.config, 1)).unwrap();
     let found = again.found().await.unwrap();
     let expected = [(1, true), (2, false), (3, false)].map(|(vm, alive)| Found { vm: VmId(vm), alive });
     assert_eq!(found, expected, "groups and interfaces betray a VM whose directory is gone");
@@ -507,7 +601,7 @@ async fn an_image_of_the_classic_shape_boots_its_own_init_and_its_hooks_run_only
     fs::remove_file(&heard).unwrap();
     let mut config = node.config.clone();
     config.set("vm.lxc.hooks.allow", "0").unwrap();
-    let strict = Container::new(&config, &Node::name(34), Ipv4Addr::new(10, 202, 34, 1)).unwrap();
+    let strict = Container::new(&config, &Node::name(34), address(&config, 1)).unwrap();
     strict.start(&VmSpec { agent: Agent::Ours, ..spec }).await.unwrap();
     wait_until("our agent speaks", || output().contains("agent runs as 1 with argument init"));
     let init = node.first_process(VM).await;

@@ -61,6 +61,16 @@ async fn a_running_desktop_is_reached_without_starting_anything() {
 }
 
 #[tokio::test]
+async fn a_desktop_is_reached_by_ipv6() {
+    let mut desktop = calm().await.desktop_of_ipv6().await;
+    desktop.start().await;
+    let (_, answer) = desktop.ask().await.conclusion().await;
+    assert_eq!(answer.status, 101);
+    desktop.vm.called("x_start", 1).await;
+    desktop.vm.nx().await;
+}
+
+#[tokio::test]
 async fn a_classic_agent_is_polled_fast_at_first_and_again_when_something_has_changed() {
     let stage = calm().await;
     let mut desktop = stage.running().await;

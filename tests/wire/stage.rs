@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
@@ -210,6 +210,14 @@ impl Stage {
         let vm = FakeVm::start(address).await;
         let id = self.sql(&format!("select vm_create('{login}', '{name}', '{osf}', ip => '{address}')")).await;
         Desktop { stage: self, login: login.to_owned(), id: id.parse().unwrap(), vm }
+    }
+
+    /// A new user whose VM is reached by IPv6. The machine has only one address of that kind for itself.
+    pub async fn desktop_of_ipv6(&'static self) -> Desktop {
+        let User { login, .. } = self.user().await;
+        let vm = FakeVm::start(Ipv6Addr::LOCALHOST).await;
+        let id = self.sql(&format!("select vm_create('{login}', 'desk', 'desk', ip => '::1')")).await;
+        Desktop { stage: self, login, id: id.parse().unwrap(), vm }
     }
 
     /// A new user whose VM has no disk image.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -57,7 +57,7 @@ struct Agent {
 /// The VM.
 pub struct FakeVm {
     agent: Arc<Agent>,
-    address: Ipv4Addr,
+    address: IpAddr,
     accepted: mpsc::UnboundedReceiver<TcpStream>,
     rpc: JoinHandle<()>,
     nxagent: Option<JoinHandle<()>>,
@@ -65,7 +65,8 @@ pub struct FakeVm {
 
 impl FakeVm {
     /// Its agent is ours and its X session comes up at once.
-    pub async fn start(address: Ipv4Addr) -> Self {
+    pub async fn start(address: impl Into<IpAddr>) -> Self {
+        let address = address.into();
         let agent = Arc::new(Agent {
             state: watch::Sender::new("listening"),
             ours: watch::Sender::new(true),

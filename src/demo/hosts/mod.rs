@@ -106,7 +106,7 @@ impl Hosts {
             hosts.nodes.push(node.map_err(SiteError::Node)?);
         }
         for node in &hosts.nodes {
-            admin.settle_node(node.name(), node.address(), address(FIRST_VM)).await?;
+            admin.settle_node(node.name(), node.address().into(), address(FIRST_VM).into()).await?;
             node.start().map_err(SiteError::Node)?;
         }
         for node in &hosts.nodes {
@@ -197,7 +197,7 @@ impl Hosts {
             node.freeze(false);
             node.kill_all();
             let config = node.config().map_err(io::Error::other)?;
-            let containers = Container::new(&config, node.name(), node.address()).map_err(io::Error::other)?;
+            let containers = Container::new(&config, node.name(), node.address().into()).map_err(io::Error::other)?;
             // The machine is asked, not the database, because a test may have failed with anything in it.
             for found in containers.found().await.map_err(io::Error::other)? {
                 containers.clean(found.vm).await.map_err(io::Error::other)?;

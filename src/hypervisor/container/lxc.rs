@@ -4,7 +4,10 @@
 use std::path::PathBuf;
 
 use super::{cgroup::Memory, confinement};
-use crate::{keeper::RootSpec, network::Plug};
+use crate::{
+    keeper::RootSpec,
+    network::{Address, Plug},
+};
 
 /// Where the agent's things are inside a container.
 pub const GUEST_DIR: &str = ".qvd";
@@ -77,25 +80,31 @@ impl ContainerConfig {
         lines.extend(self.interface());
         // What the VM asks before it is plugged in is lost; the kernel would ask again only after a second.
         lines.push("lxc.sysctl.net.ipv4.neigh.eth0.retrans_time_ms = 20".to_owned());
+        if self.plug.addresses.iter().any(|address| address.ip.is_ipv6()) {
+            lines.push("lxc.sysctl.net.ipv6.conf.eth0.accept_ra = 0".to_owned());
+            lines.push("lxc.sysctl.net.ipv6.neigh.eth0.retrans_time_ms = 20".to_owned());
+        }
         lines.extend(self.limits());
         lines.push(self.extra.clone());
         lines.join("\n") + "\n"
     }
 
-    fn interface(&self) -> impl Iterator<Item = String> {
+    fn interface(&self) -> Vec<String> {
         let plug = &self.plug;
-        [
+        let mut settings = vec![
             // Without `link`: it becomes a port of the bridge only when it can be made an isolated one.
             "type = veth".to_owned(),
             format!("veth.pair = {}", plug.host_end),
             format!("hwaddr = {}", plug.mac),
             "name = eth0".to_owned(),
             "flags = up".to_owned(),
-            format!("ipv4.address = {}/{}", plug.address, plug.prefix),
-            format!("ipv4.gateway = {}", plug.gateway),
-        ]
-        .into_iter()
-        .map(|setting| format!("lxc.net.0.{setting}"))
+        ];
+        // Those of IPv6 come with the first process.
+        for Address { ip, prefix, gateway } in plug.addresses.iter().filter(|address| address.ip.is_ipv4()) {
+            settings.push(format!("ipv4.address = {ip}/{prefix}"));
+            settings.push(format!("ipv4.gateway = {gateway}"));
+        }
+        settings.into_iter().map(|setting| format!("lxc.net.0.{setting}")).collect()
     }
 
     fn limits(&self) -> Vec<String> {
@@ -146,10 +155,12 @@ pub fn of_others(output: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
     use crate::{keeper::Ids, network::Mac};
+
+    fn address(ip: &str, prefix: u8, gateway: &str) -> Address {
+        Address { ip: ip.parse().unwrap(), prefix, gateway: gateway.parse().unwrap() }
+    }
 
     fn config(memory: Memory) -> ContainerConfig {
         ContainerConfig {
@@ -165,9 +176,7 @@ mod tests {
             plug: Plug {
                 host_end: "qvd7".into(),
                 mac: Mac([0x54, 0x52, 0, 0, 0, 200]),
-                address: Ipv4Addr::new(10, 0, 0, 200),
-                prefix: 16,
-                gateway: Ipv4Addr::new(10, 0, 0, 1),
+                addresses: vec![address("10.0.0.200", 16, "10.0.0.1")],
             },
             memory_mb: 256,
             cpus: Some(2),
@@ -203,6 +212,15 @@ mod tests {
             assert!(own.lines().any(|found| found == line), "{line}\n{own}");
         }
         assert!(!with(None).contains("idmap"));
+    }
+
+    #[test]
+    fn only_addresses_of_ipv4_are_left_to_lxc() {
+        let mut config = config(Memory::V1 { swap: false });
+        config.plug.addresses.push(address("fd00:51::a00:c8", 64, "fd00:51::a00:1"));
+        let both = config.render();
+        assert!(both.contains("lxc.net.0.ipv4.address = 10.0.0.200/16\nlxc.net.0.ipv4.gateway = 10.0.0.1\n"), "{both}");
+        assert!(both.contains("ipv6.conf.eth0.accept_ra = 0\n") && !both.contains("fd00"), "{both}");
     }
 
     #[test]

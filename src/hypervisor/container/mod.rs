@@ -14,7 +14,7 @@ mod mounts;
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
 use super::{
-    Epochs, Exit, Found, Hypervisor, HypervisorError, guest,
+    Epochs, Exit, Found, Hypervisor, HypervisorError, dhcp, guest,
     shims::{Shims, blocking, exit, failed, last_line, program, to_the_end},
 };
 use crate::{
@@ -74,7 +74,7 @@ pub struct Container {
 
 impl Container {
     /// Containers as the configuration describes them, for the node `node` with address `host`.
-    pub fn new(config: &Config, node: &str, host: Ipv4Addr) -> Result<Self, HypervisorError> {
+    pub fn new(config: &Config, node: &str, host: IpAddr) -> Result<Self, HypervisorError> {
         let cgroups = Cgroups::of_this_machine();
         Ok(Self {
             // No hyphen: it parts the node from the VM.
@@ -201,9 +201,17 @@ impl Container {
         drop(held);
         self.shims.start(keeper, vm, shim).await?;
         self.first_process(vm).await?;
-        self.network.plug(&config.plug).await?;
+        self.plug_in(vm, &config.plug).await?;
         self.run(Hook::Poststart, vm).await;
         Ok(())
+    }
+
+    /// Completes the network of a container whose first process runs.
+    async fn plug_in(&self, vm: VmId, plug: &Plug) -> Result<(), HypervisorError> {
+        if plug.addresses.iter().any(|address| address.ip.is_ipv6()) {
+            self.network.settle_inside(plug, self.first_process(vm).await?).await?;
+        }
+        Ok(self.network.plug(plug).await?)
     }
 
     /// What the administrator and, where it may, the image add to the settings of a container. Its hooks are made ready.
@@ -302,7 +310,7 @@ impl Container {
     }
 
     /// Waits until the container's first process runs, which is when LXC has done its part.
-    async fn first_process(&self, vm: VmId) -> Result<(), HypervisorError> {
+    async fn first_process(&self, vm: VmId) -> Result<i32, HypervisorError> {
         let shim = self.shims.shim(vm);
         let link = |pid: i32, name: &str| fs::read_link(format!("/proc/{pid}/{name}")).ok();
         let program = |pid: i32| link(pid, "exe");
@@ -315,9 +323,10 @@ impl Container {
                 program(child).is_some_and(|program| Some(program) != lxc)
                     && link(child, "ns/pid") != link(monitor.pid, "ns/pid")
             };
-            if lxc.is_some() && process_table::children(monitor.pid).into_iter().any(runs) {
+            let first = process_table::children(monitor.pid).into_iter().find(|child| runs(*child));
+            if let Some(first) = first.filter(|_| lxc.is_some()) {
                 debug!(vm = %vm, milliseconds = begin.elapsed().as_millis() as u64, "the first process runs");
-                return Ok(());
+                return Ok(first);
             }
             if begin.elapsed() > SETUP_LIMIT {
                 return Err(failed(format!("LXC does not get VM {vm} started"), None, None));
@@ -389,8 +398,8 @@ impl Container {
             if alive && let Some(address) = self.shims.address(vm) {
                 // A daemon that died between start and plug left a VM without a network.
                 match self.network.plan(vm, address) {
-                    Ok(plug) => self.network.plug(&plug).await,
-                    Err(error) => Err(error),
+                    Ok(plug) => self.plug_in(vm, &plug).await,
+                    Err(error) => Err(error.into()),
                 }
                 .unwrap_or_else(|error| warn!(vm = %vm, %error, "a VM that runs cannot be plugged into the bridge"));
             }
@@ -416,16 +425,22 @@ impl Hypervisor for Container {
             self.shims.prepare()?;
             let (keeper, dirs) = (self.shims.own_program("qvd-keeper")?, self.storage.mapped());
             self.ids.examine(&keeper, &dirs).await;
-            Ok(self.network.prepare(&self.shims.addresses()?).await?)
+            self.network.prepare(&self.shims.addresses()?).await?;
+            dhcp::start(&self.network, &self.shims, &self.name_servers).await
         })
     }
 
     fn guard_node(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.network.guard())
+        Box::pin(async {
+            tokio::join!(self.network.guard(), dhcp::guard(&self.network, &self.shims, &self.name_servers));
+        })
     }
 
     fn release_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>> {
-        Box::pin(async { Ok(self.network.remove().await?) })
+        Box::pin(async {
+            self.network.remove().await?;
+            dhcp::stop(&self.network).await
+        })
     }
 
     fn prepare<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>> {

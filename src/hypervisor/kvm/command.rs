@@ -162,8 +162,6 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
     use crate::network::Mac;
 
@@ -180,13 +178,7 @@ mod tests {
             layer: disk("/s/overlays/1-7-overlay.qcow2", true),
             home: Some(disk("/s/homes/7-data.qcow2", false)),
             direct: true,
-            plug: Plug {
-                host_end: "qvd7".into(),
-                mac: Mac([0x54, 0x52, 0, 0, 0, 200]),
-                address: Ipv4Addr::new(10, 0, 0, 200),
-                prefix: 16,
-                gateway: Ipv4Addr::new(10, 0, 0, 1),
-            },
+            plug: Plug { host_end: "qvd7".into(), mac: Mac([0x54, 0x52, 0, 0, 0, 200]), addresses: vec![] },
             console: true,
             vnc: Some("lossy=on".into()),
             secret: true,

@@ -10,7 +10,7 @@ mod qmp;
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -29,7 +29,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
-    Epochs, Exit, Found, Hypervisor, HypervisorError, Memory, guest,
+    Epochs, Exit, Found, Hypervisor, HypervisorError, Memory, dhcp, guest,
     shims::{Shims, exit, failed, last_line, program, to_the_end},
 };
 use crate::{
@@ -38,7 +38,7 @@ use crate::{
         Owner, VmId, VmSpec,
         config::{Config, keys},
     },
-    network::{Network, Plug},
+    network::{Address, Network, Plug},
     storage::{Disk, ImageName, Storage, StorageLock},
 };
 pub use acceleration::processor_runs_guests;
@@ -93,7 +93,7 @@ struct Disks {
 
 impl Kvm {
     /// Guests as the configuration describes them, for the node with address `host`.
-    pub fn new(config: &Config, host: Ipv4Addr) -> Result<Self, HypervisorError> {
+    pub fn new(config: &Config, host: IpAddr) -> Result<Self, HypervisorError> {
         Ok(Self {
             shims: Shims::new(config)?,
             storage: Storage::new(config),
@@ -210,8 +210,9 @@ impl Kvm {
             add("vma.secret.file", SECRET_IN_GUEST.to_owned());
         }
         add("vma.network.mac", plug.mac.to_string());
-        add("vma.network.address", format!("{}/{}", plug.address, plug.prefix));
-        add("vma.network.gateway", plug.gateway.to_string());
+        let each = |word: fn(&Address) -> String| plug.addresses.iter().map(word).collect::<Vec<_>>().join(",");
+        add("vma.network.address", each(|address| format!("{}/{}", address.ip, address.prefix)));
+        add("vma.network.gateway", each(|address| address.gateway.to_string()));
         add("vma.network.dns", self.name_servers.join(","));
         add("vma.host.name", guest::host_name(&spec.name));
         options
@@ -299,7 +300,7 @@ impl Kvm {
 
     /// A daemon that died while it started a guest left it without a network, and waiting. What QEMU says of that is not
     /// waited for: it may hang with its storage.
-    async fn take_up(&self, vm: VmId, address: Ipv4Addr) -> Result<(), HypervisorError> {
+    async fn take_up(&self, vm: VmId, address: IpAddr) -> Result<(), HypervisorError> {
         let plug = self.network.plan(vm, address)?;
         if self.has_run(vm).exists() {
             self.network.plug(&plug).await?;
@@ -376,16 +377,22 @@ impl Hypervisor for Kvm {
                     .map_err(|error| failed(format!("cannot make {}", captures.display()), None, Some(error)))?;
             }
             self.acceleration().await?;
-            Ok(self.network.prepare(&self.shims.addresses()?).await?)
+            self.network.prepare(&self.shims.addresses()?).await?;
+            dhcp::start(&self.network, &self.shims, &self.name_servers).await
         })
     }
 
     fn guard_node(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.network.guard())
+        Box::pin(async {
+            tokio::join!(self.network.guard(), dhcp::guard(&self.network, &self.shims, &self.name_servers));
+        })
     }
 
     fn release_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>> {
-        Box::pin(async { Ok(self.network.remove().await?) })
+        Box::pin(async {
+            self.network.remove().await?;
+            dhcp::stop(&self.network).await
+        })
     }
 
     fn prepare<'a>(&'a self, spec: &'a VmSpec) -> BoxFuture<'a, Result<(), HypervisorError>> {

@@ -1,7 +1,7 @@
 //! Every configuration key that this version acts upon. Names, defaults and meanings are those of classic QVD unless
 //! the text says otherwise.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use super::{ConfigValue, CongestionControl, Key, KeyInfo};
 use crate::model::networks::Networks;
@@ -113,10 +113,15 @@ pub const READ_AT_START: &[&str] = &[
     "vm.network.ip.start",
     "vm.network.netmask",
     "vm.network.gateway",
+    "vm.network.ip6.prefix",
+    "vm.network.ip6.gateway",
+    "vm.network.use_dhcp",
+    "vm.network.domain",
     "vm.network.dns",
     "vm.network.mac.prefix",
     "vm.network.firewall.nat.iface",
     "internal.vm.network.firewall.enable",
+    "internal.vm.network.firewall.allow_login_from_vm",
     "internal.vm.network.device.prefix",
     "internal.vm.port.vma",
     "internal.nxagent.display",
@@ -506,12 +511,22 @@ keys! {
     VM_VNC_OPTS: String = "vm.vnc.opts", "";
     /// Bridge that VMs are plugged into; made when missing.
     VM_BRIDGE: String = "vm.network.bridge", "qvdnet";
-    /// First address that VMs may have; nodes have those below.
-    VM_IP_START: Ipv4Addr = "vm.network.ip.start", "10.0.0.100";
+    /// First address that VMs may have, of IPv4 or IPv6; nodes have those below. Classic: only IPv4.
+    VM_IP_START: IpAddr = "vm.network.ip.start", "10.0.0.100";
     /// Netmask of the VM network, dotted or as a prefix length.
     VM_NETMASK: String = "vm.network.netmask", "255.255.0.0";
     /// Gateway of VMs; empty for the node itself.
     VM_GATEWAY: String = "vm.network.gateway", "";
+    /// Beginning of a second VM network, of IPv6, above one of IPv4, for example fd00:51::/64, at most 96 long: nodes and VMs have
+    /// in it an address that ends with their IPv4 address. Empty for none. Not in classic QVD.
+    VM_IP6_PREFIX: String = "vm.network.ip6.prefix", "";
+    /// Gateway of VMs in that second network; empty for the node itself. Not in classic QVD.
+    VM_IP6_GATEWAY: String = "vm.network.ip6.gateway", "";
+    /// Whether the node answers VMs that ask by DHCP for their IPv4 address, with the program dnsmasq. It is the same that they
+    /// are given anyway, for images that set up their network themselves. Classic: 1.
+    VM_DHCP: bool = "vm.network.use_dhcp", "0";
+    /// Name of the domain that VMs are told so; empty for none.
+    VM_DOMAIN: String = "vm.network.domain", "";
     /// Name servers of VMs; empty for those of the node.
     VM_DNS: Vec<String> = "vm.network.dns", "";
     /// First three octets of the MAC addresses of VMs.
@@ -520,6 +535,8 @@ keys! {
     VM_NAT_IFACE: String = "vm.network.firewall.nat.iface", "";
     /// Whether the node's packet filter protects nodes and VMs from VMs.
     VM_FIREWALL: bool = "internal.vm.network.firewall.enable", "1";
+    /// Whether that lets VMs reach the routers of the nodes, so that users can log in from inside.
+    VM_LOGIN: bool = "internal.vm.network.firewall.allow_login_from_vm", "0";
     /// Prefix of the names of VM interfaces on the node.
     VM_DEVICE_PREFIX: String = "internal.vm.network.device.prefix", "qvd";
     /// Port of the agent inside a VM.

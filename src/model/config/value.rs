@@ -1,6 +1,6 @@
 //! The types a configuration value may have, how each is written, and in what unit.
 
-use std::{fmt, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use crate::model::networks::Networks;
 
@@ -19,7 +19,7 @@ pub enum Unit {
     Switch,
     /// A file or directory.
     Path,
-    /// An IPv4 address.
+    /// An IP address.
     Address,
     /// A comma-separated list.
     List,
@@ -105,10 +105,10 @@ impl ConfigValue for PathBuf {
     }
 }
 
-impl ConfigValue for Ipv4Addr {
+impl ConfigValue for IpAddr {
     const UNIT: Unit = Unit::Address;
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| "expected an IPv4 address".to_owned())
+        text.parse().map_err(|_| "expected an IP address".to_owned())
     }
 }
 

@@ -51,9 +51,9 @@ settings! {
     /// Hardware address of the interface that nodes reach, where the agent is to set it up. Ours, as all of these.
     network_mac: String = "vma.network.mac", "";
     /// Its address and the length of the network's prefix; empty where the image or the container sees to it.
-    network_address: String = "vma.network.address", "";
+    network_address: Vec<String> = "vma.network.address", "";
     /// The gateway; empty for none.
-    network_gateway: String = "vma.network.gateway", "";
+    network_gateway: Vec<String> = "vma.network.gateway", "";
     /// Name servers; empty to leave what the image has.
     network_dns: Vec<String> = "vma.network.dns", "";
     /// Name of the machine; empty to leave it.

@@ -23,13 +23,14 @@ mod power;
 mod rundir;
 mod server;
 mod session;
+mod six;
 mod state;
 mod users;
 
 use std::{
     error::Error,
     fmt, io,
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, TcpListener},
     path::PathBuf,
     sync::Arc,
 };
@@ -76,8 +77,10 @@ pub enum AgentFailure {
 pub fn serve(settings: Settings) -> Result<(), AgentFailure> {
     network::set_up(&settings)?;
     let port = settings.port;
-    let listener =
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).map_err(|source| AgentFailure::Listen { port, source })?;
+    // There what comes by IPv4 comes, too, where the kernel has both.
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
+        .map_err(|source| AgentFailure::Listen { port, source })?;
     let agent = Arc::new(Agent::new(settings)?);
     agent.watch().map_err(AgentFailure::Watch)?;
     tracing::info!(port, version = env!("CARGO_PKG_VERSION"), "serving");

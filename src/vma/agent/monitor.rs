@@ -32,6 +32,7 @@ use super::{
     parameters::Parameters,
     pidfd::PidFd,
     rundir::{RunDir, replace_file, send},
+    six,
     state::NxState,
     users::{self, Account, UserError},
 };
@@ -127,6 +128,10 @@ fn session(parameters: &Parameters, settings: &Settings, run: &RunDir, hooks: &H
     hooks.action(Action::Connect, parameters.pairs(), NxState::Initiating.reported().as_str())?;
     write_connection(parameters, settings, (account.uid, account.gid))?;
     make_way_for_display(settings.display);
+    let port = u16::try_from(settings.display.saturating_add(4000)).unwrap_or(u16::MAX);
+    if let Err(error) = six::is_alone().and_then(|alone| if alone { six::pass_on(port) } else { Ok(()) }) {
+        tracing::warn!(%error, port, "nxagent cannot be reached by IPv6");
+    }
 
     let log = SessionLog::open(&settings.log_dir)
         .map_err(|source| MonitorError::Log { dir: settings.log_dir.display().to_string(), source })?;

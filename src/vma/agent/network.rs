@@ -61,17 +61,17 @@ pub fn set_up(settings: &Settings) -> Result<(), NetworkError> {
     if !settings.host_name.is_empty() {
         name_machine(&settings.host_name);
     }
-    let (address, mac) = (&settings.network_address, &settings.network_mac);
-    if address.is_empty() {
+    let (addresses, mac) = (&settings.network_address, &settings.network_mac);
+    if addresses.is_empty() {
         return Ok(());
     }
     let ip = find("ip").ok_or(NetworkError::NoProgram)?;
     let interface = wait_for(Path::new("/sys/class/net"), mac, Instant::now() + PATIENCE)
         .ok_or_else(|| NetworkError::NoInterface { mac: mac.clone() })?;
-    for arguments in commands(&interface, address, &settings.network_gateway) {
+    for arguments in commands(&interface, addresses, &settings.network_gateway) {
         command::run(&ip, &arguments, QUICK)?;
     }
-    tracing::info!(interface, address, "the network is set up");
+    tracing::info!(interface, ?addresses, "the network is set up");
     if !settings.network_dns.is_empty() {
         let servers: String = settings.network_dns.iter().map(|server| format!("nameserver {server}\n")).collect();
         put("/etc/resolv.conf".into(), &servers);
@@ -79,14 +79,20 @@ pub fn set_up(settings: &Settings) -> Result<(), NetworkError> {
     Ok(())
 }
 
-fn commands<'a>(interface: &'a str, address: &'a str, gateway: &'a str) -> Vec<Vec<&'a str>> {
-    let mut commands = vec![
-        vec!["link", "set", "lo", "up"],
-        vec!["address", "replace", address, "dev", interface],
-        vec!["link", "set", interface, "up"],
-    ];
-    if !gateway.is_empty() {
-        commands.push(vec!["route", "replace", "default", "via", gateway, "dev", interface]);
+fn commands<'a>(interface: &'a str, addresses: &'a [String], gateways: &'a [String]) -> Vec<Vec<&'a str>> {
+    let mut commands = vec![vec!["link", "set", "lo", "up"]];
+    for address in addresses {
+        let mut command = vec!["address", "replace", address, "dev", interface];
+        if address.contains(':') {
+            // Nobody else can have it, and to make sure of that would take a second in which it cannot be used.
+            command.push("nodad");
+        }
+        commands.push(command);
+    }
+    commands.push(vec!["link", "set", interface, "up"]);
+    for gateway in gateways {
+        let family = if gateway.contains(':') { "-6" } else { "-4" };
+        commands.push(vec![family, "route", "replace", "default", "via", gateway, "dev", interface]);
     }
     commands
 }
@@ -145,9 +151,14 @@ mod tests {
     #[test]
     fn where_nothing_is_said_nothing_is_set() {
         set_up(&Settings::from_text("").unwrap()).unwrap();
-        assert_eq!(commands("eth0", "10.0.0.200/16", "").len(), 3);
-        let with_gateway = commands("eth0", "10.0.0.200/16", "10.0.0.1");
-        assert_eq!(with_gateway[3].join(" "), "route replace default via 10.0.0.1 dev eth0");
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let addresses = words(&["10.0.0.200/16", "fd00:51::a00:c8/64"]);
+        assert_eq!(commands("eth0", &addresses[..1], &[]).len(), 3);
+        let gateways = words(&["10.0.0.1", "fd00:51::a00:1"]);
+        let both: Vec<String> = commands("eth0", &addresses, &gateways).iter().map(|words| words.join(" ")).collect();
+        assert_eq!(both[2], "address replace fd00:51::a00:c8/64 dev eth0 nodad");
+        assert_eq!(both[4], "-4 route replace default via 10.0.0.1 dev eth0");
+        assert_eq!(both[5], "-6 route replace default via fd00:51::a00:1 dev eth0");
     }
 
     #[test]

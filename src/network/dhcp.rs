@@ -1,0 +1,99 @@
+//! What a DHCP server (`dnsmasq`) reads so that it tells VMs of this node the addresses that they have anyway: its configuration
+//! and a file for each port. To run it is not done here; see `hypervisor`.
+
+use std::{
+    fs::{self, Permissions},
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use crate::model::config::{Config, keys};
+
+use super::{Family, Local, NetworkError, Plug};
+
+/// More than a node has VMs.
+const MOST_LEASES: u32 = 50_000;
+
+#[derive(Clone, Debug)]
+pub struct Dhcp {
+    dir: PathBuf,
+    file: PathBuf,
+    text: String,
+}
+
+impl Dhcp {
+    pub fn new(config: &Config, bridge: &str, subnets: &[Local]) -> Result<Self, NetworkError> {
+        let local = subnets.iter().find(|local| local.subnet.family() == Family::V4).ok_or(NetworkError::NoDhcp)?;
+        let dir = config.get(&keys::PATH_RUN).join("dhcp");
+        let domain = config.get(&keys::VM_DOMAIN);
+        let mut lines = vec![
+            "port=0".to_owned(),
+            format!("interface={bridge}"),
+            // The bridge may be made anew.
+            "bind-dynamic".to_owned(),
+            "no-hosts".to_owned(),
+            "no-resolv".to_owned(),
+            "no-ping".to_owned(),
+            "dhcp-authoritative".to_owned(),
+            format!("dhcp-range={},static,{}", local.subnet.vms().start(), local.subnet.netmask()),
+            format!("dhcp-option=option:router,{}", local.gateway),
+            format!("dhcp-lease-max={MOST_LEASES}"),
+            // Whose an address is stands in the files below, so there is nothing to remember.
+            "leasefile-ro".to_owned(),
+            format!("dhcp-hostsdir={}", dir.join("hosts").display()),
+        ];
+        if !domain.is_empty() {
+            lines.push(format!("dhcp-option=option:domain-name,{domain}"));
+        }
+        Ok(Self { file: dir.join("dnsmasq.conf"), dir, text: lines.join("\n") + "\n" })
+    }
+
+    /// The configuration.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Writes everything that is not so yet. The server watches the directory, so that stays.
+    pub fn prepare<'a>(&self, plugs: impl Iterator<Item = &'a Plug> + Clone) -> Result<(), NetworkError> {
+        let hosts = self.dir.join("hosts");
+        let failed = |source| NetworkError::Dhcp { path: hosts.clone(), source };
+        fs::create_dir_all(&hosts).map_err(failed)?;
+        // The server has no rights of its own.
+        for open in [&self.dir, &hosts] {
+            fs::set_permissions(open, Permissions::from_mode(0o755)).map_err(failed)?;
+        }
+        for known in fs::read_dir(&hosts).map_err(failed)?.flatten() {
+            if !plugs.clone().any(|plug| known.file_name() == plug.host_end.as_str()) {
+                fs::remove_file(known.path()).map_err(failed)?;
+            }
+        }
+        for plug in plugs {
+            self.know(plug)?;
+        }
+        write(&self.file, &self.text)
+    }
+
+    /// The server hears by itself of files that come.
+    pub fn know(&self, plug: &Plug) -> Result<(), NetworkError> {
+        let v4 = plug.addresses.iter().map(|address| address.ip).find(IpAddr::is_ipv4);
+        let Some(ip) = v4 else { return Ok(()) };
+        write(&self.host(plug), &format!("{},{ip}\n", plug.mac))
+    }
+
+    /// What it goes on believing of a port that is gone harms nobody: the address belongs to the same hardware address for ever.
+    pub fn forget(&self, plug: &Plug) {
+        let _ = fs::remove_file(self.host(plug));
+    }
+
+    fn host(&self, plug: &Plug) -> PathBuf {
+        self.dir.join("hosts").join(&plug.host_end)
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), NetworkError> {
+    if fs::read_to_string(path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    fs::write(path, text).map_err(|source| NetworkError::Dhcp { path: path.to_owned(), source })
+}
