@@ -914,29 +914,6 @@ async fn a_check_that_repairs_leaves_a_vm_alone_that_starts_and_runs_and_one_tha
     assert_eq!((findings.len(), mended), (4, 3), "the image is left: {findings:#?}");
 }
 
-#[tokio::test]
-async fn starting_and_stopping_take_little_more_than_lxc_itself() {
-    let node = Node::new(33).await;
-    let spec = node.spec(VM);
-    node.hypervisor.prepare(&spec).await.unwrap();
-    let mut times = Vec::new();
-    for _ in 0..11 {
-        let begin = Instant::now();
-        node.hypervisor.start(&spec).await.unwrap();
-        let started = begin.elapsed();
-        let exited = node.hypervisor.exited(VM);
-        node.hypervisor.kill(VM).await.unwrap();
-        exited.await;
-        let ended = begin.elapsed() - started;
-        node.hypervisor.clean(VM).await.unwrap();
-        times.push((started, ended, begin.elapsed() - started - ended));
-    }
-    times.sort();
-    println!("start, kill to exited, clean: {:?}", times);
-    let (start, ..) = times[times.len() / 2];
-    assert!(start.as_millis() < 100, "median start {start:?}");
-}
-
 /// The epochs of nodes as a database has them.
 struct Recorded(Database);
 
