@@ -4,7 +4,10 @@ mod container;
 mod image;
 mod image_files;
 mod keeper;
+mod network;
+mod node;
 mod shim;
+mod storage;
 
 pub use shim::KEEPER;
 
