@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use qvd::{
     hypervisor::{Container, Epochs, Exit, Hypervisor},
     keeper::{RootSpec, ShimDir, ShimStatus, client, process_table},
@@ -19,7 +20,22 @@ use qvd::{
 };
 
 use super::{image, printed, read};
+
 pub const VM: VmId = VmId(1);
+
+/// Works with files as the root user inside a container does, whose id is nobody's outside. Only this thread does.
+pub fn as_root_of<T>(init: i32, work: impl FnOnce() -> T) -> T {
+    let first = |map: &str| read(format!("/proc/{init}/{map}")).split_whitespace().nth(1).unwrap().parse().unwrap();
+    let take_ids = |uid, gid| {
+        // In this order, as long as it is allowed.
+        setfsgid(Gid::from_raw(gid));
+        setfsuid(Uid::from_raw(uid));
+    };
+    take_ids(first("uid_map"), first("gid_map"));
+    let done = work();
+    take_ids(0, 0);
+    done
+}
 
 /// The address of a node's network that ends so.
 pub fn address(config: &Config, last: u8) -> IpAddr {

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -20,17 +20,49 @@ use qvd::{
 
 use super::{
     lives,
-    node::{Node, VM},
+    node::{Node, VM, as_root_of},
     printed, read, signal, wait_until,
 };
-/// Writes into a file until there is no room; how much there was, and what was said.
-fn fill(path: String) -> (u64, ErrorKind) {
-    let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-    loop {
-        // Past what is merely promised.
-        if let Err(error) = file.write_all(&[7; 1 << 18]).and_then(|()| file.sync_data()) {
-            return (file.metadata().unwrap().len(), error.kind());
-        }
+
+/// The files of a container, as its root user has them.
+struct Inside(i32);
+
+impl Inside {
+    fn path(&self, path: &str) -> PathBuf {
+        format!("/proc/{}/root/{path}", self.0).into()
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
+    fn read(&self, path: &str) -> String {
+        read(self.path(path))
+    }
+
+    fn write(&self, path: &str, content: impl AsRef<[u8]>) -> io::Result<()> {
+        as_root_of(self.0, || fs::write(self.path(path), content))
+    }
+
+    fn flush(&self, path: &str) {
+        fs::File::open(self.path(path)).and_then(|file| file.sync_all()).unwrap();
+    }
+
+    fn remove(&self, path: &str) {
+        as_root_of(self.0, || fs::remove_file(self.path(path))).unwrap();
+    }
+
+    /// Writes into a file until there is no room; how much there was, and what was said.
+    fn fill(&self, path: &str) -> (u64, ErrorKind) {
+        as_root_of(self.0, || {
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(self.path(path)).unwrap();
+            loop {
+                // Past what is merely promised.
+                if let Err(error) = file.write_all(&[7; 1 << 18]).and_then(|()| file.sync_data()) {
+                    return (file.metadata().unwrap().len(), error.kind());
+                }
+            }
+        })
     }
 }
 
@@ -43,20 +75,19 @@ async fn a_vm_that_fills_its_home_and_its_system_harms_neither_the_node_nor_its_
     for vm in [1, 2] {
         node.hypervisor.start(&spec(vm)).await.unwrap();
     }
-    let (first, second) = (node.first_process(VmId(1)).await, node.first_process(VmId(2)).await);
-    let inside = |init: i32, path: &str| format!("/proc/{init}/root/{path}");
+    let (first, second) = (Inside(node.first_process(VmId(1)).await), Inside(node.first_process(VmId(2)).await));
     for (path, limit) in [("home/large", 8 << 20), ("large", 12 << 20)] {
-        let (written, why) = fill(inside(first, path));
+        let (written, why) = first.fill(path);
         assert_eq!(why, ErrorKind::StorageFull, "{path}");
         assert!(written > limit / 4 && written < limit, "{path}: {written}");
-        fs::write(inside(second, path), [7; 1 << 20]).unwrap();
+        second.write(path, vec![7; 1 << 20]).unwrap();
     }
     let taken =
         printed(&format!("du -sm {} {}", node.storage("homefs").display(), node.storage("overlayfs").display()));
     let taken: u32 = taken.lines().map(|line| line.split_whitespace().next().unwrap().parse::<u32>().unwrap()).sum();
     assert!(taken <= 2 * (8 + 12), "{taken} MiB");
-    fs::remove_file(inside(first, "home/large")).unwrap();
-    fs::write(inside(first, "home/letter"), "dear").unwrap();
+    first.remove("home/large");
+    first.write("home/letter", "dear").unwrap();
     for vm in [1, 2] {
         node.stop(VmId(vm)).await;
         wait_until("nothing is left", || node.traces(VmId(vm)).is_empty());
@@ -64,10 +95,10 @@ async fn a_vm_that_fills_its_home_and_its_system_harms_neither_the_node_nor_its_
 
     // Its home is kept, and larger when its OSF says so; the rest is thrown away.
     node.hypervisor.start(&VmSpec { user_storage_mb: 24, ..spec(1) }).await.unwrap();
-    let init = node.first_process(VM).await;
-    assert_eq!(read(inside(init, "home/letter")), "dear");
-    assert!(!Path::new(&inside(init, "large")).exists() && !Path::new(&inside(init, "home/lost+found")).exists());
-    let (written, _) = fill(inside(init, "home/large"));
+    let first = Inside(node.first_process(VM).await);
+    assert_eq!(first.read("home/letter"), "dear");
+    assert!(!first.has("large") && !first.has("home/lost+found"));
+    let (written, _) = first.fill("home/large");
     assert!(written > 12 << 20, "{written}");
     node.stop(VM).await;
 }
@@ -117,30 +148,30 @@ async fn on_a_full_or_read_only_storage_what_runs_goes_on_and_what_starts_says_w
     let homes = Share::in_file(&node.dir.path().join("homes"), node.storage("homefs"));
     node.hypervisor.start(&node.spec(VM)).await.unwrap();
     let init = node.first_process(VM).await;
-    let inside = |path: &str| format!("/proc/{init}/root/{path}");
+    let inside = Inside(init);
     for path in ["letter", "home/letter"] {
-        fs::write(inside(path), "dear").unwrap();
+        inside.write(path, "dear").unwrap();
     }
-    assert_eq!(fill(inside("large")).1, ErrorKind::StorageFull);
+    assert_eq!(inside.fill("large").1, ErrorKind::StorageFull);
     // The last bytes, too.
     while fs::write(layers.0.join(format!("{:x}", rand::random::<u64>())), [7; 4096]).is_ok() {}
     let refused = async || {
         let error = in_one_line(&node.hypervisor.start(&node.spec(VmId(2))).await.unwrap_err());
         assert!(!node.shim(VmId(2)).path().exists() && node.groups(VmId(2)).is_empty(), "it left something");
-        assert!(lives(init) && read(inside("home/letter")) == "dear");
+        assert!(lives(init) && inside.read("home/letter") == "dear");
         error
     };
     let error = refused().await;
     assert!(error.contains("No space left on device") && error.contains("make room on the storage"), "{error}");
-    fs::remove_file(inside("large")).unwrap();
+    inside.remove("large");
     node.hypervisor.start(&node.spec(VmId(2))).await.unwrap();
     node.stop(VmId(2)).await;
 
     homes.damage();
-    assert_eq!(fs::write(inside("home/other"), "x").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+    assert_eq!(inside.write("home/other", "x").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
     let error = refused().await;
     assert!(error.contains("Read-only file system"), "{error}");
-    fs::write(inside("letter"), "what is not on it").unwrap();
+    inside.write("letter", "what is not on it").unwrap();
     node.stop(VM).await;
     drop((layers, homes));
     assert_eq!(node.traces(VM), [""; 0]);
@@ -154,11 +185,11 @@ async fn while_the_storage_does_not_answer_what_runs_goes_on_and_what_starts_wai
     let spec = |vm| VmSpec { user_storage_mb: 8, ..node.spec(VmId(vm)) };
     node.hypervisor.start(&spec(1)).await.unwrap();
     let init = node.first_process(VM).await;
-    let inside = |path: &str| format!("/proc/{init}/root/home/{path}");
-    fs::write(inside("letter"), "dear").unwrap();
+    let inside = Inside(init);
+    inside.write("home/letter", "dear").unwrap();
     homes.run("fsfreeze", &["-f"]);
-    fs::write(inside("letter"), "dearest").unwrap();
-    assert_eq!(read(inside("letter")), "dearest", "it is in memory");
+    inside.write("home/letter", "dearest").unwrap();
+    assert_eq!(inside.read("home/letter"), "dearest", "it is in memory");
     let second = spec(2);
     let mut starts = std::pin::pin!(node.hypervisor.start(&second));
     // Given a hundred chances it does not get on, nor does it fail.
@@ -177,7 +208,7 @@ async fn while_the_storage_does_not_answer_what_runs_goes_on_and_what_starts_wai
         assert!(checked.status.success(), "{checked:?}");
     }
     node.hypervisor.start(&spec(1)).await.unwrap();
-    assert_eq!(read(format!("/proc/{}/root/home/letter", node.first_process(VM).await)), "dearest");
+    assert_eq!(Inside(node.first_process(VM).await).read("home/letter"), "dearest");
     node.stop(VM).await;
     wait_until("it is unmounted", || node.loop_devices(VM).is_empty());
 }
@@ -190,22 +221,21 @@ async fn a_volume_whose_storage_is_full_is_whole_when_there_is_room_again() {
     let spec = |vm| VmSpec { user_storage_mb: 40, ..node.spec(VmId(vm)) };
     node.hypervisor.start(&spec(1)).await.unwrap();
     let init = node.first_process(VM).await;
-    let inside = |init: i32, path: &str| format!("/proc/{init}/root/home/{path}");
-    fs::File::create(inside(init, "letter"))
-        .and_then(|mut file| file.write_all(b"dear").and_then(|()| file.sync_all()))
-        .unwrap();
-    let (written, _) = fill(inside(init, "large"));
+    let inside = Inside(init);
+    inside.write("home/letter", "dear").unwrap();
+    inside.flush("home/letter");
+    let (written, _) = inside.fill("home/large");
     assert!(written < 24 << 20, "{written}");
     let error = node.hypervisor.start(&spec(2)).await.unwrap_err().to_string();
     assert!(error.contains("No space left") || error.contains("cannot be made so large"), "{error}");
-    assert!(lives(init) && read(inside(init, "letter")) == "dear");
+    assert!(lives(init) && inside.read("home/letter") == "dear");
     node.stop(VM).await;
     share.run("mount", &["-o", "remount,size=96m"]);
     node.hypervisor.start(&spec(1)).await.unwrap();
-    let init = node.first_process(VM).await;
-    assert_eq!(read(inside(init, "letter")), "dear");
-    fs::remove_file(inside(init, "large")).unwrap();
-    fs::write(inside(init, "large"), vec![7; 16 << 20]).unwrap();
+    let inside = Inside(node.first_process(VM).await);
+    assert_eq!(inside.read("home/letter"), "dear");
+    inside.remove("home/large");
+    inside.write("home/large", vec![7; 16 << 20]).unwrap();
     node.stop(VM).await;
     let volume = node.storage("homefs/1-fs.ext4");
     wait_until("it is unmounted", || node.loop_devices(VM).is_empty());
@@ -219,12 +249,12 @@ async fn a_volume_outlives_its_shim_and_is_not_mounted_twice() {
     let node = Node::with(36, None, &LIMITED).await;
     let spec = VmSpec { user_storage_mb: 8, ..node.spec(VM) };
     node.hypervisor.start(&spec).await.unwrap();
-    fs::write(format!("/proc/{}/root/home/letter", node.first_process(VM).await), "dear").unwrap();
+    Inside(node.first_process(VM).await).write("home/letter", "dear").unwrap();
     let exited = node.hypervisor.exited(VM);
     signal(node.status(VM).await.shim, "KILL");
     assert_eq!(exited.await, Exit::Unseen);
     node.hypervisor.start(&spec).await.unwrap();
-    assert_eq!(read(format!("/proc/{}/root/home/letter", node.first_process(VM).await)), "dear");
+    assert_eq!(Inside(node.first_process(VM).await).read("home/letter"), "dear");
 
     let volume = fs::File::open(node.storage("homefs/1-fs.ext4")).unwrap();
     assert!(matches!(volume.try_lock(), Err(fs::TryLockError::WouldBlock)), "it is locked as long as it is mounted");
@@ -300,7 +330,7 @@ async fn a_check_that_repairs_leaves_a_vm_alone_that_starts_and_runs_and_one_tha
     let findings = check(&storage, &forgets);
     let mended = findings.iter().filter(|finding| finding.is_mended()).count();
     assert_eq!((findings.len(), mended), (4, 0), "image, its tree, home and layer: {findings:#?}");
-    fs::write(format!("/proc/{}/root/home/letter", node.first_process(VM).await), "dear").unwrap();
+    Inside(node.first_process(VM).await).write("home/letter", "dear").unwrap();
     assert_eq!(read(node.storage("homefs/1-fs/letter")), "dear");
     node.stop(VM).await;
     let findings = check(&storage, &forgets);
