@@ -152,7 +152,8 @@ impl Connector {
 }
 
 impl Limits {
-    /// A server with these limits. `options` come last, so they win.
+    /// A server with these limits. It notices a machine that vanished as we notice the server: it would keep its connections
+    /// for two hours, and run out of them when machines do so again and again. `options` come last, so they win.
     fn of(&self, host: String, mut plain: tokio_postgres::Config, options: &str) -> Server {
         let third = self.silence / 3;
         plain
@@ -164,10 +165,13 @@ impl Limits {
         let mut config = plain.clone();
         config.options(format!(
             "-c timezone=UTC -c default_transaction_isolation=read\\ committed -c statement_timeout={} -c lock_timeout={} \
-             -c idle_in_transaction_session_timeout={} {options}",
+             -c idle_in_transaction_session_timeout={} -c tcp_keepalives_idle={third} -c tcp_keepalives_interval={third} \
+             -c tcp_keepalives_count=2 -c tcp_user_timeout={} {options}",
             self.statement.as_millis(),
             self.lock.as_millis(),
             self.idle_in_transaction.as_millis(),
+            self.silence.as_millis(),
+            third = third.as_secs().max(1),
         ));
         Server { host, config, plain }
     }
