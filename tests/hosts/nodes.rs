@@ -10,6 +10,8 @@ async fn nodes_that_are_killed_with_everything_on_them_are_replaced_by_others() 
         let victim = stage.fail_over().await;
         stage.everybody_works().await;
         stage.tell("every user works again");
+        let kept = format!("select count(*) from pg_stat_activity where client_addr = '{}'", victim.address());
+        stage.hosts.wait_for("the database keeps the connections of a machine that is off", &kept, "0").await.unwrap();
         victim.start().unwrap();
         stage.hosts.wait_node(victim).await.unwrap();
         stage.tell("it is back");
