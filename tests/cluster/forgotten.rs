@@ -66,21 +66,27 @@ async fn a_vm_that_is_on_record_as_a_zombie_though_it_runs_is_stopped() {
 #[tokio::test]
 async fn a_vm_that_has_ended_though_it_is_on_record_as_starting_does_not_stay_so() {
     let db = Db::with_vms(1).await;
-    let settings = [
-        NEVER,
-        ("internal.hkd.nothing.timeout.on_state.starting", "600"),
-        ("internal.hkd.timeout.launch", "0.5"),
-        ("internal.hkd.lxc.timeout.on_state.stopping.stop.waiting_for_lxc", "3"),
-    ];
+    let settings =
+        [NEVER, ("internal.hkd.nothing.timeout.on_state.starting", "600"), ("internal.hkd.timeout.launch", "0.5")];
+    db.sql(
+        "create sequence public.forgotten;
+         create function public.forget() returns trigger language plpgsql as $$
+         begin
+             if nextval('public.forgotten') = 1 then
+                 perform set_config('session_replication_role', 'replica', true);
+                 update qvd.vm_runtimes set vm_state = 'starting' where vm_id = new.vm_id;
+                 perform set_config('session_replication_role', 'origin', true);
+             end if;
+             return null;
+         end $$;
+         create trigger zz_forget after update on vm_runtimes for each row
+             when (new.vm_state = 'stopping') execute function public.forget()",
+    )
+    .await;
     let host = Host::new(&db, &settings);
     let _hkd = host.started().await;
     db.sql("select vm_start('alice/d1')").await;
-    db.wait_vm("d1", "stopping").await;
-    db.sql(
-        "set session_replication_role = replica; update vm_runtimes set vm_state = 'starting' where vm_state = 'stopping';
-         set session_replication_role = origin",
-    )
-    .await;
+    db.wait_for("select is_called from public.forgotten", "t").await;
     db.wait_vm("d1", "stopped").await;
 }
 
