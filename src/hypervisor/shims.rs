@@ -25,6 +25,7 @@ use crate::{
         config::{Config, keys},
     },
     network::NetworkError,
+    process::blocking,
     storage::{StorageError, StorageLock},
 };
 
@@ -199,14 +200,6 @@ pub fn exit(ended: Option<Ended>) -> Option<Exit> {
 /// What the last line of a program's output says.
 pub fn last_line(output: &str) -> Option<String> {
     output.lines().rfind(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
-}
-
-/// Storage may be slow, so not on the runtime's threads.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }
 
 /// Goes on to its end though nobody waits for it any more.

@@ -11,10 +11,10 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-use super::{ImageName, Storage, StorageError, examine::problems_of_disk, image::blocking, remove_file};
+use super::{ImageName, Storage, StorageError, examine::problems_of_disk, remove_file};
 use crate::{
     model::{DiId, VmId},
-    process::{ProcessError, Program},
+    process::{ProcessError, Program, blocking},
 };
 
 /// `qemu-img` only writes a header here, but the storage may be slow.

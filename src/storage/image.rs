@@ -14,7 +14,10 @@ use std::{
 use tracing::info;
 
 use super::{Storage, StorageError, StorageLock};
-use crate::{model::Agent, process::Program};
+use crate::{
+    model::Agent,
+    process::{Program, blocking},
+};
 
 /// Files without which an image is no desktop for our agent, from its root.
 pub(super) const NEEDED: [&str; 2] = ["usr/bin/nxagent", "usr/bin/xinit"];
@@ -178,15 +181,6 @@ async fn discard(dir: &Path) -> Result<(), StorageError> {
         _ => Ok(()),
     })
     .await
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Storage, StorageError, StorageLock, image::blocking, remove_file};
+use super::{Storage, StorageError, StorageLock, remove_file};
 use crate::{
     model::{DiId, VmId},
-    process::{ProcessError, Program},
+    process::{ProcessError, Program, blocking},
 };
 
 /// Ends the names of volumes.

@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use super::{
     Epochs, Exit, Found, Hypervisor, HypervisorError, dhcp, guest,
-    shims::{Shims, blocking, exit, failed, last_line, program, to_the_end},
+    shims::{Shims, exit, failed, last_line, program, to_the_end},
 };
 use crate::{
     keeper::{Bind, Ids, RootSpec, ShimSpec, Volume, client, process_table},
@@ -35,6 +35,7 @@ use crate::{
         config::{Config, keys},
     },
     network::{Network, Plug},
+    process::blocking,
     storage::{ImageName, Overlay, Room, Storage, StorageLock, Unpacked},
 };
 use cgroup::Memory;
