@@ -13,7 +13,7 @@ use std::{
 
 use tracing::info;
 
-use super::{Storage, StorageError, StorageLock};
+use super::{Storage, StorageError, StorageLock, overlay};
 use crate::{
     model::Agent,
     process::{Program, blocking},
@@ -113,7 +113,8 @@ impl Storage {
 }
 
 async fn extract(image: &ImageName, archive: &Path, unfinished: &Path, target: &Path) -> Result<(), StorageError> {
-    fs::create_dir(unfinished).map_err(StorageError::file("make the directory", unfinished))?;
+    // On btrfs it can be copied whole.
+    overlay::create_dir(unfinished).map_err(StorageError::file("make the directory", unfinished))?;
     let tar = Program::new("tar")
         .args(["--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--file"])
         .args([archive])
@@ -152,6 +153,19 @@ impl Unpacked {
         Ok(Self { image: image.clone(), root, metadata })
     }
 
+    /// All that was unpacked.
+    pub(super) fn top(&self) -> &Path {
+        self.metadata.as_deref().unwrap_or(&self.root)
+    }
+
+    /// The root file system in a copy of all that was unpacked.
+    pub(super) fn root_in(&self, copy: &Path) -> PathBuf {
+        match self.root.strip_prefix(self.top()) {
+            Ok(below) if self.metadata.is_some() => copy.join(below),
+            _ => copy.to_owned(),
+        }
+    }
+
     /// Whether a container boots the image's own init, for the agent that it brings, rather than ours. Refused is an image
     /// that lacks what that takes.
     pub fn boots_itself(&self, agent: Agent) -> Result<bool, StorageError> {
@@ -176,7 +190,7 @@ impl Unpacked {
 
 async fn discard(dir: &Path) -> Result<(), StorageError> {
     let dir = dir.to_owned();
-    blocking(move || match fs::remove_dir_all(&dir) {
+    blocking(move || match overlay::remove_dir_all(&dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::file("remove", &dir)(error)),
         _ => Ok(()),
     })

@@ -29,14 +29,14 @@ use super::{
     shims::{Shims, exit, failed, last_line, program, to_the_end},
 };
 use crate::{
-    keeper::{Bind, Ids, RootSpec, ShimSpec, Volume, client, process_table},
+    keeper::{Bind, Ids, RootSpec, ShimSpec, Tree, Volume, client, process_table},
     model::{
         Owner, VmId, VmSpec,
         config::{Config, keys},
     },
     network::{Network, Plug},
     process::blocking,
-    storage::{ImageName, Overlay, Room, Storage, StorageLock, Unpacked},
+    storage::{ImageName, Layer, Room, Storage, StorageLock, Unpacked},
 };
 use cgroup::Memory;
 pub use cgroup::{CgroupStanding, Cgroups};
@@ -71,6 +71,14 @@ pub struct Container {
     no_new_privs: bool,
     heeds_metadata: bool,
     extra: String,
+}
+
+/// What takes what a container writes of its root file system.
+enum Written {
+    /// A layer over the image.
+    Layer(Room),
+    /// The container's own root file system.
+    Copy(PathBuf),
 }
 
 impl Container {
@@ -135,8 +143,8 @@ impl Container {
         let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
         let held = self.shims.take(vm, &locks).await?;
         let ids = self.ids.of(vm);
-        let (layer, home, held) = self.furnish(spec, &image.root, ids, held).await?;
-        let (layer, home, held) = self.limit(spec, layer, home, held).await?;
+        let (written, home, held) = self.furnish(spec, &image, ids, held).await?;
+        let (written, home, held) = self.limit(spec, written, home, held).await?;
         let mut volumes = Vec::new();
         let mut place = |room, name| match room {
             Room::Directory(path) => path,
@@ -146,13 +154,19 @@ impl Container {
                 at
             }
         };
-        let (layer, home) = (place(layer, "layer"), home.map(|home| place(home, "home")));
+        let tree = match written {
+            Written::Layer(room) => {
+                let [upper, work] = Layer::parts(&place(room, "layer"));
+                Tree::Layers { image: image.root, upper, work }
+            }
+            Written::Copy(root) => Tree::Copy(root),
+        };
+        let home = home.map(|home| place(home, "home"));
         let bind = |from: PathBuf, to: &str, read_only| Bind { from, to: to.into(), read_only };
         let binds = [bind(dir.join("guest"), GUEST_DIR, true), bind(agent, &format!("{GUEST_DIR}/qvd-vma"), true)];
         let home = home.map(|home| bind(home, HOME_DIR, false));
-        let [upper, work] = Overlay::parts(&layer);
-        let extra = self.extra(spec, image.metadata.as_deref(), &plug, &upper)?;
-        let root = RootSpec { image: image.root, upper, work, binds: binds.into_iter().chain(home).collect(), ids };
+        let extra = self.extra(spec, image.metadata.as_deref(), &plug, tree.written())?;
+        let root = RootSpec { tree, binds: binds.into_iter().chain(home).collect(), ids };
         let config = ContainerConfig {
             name: self.name(vm),
             host_name: guest::host_name(&spec.name),
@@ -221,7 +235,7 @@ impl Container {
         spec: &VmSpec,
         metadata: Option<&Path>,
         plug: &Plug,
-        upper: &Path,
+        written: &Path,
     ) -> Result<String, HypervisorError> {
         let Some(metadata) = metadata.filter(|_| self.heeds_metadata) else { return Ok(self.extra.clone()) };
         let told = [
@@ -231,7 +245,7 @@ impl Container {
             ("name", spec.name.clone()),
             ("ip", spec.address.to_string()),
             ("os_rootfs", RootSpec::path().display().to_string()),
-            ("os_overlayfs", upper.display().to_string()),
+            ("os_overlayfs", written.display().to_string()),
             ("lxc_name", self.name(spec.vm)),
         ];
         let dir = self.shims.dir(spec.vm);
@@ -250,35 +264,43 @@ impl Container {
     async fn furnish(
         &self,
         spec: &VmSpec,
-        lower: &Path,
+        image: &Unpacked,
         ids: Option<Ids>,
         held: Vec<StorageLock>,
-    ) -> Result<(Room, Option<Room>, Vec<StorageLock>), HypervisorError> {
-        let (this, spec, lower) = (self.clone(), spec.clone(), lower.to_owned());
-        let furnish = move || {
-            let dir = this.shims.dir(spec.vm);
-            this.shims
-                .make_dir(spec.vm, spec.address)
-                .and_then(|dir| layer::write_directory(&dir.join("guest"), spec.secret.as_ref(), &this.agent_options))
-                .map_err(|e| failed(format!("cannot fill the directory {}", dir.display()), None, Some(e)))?;
+    ) -> Result<(Written, Option<Room>, Vec<StorageLock>), HypervisorError> {
+        let (this, spec, image) = (self.clone(), spec.clone(), image.clone());
+        to_the_end(async move {
+            let (that, of) = (this.clone(), spec.clone());
+            let (kept, home) = blocking(move || {
+                let dir = that.shims.dir(of.vm);
+                that.shims
+                    .make_dir(of.vm, of.address)
+                    .and_then(|dir| layer::write_directory(&dir.join("guest"), of.secret.as_ref(), &that.agent_options))
+                    .map_err(|e| failed(format!("cannot fill the directory {}", dir.display()), None, Some(e)))?;
+                let home = of.has_home().then(|| that.storage.home(of.vm)).transpose()?;
+                Ok::<_, HypervisorError>((that.storage.kept_layer(of.vm, of.di).filter(|_| that.keep_overlays), home))
+            })
+            .await?;
             // One that was kept in a volume is as it was made.
-            let kept = this.storage.kept_layer(spec.vm, spec.di).filter(|_| this.keep_overlays);
-            let home = spec.has_home().then(|| this.storage.home(spec.vm)).transpose()?;
-            let layer = match kept {
-                Some(volume) => Room::Volume(volume),
-                None => {
-                    let owner = ids.map_or(0, |ids| ids.first);
-                    let overlay = this.storage.overlay(spec.vm, spec.di, this.keep_overlays, owner)?;
-                    layer::personalise(&overlay, &lower, &guest::host_name(&spec.name), &this.name_servers)?;
-                    if home.is_some() {
-                        overlay.make_mount_point(HOME_DIR)?;
-                    }
-                    Room::Directory(overlay.dir())
+            if let Some(volume) = kept {
+                return Ok((Written::Layer(Room::Volume(volume)), home, held));
+            }
+            let (owner, limited) = (ids.map_or(0, |ids| ids.first), this.overlay_limit > 0);
+            let layer = this.storage.overlay((spec.vm, spec.di), &image, this.keep_overlays, owner, limited).await?;
+            blocking(move || {
+                layer::personalise(&layer, &image.root, &guest::host_name(&spec.name), &this.name_servers)?;
+                if home.is_some() {
+                    layer.make_mount_point(HOME_DIR)?;
                 }
-            };
-            Ok((layer, home, held))
-        };
-        blocking(furnish).await
+                let written = match layer.over_image() {
+                    Some(dir) => Written::Layer(Room::Directory(dir.to_owned())),
+                    None => Written::Copy(layer.root()),
+                };
+                Ok((written, home, held))
+            })
+            .await
+        })
+        .await
     }
 
     /// Holds layer and home to their sizes, as far as they have any. When the start is given up meanwhile, that goes on to
@@ -286,15 +308,17 @@ impl Container {
     async fn limit(
         &self,
         spec: &VmSpec,
-        mut layer: Room,
+        mut written: Written,
         mut home: Option<Room>,
         held: Vec<StorageLock>,
-    ) -> Result<(Room, Option<Room>, Vec<StorageLock>), HypervisorError> {
+    ) -> Result<(Written, Option<Room>, Vec<StorageLock>), HypervisorError> {
         let (storage, vm, home_limit) = (self.storage.clone(), spec.vm, spec.user_storage_mb);
         let (layer_limit, limits_homes, keeps) = (self.overlay_limit, self.limits_homes, self.keep_overlays);
         to_the_end(async move {
-            if layer_limit > 0 {
-                layer = storage.limited(layer, layer_limit, keeps).await?;
+            if layer_limit > 0
+                && let Written::Layer(room) = written
+            {
+                written = Written::Layer(storage.limited(room, layer_limit, keeps).await?);
             }
             if let Some(room) = home.take_if(|_| limits_homes) {
                 home = Some(match room {
@@ -305,7 +329,7 @@ impl Container {
                     room => storage.limited(room, home_limit, true).await?,
                 });
             }
-            Ok((layer, home, held))
+            Ok((written, home, held))
         })
         .await
     }
@@ -492,7 +516,10 @@ impl Hypervisor for Container {
 impl ContainerConfig {
     /// Options of mounts are parted at commas, layers at colons, and there is no way to quote them.
     fn check(&self) -> Result<(), HypervisorError> {
-        let paths = [&self.root.image, &self.root.upper].into_iter();
+        let paths = match &self.root.tree {
+            Tree::Layers { image, upper, .. } => vec![image, upper],
+            Tree::Copy(_) => vec![],
+        };
         let refused = |path: &&PathBuf| path.to_str().is_none_or(|path| path.contains([':', ',', '\\']));
         match paths.into_iter().find(refused) {
             Some(path) => Err(failed(

@@ -24,7 +24,7 @@ pub enum Thing {
     Layer(DiId, VmId),
     /// A layer on its way out, and since when.
     Discarded(SystemTime),
-    /// A disk or a volume that is being made.
+    /// A disk, a volume or a copy of an image that is being made.
     NewDisk(VmId),
     /// The lock of homes or layers.
     Lock(VmId),
@@ -106,8 +106,10 @@ fn container_layer(name: &str) -> Option<Thing> {
         return Some(Thing::Discarded(UNIX_EPOCH + Duration::from_nanos(since)));
     }
     let of = |suffix| name.strip_suffix(suffix).and_then(pair);
-    let layer = of("-overlayfs").or_else(|| of("-overlayfs.ext4")).map(|(di, vm)| Thing::Layer(di, vm));
-    layer.or_else(|| of("-overlayfs.ext4.new").map(|(_, vm)| Thing::NewDisk(vm))).or_else(|| lock(name))
+    let layer =
+        ["-overlayfs", "-overlayfs.ext4", "-rootfs"].into_iter().find_map(of).map(|(di, vm)| Thing::Layer(di, vm));
+    let new = || ["-overlayfs.ext4.new", "-rootfs.new"].into_iter().find_map(of).map(|(_, vm)| Thing::NewDisk(vm));
+    layer.or_else(new).or_else(|| lock(name))
 }
 
 fn guest_layer(name: &str) -> Option<Thing> {
@@ -151,6 +153,8 @@ mod tests {
         assert_eq!(container_home("7-fs.ext4.new"), Some(Thing::NewDisk(VmId(7))));
         assert_eq!(container_layer("2-7-overlayfs.ext4"), Some(Thing::Layer(DiId(2), VmId(7))));
         assert_eq!(container_layer("2-7-overlayfs.ext4.new"), Some(Thing::NewDisk(VmId(7))));
+        assert_eq!(container_layer("2-7-rootfs"), Some(Thing::Layer(DiId(2), VmId(7))));
+        assert_eq!(container_layer("2-7-rootfs.new"), Some(Thing::NewDisk(VmId(7))));
         assert_eq!(container_home("lock.7"), Some(Thing::Lock(VmId(7))));
         for theirs in ["alice", "-fs", "+7-fs", "7-fs.old", "lost-and-found", "lock.x", "99999999999-fs"] {
             assert_eq!(container_home(theirs), None, "{theirs}");
