@@ -11,9 +11,9 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-use super::{ImageName, Storage, StorageError, examine::problems_of_disk, remove_file};
+use super::{ImageName, Storage, StorageError, examine::problems_of_disk, home, remove_file};
 use crate::{
-    model::{DiId, VmId},
+    model::{DiId, HomeOf, VmId},
     process::{ProcessError, Program, blocking},
 };
 
@@ -75,15 +75,15 @@ impl Storage {
         Ok(())
     }
 
-    /// The file whose lock says that somebody uses the home of a guest.
-    pub fn disk_home_lock(&self, vm: VmId) -> PathBuf {
-        self.homes.join(format!("lock.{vm}"))
+    /// The file whose lock says that somebody uses a home of guests.
+    pub fn disk_home_lock(&self, of: HomeOf) -> PathBuf {
+        self.homes.join(format!("lock.{}", home::name(of)))
     }
 
-    /// The disk with the home of a guest, made when missing, with room for `size_mb`. The agent makes the file system. To be
+    /// The disk with a home of guests, made when missing, with room for `size_mb`. The agent makes the file system. To be
     /// called with the guest's lock held.
-    pub async fn disk_home(&self, vm: VmId, size_mb: u32) -> Result<Disk, StorageError> {
-        let path = self.homes.join(format!("{vm}-data.qcow2"));
+    pub async fn disk_home(&self, of: HomeOf, size_mb: u32) -> Result<Disk, StorageError> {
+        let path = self.homes.join(format!("{}-data.qcow2", home::name(of)));
         create(&path, &[], Some(format!("{size_mb}M"))).await?;
         blocking(move || Disk::whole(path)).await
     }
@@ -196,14 +196,14 @@ mod tests {
     async fn a_home_is_made_once_and_a_damaged_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let storage = storage(dir.path());
-        let home = storage.disk_home(VmId(1), 64).await.unwrap().path;
+        let home = storage.disk_home(HomeOf::Vm(VmId(1)), 64).await.unwrap().path;
         qemu_img_write(&home);
         let bytes = fs::read(&home).unwrap();
-        storage.disk_home(VmId(1), 64).await.unwrap();
+        storage.disk_home(HomeOf::Vm(VmId(1)), 64).await.unwrap();
         assert_eq!(fs::read(&home).unwrap(), bytes);
 
         fs::write(&home, "garbage").unwrap();
-        let error = storage.disk_home(VmId(1), 64).await.unwrap_err().to_string();
+        let error = storage.disk_home(HomeOf::Vm(VmId(1)), 64).await.unwrap_err().to_string();
         assert!(error.contains("1-data.qcow2 cannot be used: it is no qcow2 disk"), "{error}");
         assert_eq!(fs::read_to_string(&home).unwrap(), "garbage", "nothing is put in its place");
     }

@@ -27,6 +27,7 @@ use tracing::warn;
 pub use check::{CheckOptions, Finding, FindingKind, Outcome, Remedy};
 pub use disk::Disk;
 pub use examine::{Examination, Kind, examine};
+pub use home::is_lock_of_user;
 pub use image::{ImageName, Unpacked};
 pub use lock::StorageLock;
 pub use overlay::Layer;
@@ -87,8 +88,12 @@ pub enum StorageError {
         /// The file that is missing.
         missing: &'static str,
     },
-    /// The VM still runs somewhere.
-    #[error("{} is locked: the VM still runs on this node or another", .path.display())]
+    /// The VM, or another one of its user, still runs somewhere.
+    #[error("{} is locked: {} on this node or another", .path.display(), if is_lock_of_user(.path) {
+        "another VM has this home of their user,"
+    } else {
+        "the VM still runs"
+    })]
     InUse {
         /// The lock's file.
         path: PathBuf,
@@ -183,6 +188,9 @@ impl StorageError {
                 Some("install one in the image, or let it have the agent of the node")
             }
             Self::ImageLacks { .. } => Some("install it in the image (Debian: packages nxagent and xinit)"),
+            Self::InUse { path } if is_lock_of_user(path) => Some(
+                "stop that one first; only containers of one node, and not volumes, can have a home at the same time",
+            ),
             Self::InUse { .. } => Some("stop it there first"),
             Self::Identity { .. } => {
                 Some("mount it; if it was replaced, set storage_id of this node in table hosts to null")

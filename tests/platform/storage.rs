@@ -342,7 +342,7 @@ async fn a_check_that_repairs_leaves_a_vm_alone_that_starts_and_runs_and_one_tha
 /// Where the file systems have such files, a VM writes into a copy of its image.
 #[tokio::test]
 async fn a_vm_that_has_a_copy_of_its_image_is_as_one_that_has_a_layer_over_it() {
-    for (number, kind, union) in [(41, "btrfs", "auto"), (42, "xfs", "reflink")] {
+    for (number, kind, union) in [(46, "btrfs", "auto"), (47, "xfs", "reflink")] {
         let outside = tempfile::tempdir().unwrap();
         fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let (file, at) = (outside.path().join("disk"), outside.path().join("at"));

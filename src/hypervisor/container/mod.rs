@@ -63,6 +63,7 @@ pub struct Container {
     /// In MB; 0: none.
     overlay_limit: u32,
     limits_homes: bool,
+    homes_per_user: bool,
     name_servers: Vec<String>,
     agent_options: String,
     cgroups: Cgroups,
@@ -94,6 +95,7 @@ impl Container {
             keep_overlays: config.get(&keys::VM_OVERLAY_PERSISTENT),
             overlay_limit: config.get(&keys::VM_LXC_OVERLAY_SIZE),
             limits_homes: config.get(&keys::VM_LXC_HOME_LIMIT),
+            homes_per_user: config.get(&keys::VM_LXC_HOME_PER_USER),
             name_servers: guest::name_servers(config),
             agent_options: guest::agent_options(config),
             memory: cgroups.memory(),
@@ -139,12 +141,14 @@ impl Container {
         let dir = self.shims.dir(vm);
         let boots_itself = image.boots_itself(spec.agent)?;
         let plug = self.network.plan(vm, spec.address)?;
-        let home_lock = spec.has_home().then(|| self.storage.home_lock(vm));
-        let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
+        let (locks, shared) = self.locks(spec).await?;
         let held = self.shims.take(vm, &locks).await?;
+        for lock in &shared {
+            self.shims.join(vm, lock.clone()).await?;
+        }
         let ids = self.ids.of(vm);
         let (written, home, held) = self.furnish(spec, &image, ids, held).await?;
-        let (written, home, held) = self.limit(spec, written, home, held).await?;
+        let (written, home, held) = self.limit(spec, written, home, !shared.is_empty(), held).await?;
         let mut volumes = Vec::new();
         let mut place = |room, name| match room {
             Room::Directory(path) => path,
@@ -208,6 +212,7 @@ impl Container {
             argv: argv.to_vec(),
             output: dir.join("output.log"),
             locks,
+            shared,
             cgroups: self.cgroups.for_shim(&config.name),
             root: Some(config.root),
             volumes,
@@ -219,6 +224,17 @@ impl Container {
         self.plug_in(vm, &config.plug).await?;
         self.run(Hook::Poststart, vm).await;
         Ok(())
+    }
+
+    /// The locks of what it uses of the storage: those that it has alone, and those that other containers of this node may have
+    /// as well.
+    async fn locks(&self, spec: &VmSpec) -> Result<(Vec<PathBuf>, Vec<PathBuf>), HypervisorError> {
+        let layer = self.storage.overlay_lock(spec.vm);
+        let Some(home) = spec.home(self.homes_per_user) else { return Ok((vec![layer], vec![])) };
+        let (storage, limited) = (self.storage.clone(), self.limits_homes);
+        let is_shared = blocking(move || storage.can_be_shared(home, limited)).await?;
+        let home = self.storage.home_lock(home);
+        Ok(if is_shared { (vec![layer], vec![home]) } else { (vec![home, layer], vec![]) })
     }
 
     /// Completes the network of a container whose first process runs.
@@ -277,7 +293,7 @@ impl Container {
                     .make_dir(of.vm, of.address)
                     .and_then(|dir| layer::write_directory(&dir.join("guest"), of.secret.as_ref(), &that.agent_options))
                     .map_err(|e| failed(format!("cannot fill the directory {}", dir.display()), None, Some(e)))?;
-                let home = of.has_home().then(|| that.storage.home(of.vm)).transpose()?;
+                let home = of.home(that.homes_per_user).map(|home| that.storage.home(home)).transpose()?;
                 Ok::<_, HypervisorError>((that.storage.kept_layer(of.vm, of.di).filter(|_| that.keep_overlays), home))
             })
             .await?;
@@ -310,6 +326,7 @@ impl Container {
         spec: &VmSpec,
         mut written: Written,
         mut home: Option<Room>,
+        is_shared: bool,
         held: Vec<StorageLock>,
     ) -> Result<(Written, Option<Room>, Vec<StorageLock>), HypervisorError> {
         let (storage, vm, home_limit) = (self.storage.clone(), spec.vm, spec.user_storage_mb);
@@ -322,7 +339,8 @@ impl Container {
             }
             if let Some(room) = home.take_if(|_| limits_homes) {
                 home = Some(match room {
-                    Room::Directory(dir) if !is_empty(dir.clone()).await => {
+                    // What others use must stay as it is.
+                    Room::Directory(dir) if is_shared || !is_empty(dir.clone()).await => {
                         warn!(vm = %vm, home = %dir.display(), "this home has no limit: it is a directory with files in it");
                         Room::Directory(dir)
                     }
@@ -389,7 +407,7 @@ impl Container {
         let (name, dir) = (self.name(vm), self.shims.dir(vm));
         self.end(vm).await?;
         self.run(Hook::Poststop, vm).await;
-        self.shims.give_up(vm, [self.storage.home_lock(vm), self.storage.overlay_lock(vm)]).await;
+        self.shims.give_up(vm).await;
         self.network.unplug(vm, self.shims.address(vm)).await?;
         let in_groups = |source| failed(format!("cannot remove the control groups of VM {vm}"), None, Some(source));
         self.cgroups.remove(&name).await.map_err(in_groups)?;

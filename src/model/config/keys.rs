@@ -104,6 +104,8 @@ pub const READ_AT_START: &[&str] = &[
     "vm.lxc.unionfs.type",
     "vm.lxc.overlay.size",
     "vm.lxc.home.limit",
+    "vm.lxc.home.per.user",
+    "vm.kvm.home.per.user",
     "vm.kvm.cpus",
     "vm.kvm.acceleration",
     "vm.kvm.ballooning",
@@ -500,6 +502,11 @@ keys! {
     /// Holds the homes of containers to the size that their OSF says, each in a file with a file system of that size. Homes
     /// that are directories with something in them stay so. 0: homes are directories without a limit, as in classic QVD.
     VM_LXC_HOME_LIMIT: bool = "vm.lxc.home.limit", "0";
+    /// Whether all containers of a user have one home, which outlives them. Several can have it at once when they run on the same
+    /// node and it has no limit; else one at a time. Classic mounts it one level deeper.
+    VM_LXC_HOME_PER_USER: bool = "vm.lxc.home.per.user", "0";
+    /// Whether all KVM guests of a user have one home, one guest at a time. Not in classic QVD.
+    VM_KVM_HOME_PER_USER: bool = "vm.kvm.home.per.user", "0";
     /// Processors of a KVM guest whose OSF does not say how many it has.
     VM_KVM_CPUS: u32 = "vm.kvm.cpus", "2";
     /// What executes KVM guests: kvm (the processor), tcg (emulation, ten times slower and more) or auto: kvm where a tiny
