@@ -217,6 +217,11 @@ impl StorageError {
             Self::Unlimited { .. } => {
                 Some("set vm.lxc.unionfs.type = overlayfs and remove it, or set vm.lxc.overlay.size = 0")
             }
+            Self::File { source, .. } | Self::Home { source, .. }
+                if source.kind() == io::ErrorKind::StaleNetworkFileHandle =>
+            {
+                Some("mount the storage anew on this node, or export it again on its server")
+            }
             Self::Home { .. } => Some("make it a directory on storage mounted read-write"),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("make room on the storage")

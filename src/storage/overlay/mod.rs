@@ -125,6 +125,13 @@ impl Storage {
         }
     }
 
+    /// Whether what VMs write to can have blocks in common with their images; tried with files that leave nothing. Directories that
+    /// are not there yet will lie below the root.
+    pub fn shares_blocks(&self) -> bool {
+        let there = |dir: &PathBuf| if dir.is_dir() { dir.clone() } else { self.root.clone() };
+        reflink::can_share(&there(&self.basefs), &there(&self.overlayfs))
+    }
+
     fn discard_overlays(&self, vm: VmId) -> Result<(), StorageError> {
         let suffixes = [overlayfs::Layers::SUFFIX, COPY].map(|suffix| format!("-{vm}-{suffix}"));
         let mut any = false;
