@@ -1,5 +1,5 @@
 //! Disks of KVM guests: the image, a layer over it that takes what the guest writes, and the disk with the user's home.
-//! All are qcow2. Which of them QEMU has open is locked by QEMU itself; whose they are, by the lock files beside them.
+//! All are qcow2, but images may be raw. Which of them QEMU has open is locked by QEMU itself; whose they are, by the lock files beside them.
 
 use std::{
     ffi::OsStr,
@@ -11,7 +11,11 @@ use std::{
 
 use nix::fcntl::OFlag;
 
-use super::{ImageName, Storage, StorageError, examine::problems_of_disk, home, remove_file};
+use super::{
+    ImageName, Storage, StorageError,
+    examine::{Kind, problems_of_disk, problems_of_image},
+    home, remove_file,
+};
 use crate::{
     model::{DiId, HomeOf, VmId},
     process::{ProcessError, Program, blocking},
@@ -25,6 +29,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Disk {
     /// Its file.
     pub path: PathBuf,
+    /// What QEMU calls its format.
+    pub format: &'static str,
     /// Whether its file can be read and written past the page cache (`O_DIRECT`).
     pub takes_direct_io: bool,
 }
@@ -41,7 +47,7 @@ impl Storage {
     /// The image of this name. One that names another file is refused: it would show that to the guest.
     pub async fn disk_image(&self, image: &ImageName) -> Result<Disk, StorageError> {
         let path = self.images.join(image.to_string());
-        blocking(move || if path.is_file() { Disk::whole(path) } else { Err(StorageError::ImageMissing { path }) })
+        blocking(move || if path.is_file() { Disk::image(path) } else { Err(StorageError::ImageMissing { path }) })
             .await
     }
 
@@ -56,8 +62,9 @@ impl Storage {
         let path = self.overlays.join(format!("{di}-{vm}-overlay.qcow2"));
         let (this, kept) = (self.clone(), keep.then(|| path.clone()));
         blocking(move || this.discard_layers(vm, kept.as_deref())).await?;
+        let format = image.format;
         let image = std::path::absolute(&image.path).map_err(StorageError::file("find", &image.path))?;
-        create(&path, &["-F".as_ref(), "qcow2".as_ref(), "-b".as_ref(), image.as_os_str()], None).await?;
+        create(&path, &["-F".as_ref(), format.as_ref(), "-b".as_ref(), image.as_os_str()], None).await?;
         blocking(move || Ok(Disk::at(path))).await
     }
 
@@ -93,9 +100,20 @@ impl Disk {
     /// A disk that stands by itself.
     fn whole(path: PathBuf) -> Result<Self, StorageError> {
         let problems = problems_of_disk(&path).map_err(StorageError::file("read", &path))?;
-        match problems.is_empty() {
-            true => Ok(Self::at(path)),
-            false => Err(StorageError::Disk { path, problem: problems.join(", ") }),
+        Self::at(path).without(&problems)
+    }
+
+    /// The same of an image, which may be raw. No guest writes to it, so none can make it look like another kind.
+    fn image(path: PathBuf) -> Result<Self, StorageError> {
+        let (kind, problems) = problems_of_image(&path).map_err(StorageError::file("read", &path))?;
+        let format = if kind == Kind::Raw { "raw" } else { "qcow2" };
+        Self { format, ..Self::at(path) }.without(&problems)
+    }
+
+    fn without(self, problems: &[String]) -> Result<Self, StorageError> {
+        match problems {
+            [] => Ok(self),
+            some => Err(StorageError::Disk { path: self.path, problem: some.join(", ") }),
         }
     }
 
@@ -103,7 +121,7 @@ impl Disk {
         let direct = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECT.bits()).open(&path);
         // Anything else that is wrong QEMU says better.
         let takes_direct_io = !direct.is_err_and(|error| error.raw_os_error() == Some(nix::libc::EINVAL));
-        Self { path, takes_direct_io }
+        Self { path, format: "qcow2", takes_direct_io }
     }
 }
 
