@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write,
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
@@ -38,7 +39,9 @@ pub const TOOLS: &[&str] = &[
 pub const MODULES: &[&str] = &["loop", "veth", "overlay", "nfsd", "nfsv4"];
 
 const KEEPER: &str = "/bin/qvd-keeper";
-const EXPORT: &str = "*:/export";
+const EXPORT: &str = "/export";
+/// What is there in its place when it is not.
+const OTHER: &str = "/run/other";
 /// In seconds, the least that the server takes: for so long it keeps the locks of one that is not heard of.
 const LEASE: &str = "10";
 /// For what waits for a lease to end.
@@ -93,12 +96,14 @@ struct Server;
 impl Server {
     /// With an ext4 file system behind the export.
     fn start() -> Self {
-        for dir in ["/export", "/run/netns", "/var/lib/nfs/v4recovery", "/etc"] {
+        for dir in [EXPORT, "/run", "/var/lib/nfs/v4recovery", "/etc"] {
             fs::create_dir_all(dir).unwrap();
         }
         // Layers of the nodes' own lie here.
         run("mount", &["-t", "tmpfs", "none", "/run"]);
-        fs::create_dir_all("/run/netns").unwrap();
+        for dir in ["/run/netns", OTHER] {
+            fs::create_dir_all(dir).unwrap();
+        }
         File::create("/disk").unwrap().set_len(300 << 20).unwrap();
         run("mkfs.ext4", &["-q", "-F", "/disk"]);
         run("mount", &["-t", "ext4", "-o", "loop", "/disk", "/export"]);
@@ -111,7 +116,7 @@ impl Server {
         for period in ["nfsv4leasetime", "nfsv4gracetime"] {
             server.set(period, LEASE);
         }
-        server.export();
+        server.export(EXPORT);
         run("rpc.mountd", &["-N", "2", "-N", "3"]);
         run("rpc.nfsd", &["-N", "3", "-V", "4.2", "4"]);
         server
@@ -121,12 +126,14 @@ impl Server {
         fs::write(Path::new("/proc/fs/nfsd").join(what), value).unwrap();
     }
 
-    fn export(&self) {
-        run("exportfs", &["-i", "-o", "rw,no_root_squash,fsid=0,insecure,no_subtree_check,sync", EXPORT]);
+    fn export(&self, what: &str) {
+        run("exportfs", &["-i", "-o", "rw,no_root_squash,fsid=0,insecure,no_subtree_check,sync", &format!("*:{what}")]);
     }
 
-    fn withdraw(&self) {
-        run("exportfs", &["-u", EXPORT]);
+    /// Has something else where the export was, which does not know the files that clients have open.
+    fn replace(&self, what: &str, by: &str) {
+        run("exportfs", &["-u", &format!("*:{what}")]);
+        self.export(by);
     }
 
     /// Nobody has locks from before that he might claim.
@@ -136,6 +143,7 @@ impl Server {
 }
 
 /// A node as the storage sees it.
+#[derive(Clone)]
 struct Node {
     number: i32,
     root: PathBuf,
@@ -285,10 +293,12 @@ async fn locks_and_names(one: &Node, two: &Node) {
 /// Imported by one, unpacked by whoever comes first.
 async fn image(one: &Node, two: &Node) -> PathBuf {
     let tree = Path::new("/tree");
-    for dir in ["bin", "usr", "home", "etc"] {
+    for dir in ["bin", "usr", "home", "etc", "dev"] {
         fs::create_dir_all(tree.join(dir)).unwrap();
     }
     fs::copy("/bin/busybox", tree.join("bin/busybox")).unwrap();
+    // What the shell puts into the background reads from it.
+    fs::write(tree.join("dev/null"), "").unwrap();
     std::os::unix::fs::symlink("busybox", tree.join("bin/sh")).unwrap();
     run("tar", &["-cf", "/n1/staging/desk.tar", "-C", "/tree", "."]);
     let name = |name| ImageName::parse(name).unwrap();
@@ -375,7 +385,7 @@ async fn whole(node: &Node, volume: &str) {
 /// It forgets everything and comes back; until then nothing is answered.
 async fn server_gone(server: &Server, one: &Node, two: &Node, image: &Path) {
     let (of, other) = (HomeOf::Vm(VmId(2)), HomeOf::Vm(VmId(3)));
-    // What writes waits in the end.
+    // Who writes waits in the end.
     let script = format!(
         "{PATIENT}; (while true; do echo tick >>/home/log; echo tick; wait_a_second; done) & echo ready
         while true; do echo lives; wait_a_second; done"
@@ -383,12 +393,17 @@ async fn server_gone(server: &Server, one: &Node, two: &Node, image: &Path) {
     let vm = one.start(2, of, image, &script).await.unwrap();
     vm.says("ready").await;
     server.set("threads", "0");
+    let (node, at) = (two.clone(), image.to_owned());
+    // On a thread of its own, which the storage holds.
+    let starts = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(node.start(3, other, &at, "echo ready; exec /bin/busybox sleep 1000"))
+    });
     vm.goes_on("lives").await;
-    let mut starts = std::pin::pin!(two.start(3, other, image, "echo ready; exec /bin/busybox sleep 1000"));
-    let waits = tokio::time::timeout(Duration::from_secs(3), &mut starts).await;
-    assert!(waits.is_err(), "there is nobody to say whether it may");
+    assert!(!starts.is_finished(), "there is nobody to say whether it may");
     server.set("threads", "4");
-    let second = tokio::time::timeout(PATIENCE, starts).await.unwrap().unwrap();
+    until("it has started", async || starts.is_finished()).await;
+    let second = starts.join().unwrap().unwrap();
     second.says("ready").await;
     vm.goes_on("tick").await;
     let refused = two.start(2, of, image, "true").await.err().unwrap();
@@ -408,12 +423,18 @@ async fn stale(server: &Server, one: &Node, image: &Path) {
     );
     let vm = one.start(4, of, image, &script).await.unwrap();
     vm.says("ready").await;
-    server.withdraw();
+    let id = one.storage.identify(None).unwrap();
+    let mut open = File::options().write(true).open(one.root.join("renamed")).unwrap();
+    server.replace(EXPORT, OTHER);
     until("the handles are stale", async || fs::read_dir(one.root.join("staging")).is_err()).await;
     let refused = one.start(5, other, image, "true").await.err().unwrap();
-    assert!(refused.contains("Stale file handle") && refused.contains("lock"), "{refused}");
+    // By its name it is looked up once more, in what is there now.
+    assert!(refused.contains("cannot lock /n1/overlayfs/lock.5"), "{refused}");
+    assert!(matches!(one.storage.identify(Some(&id)), Err(StorageError::Identity { found: None, .. })));
+    let stale = open.write_all(b"late").and_then(|()| open.sync_all()).unwrap_err();
+    assert_eq!(stale.kind(), std::io::ErrorKind::StaleNetworkFileHandle);
     vm.goes_on("lives").await;
-    server.export();
+    server.replace(OTHER, EXPORT);
     until("the export is back", async || fs::read_dir(one.root.join("staging")).is_ok()).await;
     vm.stop().await;
     whole(one, "homefs/4-fs.ext4").await;
