@@ -10,10 +10,11 @@ use std::{
 };
 
 use nix::fcntl::OFlag;
+use tracing::warn;
 
 use super::{
     ImageName, Storage, StorageError,
-    examine::{Kind, problems_of_disk, problems_of_image},
+    examine::{Kind, problems_of_disk, problems_of_image, room_of_disk},
     home, remove_file,
 };
 use crate::{
@@ -92,7 +93,16 @@ impl Storage {
     pub async fn disk_home(&self, of: HomeOf, size_mb: u32) -> Result<Disk, StorageError> {
         let path = self.homes.join(format!("{}-data.qcow2", home::name(of)));
         create(&path, &[], Some(format!("{size_mb}M"))).await?;
-        blocking(move || Disk::whole(path)).await
+        blocking(move || {
+            let disk = Disk::whole(path)?;
+            let room = room_of_disk(&disk.path).map_err(StorageError::file("read", &disk.path))?;
+            if let Some(room) = room.filter(|room| *room != u64::from(size_mb) << 20) {
+                warn!(home = %disk.path.display(), has_mb = room >> 20, wanted_mb = size_mb, "this home keeps the size that \
+                    it was made with; qemu-img resize makes the disk larger, the guest its partition and file system");
+            }
+            Ok(disk)
+        })
+        .await
     }
 }
 
@@ -215,6 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let storage = storage(dir.path());
         let home = storage.disk_home(HomeOf::Vm(VmId(1)), 64).await.unwrap().path;
+        assert_eq!(room_of_disk(&home).unwrap(), Some(64 << 20));
         qemu_img_write(&home);
         let bytes = fs::read(&home).unwrap();
         storage.disk_home(HomeOf::Vm(VmId(1)), 64).await.unwrap();

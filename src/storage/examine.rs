@@ -129,6 +129,11 @@ pub(super) fn problems_of_image(path: &Path) -> io::Result<(Kind, Vec<String>)> 
     })
 }
 
+/// The bytes that such a disk has for its guest; `None`: it is no such disk.
+pub(super) fn room_of_disk(path: &Path) -> io::Result<Option<u64>> {
+    Ok(Qcow2::read(&head(path)?.0).map(|header| header.virtual_size))
+}
+
 fn problems_of_raw(size: u64) -> Option<String> {
     (!size.is_multiple_of(SECTOR)).then(|| "it is cut off: its size is no multiple of 512 bytes".to_owned())
 }
