@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use qvd::keeper::{Bind, RootSpec, ShimDir, ShimSpec};
+use qvd::keeper::{Bind, RootSpec, ShimDir, ShimSpec, Tree};
 use tokio::process::{Child, Command};
 
 /// The container of ours as plain LXC runs it: same image, same agent, same limits, but LXC mounts its root, with the ids of
@@ -31,7 +31,8 @@ impl Bare {
         std::fs::create_dir(&upper)?;
         let spec: ShimSpec = serde_json::from_slice(&std::fs::read(ShimDir::new(run).spec())?)?;
         let root = spec.root.context("the container has no root of its own")?;
-        let image = format!("overlay:{}:{}", root.image.display(), upper.display());
+        let Tree::Layers { image, .. } = &root.tree else { anyhow::bail!("the container has a copy of its image") };
+        let image = format!("overlay:{}:{}", image.display(), upper.display());
         let mut text = String::new();
         for line in std::fs::read_to_string(run.join("config"))?.lines().filter(|line| !line.starts_with("lxc.idmap")) {
             let line = line.replace(&format!("dir:{}", RootSpec::path().display()), &image);

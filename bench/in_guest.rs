@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use qvd::{demo::guest::Guest, tunnel::Kernel};
+use qvd::{
+    demo::guest::{Guest, TLS},
+    tunnel::Kernel,
+};
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::{
@@ -52,8 +55,12 @@ const FIGURES: &str = "FIGURES ";
 /// Starts the machine with this program inside, and reports what that says.
 pub fn run(repetitions: usize, mib: u64) -> anyhow::Result<Report> {
     let moved = mib + CONTROL + (repetitions as u64 + 1) * 4 * (BYTES >> 20);
-    let guest =
-        Guest { limit: LIMIT.0 + LIMIT.1 * moved as u32, tools: &["setpriv", "taskset", "strace"], parameters: EXACT };
+    let guest = Guest {
+        limit: LIMIT.0 + LIMIT.1 * moved as u32,
+        tools: &["setpriv", "taskset", "strace"],
+        modules: TLS,
+        parameters: EXACT,
+    };
     let mut command = guest.command(&std::env::current_exe()?);
     command.args(["inside", "--repetitions", &repetitions.to_string(), "--mib", &mib.to_string()]);
     let began = Instant::now();

@@ -2,7 +2,7 @@
 
 use tokio_postgres::IsolationLevel;
 
-use crate::model::{Census, CensusImage, DiId, HostId, StorageId, VmId};
+use crate::model::{Census, CensusImage, DiId, HostId, StorageId, UserId, VmId};
 
 use super::{Connector, DbError};
 
@@ -37,6 +37,16 @@ impl Connector {
                 &[],
             )
             .await?;
+        let users = moment
+            .query(
+                "select u.id, exists (
+                     select from qvd.vms v join qvd.vm_runtimes r on r.vm_id = v.id
+                     where v.user_id = u.id
+                         and (r.vm_state <> 'stopped' or r.vm_cmd is not null or r.host_id is not null))
+                 from qvd.users u",
+                &[],
+            )
+            .await?;
         let images = moment
             .query(
                 "select d.id, d.path, coalesce(r.state in ('ready', 'published'), false), i.di_id is not null,
@@ -54,6 +64,7 @@ impl Connector {
         let one_storage = moment.query_one(places, &[]).await?.get(0);
         Ok(Census {
             vms: vms.iter().map(|row| (VmId(row.get(0)), row.get(1))).collect(),
+            users: users.iter().map(|row| (UserId(row.get(0)), row.get(1))).collect(),
             images: images
                 .iter()
                 .map(|row| CensusImage {

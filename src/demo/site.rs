@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -20,7 +20,7 @@ use crate::{
     hypervisor::{Container, Hypervisor, HypervisorError, Kvm},
     model::{
         HostState,
-        config::{Config, ConfigError},
+        config::{Config, ConfigError, keys},
     },
 };
 
@@ -43,7 +43,7 @@ pub struct SiteOptions {
     pub program: PathBuf,
     /// Name of the node. Bridge and interfaces are named after it, so it is short and differs between sites.
     pub node: String,
-    /// The VM network is 10.x.y.0/24; the node is its .1, VMs have addresses from .100 on.
+    /// The VM network is 10.x.y.0/24, unless settings name another; the node is its 1, VMs have addresses from 100 on.
     pub network: (u8, u8),
     /// `lxc`, `kvm` or `nothing`.
     pub hypervisor: &'static str,
@@ -126,10 +126,9 @@ impl Site {
         let site = Self { options, cluster, port, node: Mutex::new(None) };
         site.connector("postgres")?.migrate().await?;
         site.write_configuration()?;
-        let (x, y) = site.options.network;
-        let first_vm = Ipv4Addr::new(10, x, y, 100);
+        let first_vm = site.config()?.get(&keys::VM_IP_START);
         let admin = site.connector("postgres")?;
-        admin.settle_node(&site.options.node, site.host_address().into(), first_vm.into()).await?;
+        admin.settle_node(&site.options.node, site.host_address()?, first_vm).await?;
         Ok(site)
     }
 
@@ -144,9 +143,11 @@ impl Site {
     }
 
     /// The address of the node in the VM network.
-    pub fn host_address(&self) -> Ipv4Addr {
-        let (x, y) = self.options.network;
-        Ipv4Addr::new(10, x, y, 1)
+    pub fn host_address(&self) -> Result<IpAddr, SiteError> {
+        Ok(match self.config()?.get(&keys::VM_IP_START) {
+            IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() & !0xff | 1).into(),
+            IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() & !0xffff | 1).into(),
+        })
     }
 
     /// Where files of disk images belong.
@@ -187,8 +188,8 @@ impl Site {
     pub fn hypervisor(&self) -> Result<Option<Box<dyn Hypervisor>>, SiteError> {
         let config = self.config()?;
         Ok(match self.options.hypervisor {
-            "lxc" => Some(Box::new(Container::new(&config, &self.options.node, self.host_address().into())?)),
-            "kvm" => Some(Box::new(Kvm::new(&config, self.host_address().into())?)),
+            "lxc" => Some(Box::new(Container::new(&config, &self.options.node, self.host_address()?)?)),
+            "kvm" => Some(Box::new(Kvm::new(&config, self.host_address()?)?)),
             _ => None,
         })
     }

@@ -34,6 +34,10 @@ const CGROUPS: Subject = Subject {
 };
 const KVM: Subject =
     Subject { name: "KVM", why: "KVM guests are emulated without it, ten times slower. Containers need none." };
+const LOOP_DEVICES: Subject = Subject {
+    name: "loop devices",
+    why: "Homes and layers that have a limit are files with a file system in them, mounted through these.",
+};
 const KERNEL_TLS: Subject = Subject {
     name: "kernel TLS",
     why: "The router encrypts sessions itself where the kernel does not, with more processor time.",
@@ -54,11 +58,13 @@ pub struct Facts {
     pub cgroups: CgroupStanding,
     /// Whether the processor runs a guest; `None`: nobody wants it to.
     pub kvm: Option<Result<(), String>>,
+    /// Whether loop devices are to be had; `None`: nobody wants them.
+    pub loop_devices: Option<Result<(), String>>,
     pub kernel_tls: Result<(), String>,
 }
 
-/// Looks at the kernel. `kvm`: VMs are guests that the processor should run.
-pub async fn look(kvm: bool) -> Facts {
+/// Looks at the kernel. `kvm`: VMs are guests that the processor should run; `volumes`: what containers write has a limit.
+pub async fn look(kvm: bool, volumes: bool) -> Facts {
     let kinds = ["mnt", "pid", "net", "ipc", "uts", "cgroup"];
     let made = |done: Option<Result<(), String>>| done.unwrap_or_else(|| Err(late()));
     // That /dev/kvm opens says little, see `hypervisor`.
@@ -78,6 +84,7 @@ pub async fn look(kvm: bool) -> Facts {
         overlay: made(overlay),
         cgroups: Cgroups::of_this_machine().standing(),
         kvm,
+        loop_devices: volumes.then(|| trial::loop_devices().map_err(|error| error.to_string())),
         kernel_tls: made(kernel_tls),
     }
 }
@@ -114,6 +121,10 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             "modprobe kvm_intel || modprobe kvm_amd; dmesg | grep -i kvm",
         ),
     });
+    findings.extend(facts.loop_devices.as_ref().map(|found| match found {
+        Ok(()) => LOOP_DEVICES.good("there are some"),
+        Err(why) => LOOP_DEVICES.bad(format!("none: {why}"), "modprobe loop && echo loop >> /etc/modules"),
+    }));
     findings.push(match &facts.kernel_tls {
         Ok(()) => KERNEL_TLS.good("the kernel encrypts tunnels"),
         Err(why) => {
@@ -164,6 +175,7 @@ mod tests {
             overlay: Ok(()),
             cgroups: CgroupStanding { unified: true, missing: vec![], writable: true },
             kvm: Some(Ok(())),
+            loop_devices: Some(Ok(())),
             kernel_tls: Ok(()),
         }
     }
@@ -195,6 +207,7 @@ mod tests {
             ("control groups", |facts| facts.cgroups.writable = false, Grade::Bad),
             ("KVM", |facts| facts.kvm = Some(Err("it hangs".to_owned())), Grade::Tolerable),
             ("KVM", |facts| facts.kvm = None, Grade::Good),
+            ("loop devices", |facts| facts.loop_devices = Some(Err("ENOENT".to_owned())), Grade::Bad),
             ("kernel TLS", |facts| facts.kernel_tls = Err("ENOENT".to_owned()), Grade::Tolerable),
         ] {
             assert_eq!(grade(&unlike(change), name), expected, "{name}");

@@ -77,11 +77,13 @@ pub async fn examine(file: &Path, own: &Path) -> Report {
     let account = config.get(&keys::L7R_AS_USER);
     let guests = config.get(&keys::VM_HYPERVISOR) == "kvm";
     let dhcp = config.get(&keys::VM_DHCP);
+    // They hold homes and layers to a size.
+    let volumes = !guests && (config.get(&keys::VM_LXC_HOME_LIMIT) || config.get(&keys::VM_LXC_OVERLAY_SIZE) > 0);
     let emulated = config.get(&keys::VM_KVM_ACCELERATION) == "tcg";
     let bin = Some(config.get(&keys::PATH_QVD_BIN)).filter(|bin| !bin.is_empty()).map_or(own.into(), PathBuf::from);
     let (kernel, programs, limits, (rows, mut rest)) = tokio::join!(
-        section("Kernel", async { Some(kernel::judge(&kernel::look(guests && !emulated).await)) }),
-        section("Programs", async { Some(programs::judge(&programs::look(bin.clone(), guests, dhcp).await)) }),
+        section("Kernel", async { Some(kernel::judge(&kernel::look(guests && !emulated, volumes).await)) }),
+        section("Programs", async { Some(programs::judge(&programs::look(bin.clone(), guests, dhcp, volumes).await)) }),
         section("Limits", async { Some(limits::judge(&blocking(|| limits::look(account)).await?)) }),
         with_database(read, file, &bin),
     );

@@ -62,6 +62,11 @@ const LXC_SINCE: u32 = 4;
 const UNPACKERS: [(&str, &str); 4] = [("gzip", "gzip"), ("bzip2", "bzip2"), ("xz", "xz-utils"), ("zstd", "zstd")];
 const UNPACKING: Subject = Subject { name: "unpackers", why: "tar calls them for images that are packed so." };
 
+/// What makes, checks and enlarges volumes, all in one package.
+const VOLUME_PROGRAMS: [&str; 3] = ["mkfs.ext4", "e2fsck", "resize2fs"];
+const VOLUMES: Subject =
+    Subject { name: "mkfs.ext4", why: "It makes the file systems in which homes and layers have a limit." };
+
 const QEMU_IMG: Subject =
     Subject { name: "qemu-img", why: "It checks disk images for KVM guests; only their heads are looked at without." };
 
@@ -97,19 +102,23 @@ pub struct Facts {
     needed: Vec<(Needed, Foreign)>,
     /// Packages of those that are missing.
     pub missing_unpackers: Vec<(&'static str, &'static str)>,
+    /// Those of volumes that are missing; `None`: nobody wants volumes.
+    pub missing_of_volumes: Option<Vec<&'static str>>,
     pub qemu_img: Foreign,
     pub bin: PathBuf,
     pub own: [Own; 2],
 }
 
-/// Looks at the programs. `bin` is where ours are; `guests`: VMs are KVM guests; `dhcp`: they are answered.
-pub async fn look(bin: PathBuf, guests: bool, dhcp: bool) -> Facts {
+/// Looks at the programs. `bin` is where ours are; `guests`: VMs are KVM guests; `dhcp`: they are answered; `volumes`: what they
+/// write has a limit.
+pub async fn look(bin: PathBuf, guests: bool, dhcp: bool, volumes: bool) -> Facts {
     let wanted = [if guests { QEMU } else { LXC }, NFT, TAR].into_iter().chain(dhcp.then_some(DNSMASQ));
     let needed = join_all(wanted.map(async |needed| (needed, version(needed.program).await)));
     let (needed, qemu_img) = tokio::join!(needed, version(QEMU_IMG.name));
     Facts {
         needed,
         missing_unpackers: UNPACKERS.into_iter().filter(|(name, _)| !is_in_path(name)).collect(),
+        missing_of_volumes: volumes.then(|| VOLUME_PROGRAMS.into_iter().filter(|name| !is_in_path(name)).collect()),
         qemu_img,
         own: OWN.map(|subject| own(&bin.join(subject.name))),
         bin,
@@ -175,6 +184,10 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
                 .tolerable(format!("no {}", names.join(", no ")), format!("apt-get install {}", packages.join(" ")))
         }
     });
+    findings.extend(facts.missing_of_volumes.as_deref().map(|missing| match missing {
+        [] => VOLUMES.good(VOLUME_PROGRAMS.join(", ")),
+        missing => VOLUMES.bad(format!("no {}", missing.join(", no ")), "apt-get install e2fsprogs"),
+    }));
     findings.push(match &facts.qemu_img {
         Foreign::There(version) => QEMU_IMG.good(version),
         Foreign::Missing => QEMU_IMG.tolerable("not installed", "apt-get install qemu-utils"),
@@ -236,6 +249,7 @@ mod tests {
                 (QEMU, there("QEMU emulator version 7.2.22")),
             ],
             missing_unpackers: vec![],
+            missing_of_volumes: Some(vec![]),
             qemu_img: there("qemu-img version 7.2.22"),
             bin: "/usr/lib/qvd".into(),
             own: [Own::Static; 2],
@@ -254,6 +268,7 @@ mod tests {
         facts.needed[1].1 = Foreign::Missing;
         facts.needed[3].1 = Foreign::Missing;
         facts.missing_unpackers = vec![UNPACKERS[2], UNPACKERS[3]];
+        facts.missing_of_volumes = Some(vec!["resize2fs"]);
         facts.qemu_img = Foreign::Missing;
         facts.needed.push((DNSMASQ, Foreign::Missing));
         let told = |name, grade, mend: &str| (name, grade, mend.to_owned());
@@ -264,6 +279,7 @@ mod tests {
                 told("QEMU", Grade::Bad, "apt-get install qemu-system-x86"),
                 told("dnsmasq", Grade::Bad, "apt-get install dnsmasq-base"),
                 told("unpackers", Grade::Tolerable, "apt-get install xz-utils zstd"),
+                told("mkfs.ext4", Grade::Bad, "apt-get install e2fsprogs"),
                 told("qemu-img", Grade::Tolerable, "apt-get install qemu-utils"),
             ]
         );

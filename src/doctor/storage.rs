@@ -14,7 +14,7 @@ use crate::{
     keeper::Quarantine,
     model::{
         StorageId,
-        config::{Config, keys},
+        config::{Config, UnionKind, keys},
         in_one_line,
     },
     process::aside,
@@ -64,6 +64,8 @@ pub struct There {
     /// A lock was taken once and refused to a second.
     pub locked: Result<(), String>,
     pub layer: Result<(), String>,
+    /// Whether what VMs write can be a copy of the image that shares its blocks.
+    pub shares_blocks: bool,
     /// Directories of it were mounted with other owners; `None`: nobody wants that.
     pub owners: Option<Result<(), String>>,
     /// The mark of shims that had to end VMs; the storage is not used before it was mounted anew.
@@ -130,6 +132,7 @@ fn examine(storage: &Storage, layers: &Path, run: &Path) -> Facts {
         quarantine: Quarantine::of_node(run).ok().filter(Quarantine::is_imposed).map(|mark| mark.path().to_owned()),
         free,
         owners: None,
+        shares_blocks: storage.shares_blocks(),
         // The last: it takes the thread into namespaces of its own.
         layer: trial::overlay_in(place).map_err(|error| error.to_string()),
     }))
@@ -186,6 +189,8 @@ pub struct Wanted {
     pub root: PathBuf,
     /// Whether it is shared with other nodes.
     pub shared: bool,
+    /// How VMs shall write into what looks like their image, and whether that has a limit.
+    pub union: (UnionKind, bool),
     /// Which it was; the outer `None`: the database did not say.
     pub recorded: Option<Option<StorageId>>,
     pub node: String,
@@ -199,6 +204,7 @@ impl Wanted {
             file: file.to_owned(),
             root: config.get(&keys::PATH_STORAGE_ROOT),
             shared: !config.get(&keys::STORAGE_LOCAL),
+            union: (config.get(&keys::VM_LXC_UNIONFS), config.get(&keys::VM_LXC_OVERLAY_SIZE) > 0),
             recorded,
             node: config.get(&keys::NODENAME),
             remount: (!config.get(&keys::FENCE_REMOUNT).is_empty(), config.get(&keys::FENCE_REBOOT)),
@@ -234,16 +240,7 @@ pub fn judge(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
         Err(why) => WRITING.bad(why, format!("mount -o remount,rw {}", point.display())),
     });
     findings.push(locks(there, wanted));
-    findings.push(match &there.layer {
-        Ok(()) => LAYERS.good("a layer was mounted and written"),
-        Err(why) => LAYERS.bad(
-            format!("{kind} carries no layer: {why}"),
-            format!(
-                "echo 'path.storage.overlayfs = …' >> {}  # a directory on ext4, xfs or btrfs",
-                wanted.file.display()
-            ),
-        ),
-    });
+    findings.push(layers(there, wanted));
     findings.extend(there.owners.as_ref().map(|owners| match owners {
         Ok(()) => OWNERS.good("directories were mounted with other owners"),
         Err(why) => OWNERS.tolerable(
@@ -280,6 +277,32 @@ pub fn judge(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
         });
     }
     findings
+}
+
+fn layers(there: &There, wanted: &Wanted) -> Finding {
+    let (kind, file) = (&there.mount.kind, wanted.file.display());
+    match (wanted.union, &there.layer, there.shares_blocks) {
+        ((UnionKind::Btrfs | UnionKind::Reflink, true), ..) => LAYERS.bad(
+            "copies of images, which cannot have a limit, but vm.lxc.overlay.size is set",
+            format!("echo 'vm.lxc.unionfs.type = overlayfs' >> {file}"),
+        ),
+        ((UnionKind::Btrfs | UnionKind::Reflink, false), _, true) => LAYERS.good("copies of images share their blocks"),
+        ((UnionKind::Btrfs | UnionKind::Reflink, false), _, false) => LAYERS.bad(
+            format!("{kind} has no files that share blocks"),
+            format!("echo 'vm.lxc.unionfs.type = auto' >> {file}"),
+        ),
+        ((_, true), ..) => LAYERS.good("in files with a file system of their own"),
+        (_, Ok(()), _) => LAYERS.good("a layer was mounted and written"),
+        ((UnionKind::Auto, false), Err(why), true) => {
+            LAYERS.good(format!("copies of images share their blocks, since {kind} carries no layer: {why}"))
+        }
+        (_, Err(why), _) => LAYERS.bad(
+            format!("{kind} carries no layer: {why}"),
+            format!(
+                "echo 'vm.lxc.overlay.size = 1024' >> {file}  # in MB; or path.storage.overlayfs = … on ext4, xfs or btrfs"
+            ),
+        ),
+    }
 }
 
 fn identity(found: Result<&Option<StorageId>, &String>, wanted: &Wanted) -> Finding {
@@ -345,6 +368,7 @@ mod tests {
             written: Ok(()),
             locked: Ok(()),
             layer: Ok(()),
+            shares_blocks: false,
             owners: Some(Ok(())),
             quarantine: None,
             free: (0.5, 0.5),
@@ -356,6 +380,7 @@ mod tests {
             file: "/etc/qvd/node.conf".into(),
             root: "/srv/qvd".into(),
             shared: true,
+            union: (UnionKind::Auto, false),
             recorded: Some(Some(id(0))),
             node: "n1".to_owned(),
             remount: (true, false),
@@ -381,6 +406,27 @@ mod tests {
         assert_eq!(other_than_good(There { quarantine, ..sound() }, &wanted()), [("remounting", Bad)]);
         let waits = Wanted { remount: (false, false), ..wanted() };
         assert_eq!(other_than_good(sound(), &waits), [("remounting", Tolerable)]);
+    }
+
+    #[test]
+    fn what_vms_write_needs_what_was_chosen_for_it() {
+        use UnionKind::{Auto, Btrfs, Overlayfs, Reflink};
+        let grade = |union, layer: bool, shares_blocks| {
+            let there = There { layer: layer.then_some(()).ok_or("no".to_owned()), shares_blocks, ..sound() };
+            other_than_good(there, &Wanted { union, ..wanted() }).first().map(|(_, grade)| *grade)
+        };
+        for union in [Auto, Overlayfs] {
+            assert_eq!(grade((union, false), true, false), None);
+            assert_eq!(grade((union, false), false, false), Some(Grade::Bad));
+            assert_eq!(grade((union, true), false, false), None, "a volume carries layers everywhere");
+        }
+        assert_eq!(grade((Auto, false), false, true), None);
+        assert_eq!(grade((Overlayfs, false), false, true), Some(Grade::Bad));
+        for union in [Btrfs, Reflink] {
+            assert_eq!(grade((union, false), false, true), None);
+            assert_eq!(grade((union, false), true, false), Some(Grade::Bad));
+            assert_eq!(grade((union, true), true, true), Some(Grade::Bad), "copies have no limit");
+        }
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub fn overlay_in(place: &Path) -> io::Result<()> {
     layer_in(place)
 }
 
+/// Opens what gives loop devices, which loads the module that makes them.
+pub fn loop_devices() -> io::Result<()> {
+    fs::File::options().read(true).write(true).open("/dev/loop-control").map(drop)
+}
+
 /// What is mounted from now on nobody else sees.
 fn own_mounts() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;

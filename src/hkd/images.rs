@@ -13,15 +13,13 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{
-    runtime::Handle,
-    task::{JoinHandle, spawn_blocking},
-};
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
     db::{Database, DbError, ImageFate, ImportOrder, StagedFile},
     events::{Channel, Hub},
     model::{Epoch, HostId, config::keys, in_one_line},
+    process::blocking,
     storage::{Brought, Course, Examination, ImageName, Import, Storage, StorageError, examine},
 };
 
@@ -291,13 +289,5 @@ async fn collect(node: &Node, storage: &Storage) {
         Ok(gone) if gone.is_empty() => {}
         Ok(gone) => tracing::info!(%host, images = ?gone, "unpacked images that nothing needs are gone"),
         Err(error) => tracing::warn!(%host, %error, "cannot look for unpacked images that nothing needs"),
-    }
-}
-
-/// Storage may be slow, so not on the runtime's threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }

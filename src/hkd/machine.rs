@@ -4,156 +4,17 @@
 //! Every phase but `Running`, `Debugging` and `Gone` has a deadline and a next step, whatever others fail to report.
 //! Resources are freed before anything is reported. Time comes in as an argument; effects go out as data.
 
+mod alphabet;
+mod ending;
 mod expiry;
 
 use std::time::{Duration, Instant};
 
-use crate::{
-    hypervisor::Exit,
-    model::{Expiry, VmState},
-};
+use crate::model::VmState;
 
 use super::slots::Purpose;
+pub use alphabet::{Effect, Event, Limits, Phase, Progress, published_from};
 use expiry::Telling;
-
-/// Where the VM is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
-    /// Wants to be started; waits for one of the node's slots.
-    Waiting,
-    /// Its image is being made ready.
-    Preparing,
-    /// Storage, network and shim are being set up.
-    Launching,
-    /// Its processes live; the agent has not answered yet.
-    Booting,
-    /// The agent answers.
-    Running,
-    /// The agent is dead and the VM is kept for inspection.
-    Debugging,
-    /// Is to stop; waits for one of the node's slots, but not for ever.
-    WaitingToStop,
-    /// It was asked to power off.
-    ShuttingDown,
-    /// Its processes were killed and are being waited for.
-    Killing,
-    /// What it left is being freed.
-    Cleaning,
-    /// Freeing failed and is tried again after a pause.
-    Zombie,
-    /// It holds nothing any more.
-    Gone,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// It may do heavy work.
-    Slot,
-    /// The image is ready, or why not.
-    Prepared(Result<(), String>),
-    /// The shim holds it, or why not.
-    Launched(Result<(), String>),
-    /// The agent answered a ping, or why not.
-    Pinged(Result<(), String>),
-    /// The agent, or its power button, took the order to power off, or why not.
-    PoweredOff(Result<(), String>),
-    /// No process of it lives any more.
-    Exited(Exit),
-    /// Everything is freed, or why not.
-    Cleaned(Result<(), String>),
-    /// It shall stop.
-    Stop,
-    /// It shall stop at once, without being asked.
-    Kill,
-    /// The database has lost commits, and does not know what has become of it.
-    Forgotten,
-    /// The agent must be told that the VM expires.
-    Expires(Expiry),
-    /// The agent knows that the VM expires, or why not.
-    ToldExpiry(Result<(), String>),
-    /// Time has passed.
-    Tick,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Ask for a slot; answer with `Slot`.
-    AskSlot(Purpose),
-    /// Give the slot back, or ask no more.
-    FreeSlot,
-    /// Give up the preparing, launching or cleaning that is under way; what it still reports counts no more.
-    Abandon,
-    /// Make the image ready.
-    Prepare,
-    /// Start it.
-    Launch,
-    /// Tell when it has exited.
-    WatchExit,
-    /// Ping the agent once; with a limit, give up after that long.
-    Ping(Option<Duration>),
-    /// Ask the agent to power off; answer with `PoweredOff`.
-    PowerOff,
-    /// Press its power button; answer with `PoweredOff`.
-    PressPowerButton,
-    /// Tell the agent that the VM expires.
-    TellExpiry(Expiry),
-    /// Kill every process.
-    Kill,
-    /// Free what it left.
-    Clean,
-    /// Have it put on record here as it was published last, unless it is assigned to another node.
-    PutOnRecord,
-    /// Publish a state, with a reason when something went wrong.
-    Publish(VmState, Option<String>),
-}
-
-/// The states from which `state` is published; in any other the database has moved on, and nothing is written.
-pub fn published_from(state: VmState) -> Vec<VmState> {
-    VmState::ALL
-        .iter()
-        .copied()
-        .filter(|from| *from != state && *from != VmState::Stopped && from.may_become(state))
-        .collect()
-}
-
-/// Limits and rhythms.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// For a slot to become free for a start.
-    pub slot: Duration,
-    /// For the image to become ready.
-    pub prepare: Duration,
-    /// For the shim to hold it.
-    pub launch: Duration,
-    /// For the agent to answer for the first time.
-    pub boot: Duration,
-    /// Failed pings after which a starting agent may be dead.
-    pub boot_count: u32,
-    /// Between pings of an agent that answers.
-    pub ping_ok: Duration,
-    /// Between pings of one that did not.
-    pub ping_error: Duration,
-    /// Silence after which a running agent may be dead.
-    pub dead_after: Duration,
-    /// Failed pings after which a running agent may be dead.
-    pub dead_count: u32,
-    /// Between attempts to ask an agent that did not take an order.
-    pub ask_pause: Duration,
-    /// Further attempts to ask it to power off.
-    pub ask_retries: u32,
-    /// For powering off.
-    pub shutdown: Duration,
-    /// For dying after having been killed.
-    pub kill: Duration,
-    /// For freeing what it left.
-    pub clean: Duration,
-    /// Between attempts to clean up.
-    pub zombie: Duration,
-    /// Keep a VM whose agent died.
-    pub debug: bool,
-}
 
 /// First pause between pings of a booting agent. It doubles up to `BOOT_PING_MAX`: an agent that is nearly there is
 /// noticed at once, one that takes long is not bothered.
@@ -162,21 +23,6 @@ const BOOT_PING_MAX: Duration = Duration::from_millis(250);
 /// A ping of a booting agent gives up soon: what is sent before the VM's network is up is lost, and the kernel sends
 /// it again only after a second. The limit grows with the pauses, for an agent that is slow to answer.
 const BOOT_PING_LIMIT: Duration = Duration::from_millis(20);
-
-/// How a VM gets on, for whoever asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Where it is.
-    pub phase: Phase,
-    /// Since when.
-    pub since: Instant,
-    /// When the next step follows if nothing happens.
-    pub until: Option<Instant>,
-    /// Pings that failed in a row, or attempts to clean up.
-    pub attempts: u32,
-    /// What went wrong last.
-    pub note: Option<String>,
-}
 
 const STOPPED_EARLY: &str = "it was stopped while it was starting";
 
@@ -565,69 +411,6 @@ impl Machine {
         let mut effects = vec![Effect::Publish(VmState::Stopping, Some(reason.clone()))];
         self.fail(reason);
         effects.extend(self.kill(limits, now));
-        effects
-    }
-
-    fn shut_down(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
-        if !self.has_agent {
-            return self.kill(limits, now);
-        }
-        // One whose agent never answered has nothing to lose.
-        self.button = self.phase != Phase::Booting;
-        self.retries = if self.button { limits.ask_retries } else { 0 };
-        self.enter(Phase::ShuttingDown, now + limits.shutdown);
-        vec![Effect::PowerOff]
-    }
-
-    fn kill(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
-        self.enter(Phase::Killing, now + limits.kill);
-        vec![Effect::Kill]
-    }
-
-    /// Whoever watched for its exit may have gone before it became a zombie.
-    fn kill_again(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
-        let mut effects = vec![Effect::WatchExit];
-        effects.extend(self.kill(limits, now));
-        effects
-    }
-
-    fn abandon_and_kill(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
-        let mut effects = vec![Effect::Abandon, Effect::WatchExit];
-        effects.extend(self.kill(limits, now));
-        effects
-    }
-
-    fn clean(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
-        self.enter(Phase::Cleaning, now + limits.clean);
-        vec![Effect::Clean]
-    }
-
-    fn abandon_and_clean(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
-        let mut effects = vec![Effect::Abandon];
-        effects.extend(self.clean(limits, now));
-        effects
-    }
-
-    /// From a queue for a slot.
-    fn clean_without_slot(&mut self, limits: &Limits, now: Instant) -> Vec<Effect> {
-        let mut effects = vec![Effect::FreeSlot];
-        effects.extend(self.clean(limits, now));
-        effects
-    }
-
-    fn free_slot(&mut self) -> Vec<Effect> {
-        if std::mem::take(&mut self.slot) { vec![Effect::FreeSlot] } else { vec![] }
-    }
-
-    fn zombie(&mut self, why: &str, limits: &Limits, now: Instant) -> Vec<Effect> {
-        self.enter(Phase::Zombie, now + limits.zombie);
-        self.rounds += 1;
-        self.note = Some(why.to_owned());
-        // One that does not die must not keep others from starting.
-        let mut effects = self.free_slot();
-        // Only a VM that is on its way down becomes a zombie; where it is already, the first of the two does nothing.
-        effects.push(Effect::Publish(VmState::Stopping, None));
-        effects.push(Effect::Publish(VmState::Zombie, Some(format!("it cannot be cleaned up: {why}"))));
         effects
     }
 

@@ -1,12 +1,16 @@
 //! Who may use a home. A lock says that somebody uses it now; the record in the locked file says who did last, and a lock
 //! that was lost with its node's connection to the storage does not free what that node may still run.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{Epochs, HypervisorError, failed};
 use crate::{
     model::{Owner, VmId},
-    storage::{StorageError, StorageLock},
+    process::blocking,
+    storage::{StorageError, StorageLock, is_lock_of_user},
 };
 
 /// In whose name homes and layers are used.
@@ -31,13 +35,26 @@ impl Claims {
         let Some(former) = lock.owner()? else { return Ok(()) };
         // What ran here is dead, or its shim would have the lock.
         if former.host != self.owner.host && !self.epochs.is_over(former.host, former.epoch).await? {
-            return Err(failed(
-                format!("VM {vm} belongs to {former}, which lives"),
-                Some("it may still run there; stop it there first, or release that host"),
-                None,
-            ));
+            return Err(refused(vm, lock.path(), &former));
         }
         Ok(lock.disown(&former)?)
+    }
+
+    /// The same of what other VMs of this node may be using, so that this one can, too. Nothing is held afterwards.
+    pub async fn join(&self, vm: VmId, path: PathBuf) -> Result<(), HypervisorError> {
+        let of = path.clone();
+        match blocking(move || StorageLock::take_soon(&of)).await {
+            Ok(lock) => self.settle(vm, &lock).await,
+            Err(StorageError::InUse { .. }) => {
+                let of = path.clone();
+                match blocking(move || StorageLock::recorded(&of)).await? {
+                    Some(owner) if owner == self.owner => Ok(()),
+                    Some(owner) => Err(refused(vm, &path, &owner)),
+                    None => Err(StorageError::InUse { path }.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Forgets that the VM was ours, after the last of its processes died without its shim doing so.
@@ -57,9 +74,18 @@ impl Claims {
     }
 }
 
+fn refused(vm: VmId, lock: &Path, owner: &Owner) -> HypervisorError {
+    let (what, hint) = if is_lock_of_user(lock) {
+        (format!("the home of the user of VM {vm}"), "stop the user's VMs there first, or start this one there")
+    } else {
+        (format!("VM {vm}"), "it may still run there; stop it there first, or release that host")
+    };
+    failed(format!("{what} belongs to {owner}, which lives"), Some(hint), None)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::fs;
 
     use futures_util::future::BoxFuture;
 

@@ -25,6 +25,7 @@ use crate::{
         config::{Config, keys},
     },
     network::NetworkError,
+    process::blocking,
     storage::{StorageError, StorageLock},
 };
 
@@ -134,6 +135,14 @@ impl Shims {
         Ok(held)
     }
 
+    /// Makes sure that nobody but other VMs of this node uses what this file guards. Their shims decide once more.
+    pub async fn join(&self, vm: VmId, lock: PathBuf) -> Result<(), HypervisorError> {
+        match &self.claims {
+            Some(claims) => claims.join(vm, lock).await,
+            None => Ok(()),
+        }
+    }
+
     /// Starts the shim of a VM with the program `keeper`. The spec's owner and deadline are set here.
     pub async fn start(&self, keeper: &Path, vm: VmId, spec: ShimSpec) -> Result<(), HypervisorError> {
         let owner = self.claims.as_ref().map(|claims| claims.owner.clone());
@@ -161,10 +170,15 @@ impl Shims {
 
     /// Lets other nodes have a VM whose shim died, or had no time, before it could say that they may. A storage that does
     /// not answer holds nothing up: the record is ours, so the VM starts here again, and elsewhere when our epoch is over.
-    pub async fn give_up(&self, vm: VmId, locks: [PathBuf; 2]) {
+    pub async fn give_up(&self, vm: VmId) {
         let shim = self.shim(vm);
         let said = shim.ended().is_some_and(|ended| ended != Ended::Fenced);
-        let Some(claims) = self.claims.clone().filter(|_| shim.spec().exists() && !said) else { return };
+        let (Some(claims), false) = (self.claims.clone(), said) else { return };
+        let Ok(spec) = fs::read(shim.spec()) else { return };
+        let locks: Vec<PathBuf> = match serde_json::from_slice(&spec) {
+            Ok(ShimSpec { locks, shared, .. }) => locks.into_iter().chain(shared).collect(),
+            Err(error) => return warn!(vm = %vm, %error, "other nodes may take this VM for ours"),
+        };
         let forget = tokio::task::spawn_blocking(move || claims.forget(&locks));
         match tokio::time::timeout(GIVE_UP_LIMIT, forget).await {
             Ok(Ok(Ok(()))) => {}
@@ -199,14 +213,6 @@ pub fn exit(ended: Option<Ended>) -> Option<Exit> {
 /// What the last line of a program's output says.
 pub fn last_line(output: &str) -> Option<String> {
     output.lines().rfind(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
-}
-
-/// Storage may be slow, so not on the runtime's threads.
-pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }
 
 /// Goes on to its end though nobody waits for it any more.

@@ -25,26 +25,84 @@ pub struct Claim {
     path: PathBuf,
     /// What was written there in our name; `None`: nothing, or it is to stay.
     record: Option<String>,
+    /// Other shims of this node may have it, too.
+    is_shared: bool,
 }
 
 impl Claim {
     /// Takes the lock and writes whose the VM is, unless somebody else is named there.
     pub fn take(path: &Path, owner: Option<&Owner>) -> Result<Self, ShimError> {
-        let mut claim = Self { file: lock_soon(path)?, path: path.to_owned(), record: None };
-        let Some(owner) = owner else { return Ok(claim) };
-        let make = |source| ShimError::Make { path: path.to_owned(), source };
-        let former = fs::read_to_string(path).map_err(make)?;
-        let record = owner.record();
-        if !former.is_empty() && former != record {
-            return Err(ShimError::Owned { path: path.to_owned(), owner: former.trim().to_owned() });
+        let mut claim = Self { file: lock_soon(path)?, path: path.to_owned(), record: None, is_shared: false };
+        if let Some(owner) = owner {
+            claim.sign(owner)?;
         }
-        claim.file.write_all_at(record.as_bytes(), 0).and_then(|()| claim.file.sync_data()).map_err(make)?;
-        claim.record = Some(record);
         Ok(claim)
     }
 
-    /// Lets others have it, if it is still ours.
+    /// The same beside other shims of this node. The first of them writes whose it is, when nobody else has the lock; what says
+    /// so is there before others can have it.
+    pub fn share(path: &Path, owner: Option<&Owner>) -> Result<Self, ShimError> {
+        let make = |source| ShimError::Make { path: path.to_owned(), source };
+        let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path);
+        let mut claim = Self { file: open().map_err(make)?, path: path.to_owned(), record: None, is_shared: true };
+        let begin = Instant::now();
+        loop {
+            if taken(claim.file.try_lock()).map_err(make)? {
+                if let Some(owner) = owner {
+                    claim.sign(owner)?;
+                }
+                // Who is quicker than this finds our name.
+                claim.file.unlock().and_then(|()| claim.file.lock_shared()).map_err(make)?;
+                return Ok(claim);
+            }
+            if taken(claim.file.try_lock_shared()).map_err(make)? {
+                let Some(owner) = owner else { return Ok(claim) };
+                // While nothing is written, somebody is about to.
+                if !claim.written()?.is_empty() {
+                    claim.record = Some(claim.refuse_others(owner)?);
+                    return Ok(claim);
+                }
+                claim.file.unlock().map_err(make)?;
+            }
+            if begin.elapsed() > MOMENT {
+                return Err(ShimError::Locked { path: path.to_owned() });
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Writes whose it is.
+    fn sign(&mut self, owner: &Owner) -> Result<(), ShimError> {
+        let record = self.refuse_others(owner)?;
+        let signed = self.file.write_all_at(record.as_bytes(), 0).and_then(|()| self.file.sync_data());
+        signed.map_err(|source| ShimError::Make { path: self.path.clone(), source })?;
+        self.record = Some(record);
+        Ok(())
+    }
+
+    /// What stands there, or will, unless that is somebody else.
+    fn refuse_others(&self, owner: &Owner) -> Result<String, ShimError> {
+        let (former, record) = (self.written()?, owner.record());
+        if !former.is_empty() && former != record {
+            return Err(ShimError::Owned { path: self.path.clone(), owner: former.trim().to_owned() });
+        }
+        Ok(record)
+    }
+
+    fn written(&self) -> Result<String, ShimError> {
+        fs::read_to_string(&self.path).map_err(|source| ShimError::Make { path: self.path.clone(), source })
+    }
+
+    /// Lets others have it, if it is still ours, and no other shim's of this node.
     pub fn give_up(&mut self) -> io::Result<()> {
+        if self.is_shared {
+            // Before it is tried, so that of two that do this at once the later has it.
+            self.file.unlock()?;
+            if !taken(self.file.try_lock())? {
+                self.record = None;
+                return Ok(());
+            }
+        }
         match self.record.take() {
             Some(record) if fs::read_to_string(&self.path)? == record => self.file.set_len(0),
             Some(_) | None => Ok(()),
@@ -61,6 +119,14 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // A shim that does not get its VM started; there is nobody to tell of a failure, which hkd mends.
         let _ = self.give_up();
+    }
+}
+
+fn taken(tried: Result<(), TryLockError>) -> io::Result<bool> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
@@ -106,6 +172,50 @@ mod tests {
         fs::write(&path, owner(2).record()).unwrap();
         ours.give_up().unwrap();
         assert_eq!(read(), owner(2).record());
+    }
+
+    #[test]
+    fn what_shims_of_a_node_share_is_theirs_until_the_last_has_given_it_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock.user-1");
+        let read = || fs::read_to_string(&path).unwrap();
+        let [mut first, mut second] = [(); 2].map(|()| Claim::share(&path, Some(&owner(1))).unwrap());
+        let refused = Claim::share(&path, Some(&owner(2))).unwrap_err();
+        assert!(matches!(refused, ShimError::Owned { .. }), "another node: {refused}");
+        assert!(matches!(Claim::take(&path, Some(&owner(1))), Err(ShimError::Locked { .. })), "for itself alone");
+        first.give_up().unwrap();
+        drop(first);
+        assert_eq!(read(), owner(1).record());
+        let third = Claim::share(&path, Some(&owner(1))).unwrap();
+        second.give_up().unwrap();
+        drop(second);
+        assert_eq!(read(), owner(1).record());
+        drop(third);
+        assert_eq!(read(), "");
+        let alone = Claim::take(&path, Some(&owner(2))).unwrap();
+        assert!(matches!(
+            Claim::share(&path, Some(&owner(2))),
+            Err(ShimError::Locked { .. } | ShimError::Owned { .. })
+        ));
+        drop(alone);
+    }
+
+    #[test]
+    fn of_shims_that_begin_and_end_together_none_is_refused_and_the_last_leaves_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock.user-1");
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        let claim = Claim::share(&path, Some(&owner(1))).unwrap();
+                        assert_eq!(fs::read_to_string(&path).unwrap(), owner(1).record());
+                        drop(claim);
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
     }
 
     #[test]

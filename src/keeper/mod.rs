@@ -27,6 +27,6 @@ pub use detach::{Readiness, detach};
 pub use idmap::Ids;
 pub use orders::Orders;
 pub use quarantine::Quarantine;
-pub use root::{Bind, RootSpec, may_map};
+pub use root::{Bind, RootSpec, Tree, may_map};
 pub use spec::{Ended, Phase, ShimDir, ShimSpec, ShimStatus};
 pub use volume::Volume;

@@ -1,5 +1,5 @@
-//! The root file system of a container: an image under a writable layer, mounted where only the shim and what it starts
-//! see it. It is gone when the last of them is, so nobody has to unmount anything. The container's users may have other ids
+//! The root file system of a container: an image under a writable layer, or one of its own, mounted where only the shim and
+//! what it starts see it. It is gone when the last of them is, so nobody has to unmount anything. The container's users may have other ids
 //! than the node's; the disk keeps the owners that it has.
 
 use std::{
@@ -23,16 +23,38 @@ const AT: &str = "/run/qvd-root";
 /// What to mount. Paths have no colons, commas and backslashes: mount options have no way to quote them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootSpec {
-    /// The unpacked image.
-    pub image: PathBuf,
-    /// Takes what the container writes; belongs to the container's ids.
-    pub upper: PathBuf,
-    /// The kernel's own directory beside it.
-    pub work: PathBuf,
+    /// What it shows below the binds.
+    pub tree: Tree,
     /// What is mounted below it, in this order. The places are there.
     pub binds: Vec<Bind>,
     /// The container's; `None`: those of the node.
     pub ids: Option<Ids>,
+}
+
+/// What a root file system is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tree {
+    /// An image that stays as it is, under a layer.
+    Layers {
+        /// The unpacked image.
+        image: PathBuf,
+        /// Takes what the container writes; belongs to the container's ids.
+        upper: PathBuf,
+        /// The kernel's own directory beside it.
+        work: PathBuf,
+    },
+    /// A copy of an image with the owners of the image, which takes what the container writes.
+    Copy(PathBuf),
+}
+
+impl Tree {
+    /// The directory that takes what the container writes.
+    pub fn written(&self) -> &Path {
+        match self {
+            Self::Layers { upper, .. } => upper,
+            Self::Copy(root) => root,
+        }
+    }
 }
 
 /// A directory or file of the node that a container sees.
@@ -72,9 +94,14 @@ impl RootSpec {
             fs::create_dir(dir)?;
             fs::set_permissions(dir, everybody.clone())?;
         }
-        idmap::mount(&self.image, &image, mapping.as_ref(), libc::MOUNT_ATTR_RDONLY)?;
-        let [lower, upper, work] = [&image, &self.upper, &self.work].map(|path| path.display());
-        mount_layers(&format!("lowerdir={lower},upperdir={upper},workdir={work}"), &root)?;
+        match &self.tree {
+            Tree::Layers { image: lower, upper, work } => {
+                idmap::mount(lower, &image, mapping.as_ref(), libc::MOUNT_ATTR_RDONLY)?;
+                let [lower, upper, work] = [&image, upper, work].map(|path| path.display());
+                mount_layers(&format!("lowerdir={lower},upperdir={upper},workdir={work}"), &root)?;
+            }
+            Tree::Copy(copy) => idmap::mount(copy, &root, mapping.as_ref(), libc::MOUNT_ATTR_NODEV)?,
+        }
         for Bind { from, to, read_only } in &self.binds {
             let attributes = libc::MOUNT_ATTR_NODEV | if *read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
             idmap::mount(from, &root.join(to), mapping.as_ref(), attributes)?;

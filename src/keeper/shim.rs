@@ -60,7 +60,7 @@ pub enum ShimError {
         source: io::Error,
     },
     /// The directory has a shim, or another VM or node holds the home or the overlay.
-    #[error("{} is locked by another process; the VM still runs somewhere", .path.display())]
+    #[error("{} is locked by another process; the VM, or another one with its home, still runs somewhere", .path.display())]
     Locked {
         /// The lock's file.
         path: PathBuf,
@@ -140,8 +140,9 @@ impl Shim {
         umask(Mode::from_bits_truncate(0o077));
         let spec = read_spec(&dir.spec())?;
         let own_lock = lock(dir.lock())?;
-        let claims =
-            spec.locks.iter().map(|path| Claim::take(path, spec.owner.as_ref())).collect::<Result<Vec<_>, _>>()?;
+        let owner = spec.owner.as_ref();
+        let alone = spec.locks.iter().map(|path| Claim::take(path, owner));
+        let claims = alone.chain(spec.shared.iter().map(|path| Claim::share(path, owner))).collect::<Result<_, _>>()?;
         let make = |path: PathBuf| move |source| ShimError::Make { path, source };
 
         forget(&dir.exit()).map_err(make(dir.exit()))?;

@@ -23,6 +23,9 @@ pub struct ShimSpec {
     /// Files whose locks are held while any process of the VM lives. Made when missing.
     #[serde(default)]
     pub locks: Vec<PathBuf>,
+    /// The same of files whose locks other shims of this node may have as well.
+    #[serde(default)]
+    pub shared: Vec<PathBuf>,
     /// Written into those files while the VM lives; `None`: nobody else uses the storage.
     #[serde(default)]
     pub owner: Option<Owner>,

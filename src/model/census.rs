@@ -3,13 +3,15 @@
 
 use std::collections::HashMap;
 
-use super::{DiId, Epoch, HostId, Owner, VmId};
+use super::{DiId, Epoch, HomeOf, HostId, Owner, UserId, VmId};
 
 /// VMs, images and nodes at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Census {
     /// All VMs, and whether each is up or about to be.
     pub vms: HashMap<VmId, bool>,
+    /// All users, and whether a VM of theirs is.
+    pub users: HashMap<UserId, bool>,
     /// All images.
     pub images: Vec<CensusImage>,
     /// The life that each node is in.
@@ -41,6 +43,14 @@ impl Census {
     /// Whether a VM is up, as far as the database knows.
     pub fn is_up(&self, vm: VmId) -> bool {
         self.vms.get(&vm).copied().unwrap_or(false)
+    }
+
+    /// Whether a home may be in use, as far as the database knows; `None`: whose it is is not on record.
+    pub fn home(&self, of: HomeOf) -> Option<bool> {
+        match of {
+            HomeOf::Vm(vm) => self.vms.get(&vm).copied(),
+            HomeOf::User(user) => self.users.get(&user).copied(),
+        }
     }
 
     /// Whether an image version exists.

@@ -1,6 +1,6 @@
 //! What a node needs to know to run one VM once.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,11 +46,29 @@ pub struct VmSpec {
     pub secret: Option<VmSecret>,
 }
 
-/// A home is kept for the VM.
 impl VmSpec {
-    /// Whether the VM has a home of its own that outlives its runs.
-    pub fn has_home(&self) -> bool {
-        self.user_storage_mb > 0
+    /// Whose home it uses, that outlives its runs: its own, or, if homes are `per_user`, its user's; `None`: it keeps nothing.
+    pub fn home(&self, per_user: bool) -> Option<HomeOf> {
+        let of = if per_user { HomeOf::User(self.user) } else { HomeOf::Vm(self.vm) };
+        (self.user_storage_mb > 0).then_some(of)
+    }
+}
+
+/// Whose a home is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HomeOf {
+    /// That of one VM.
+    Vm(VmId),
+    /// That of all VMs of a user.
+    User(UserId),
+}
+
+impl fmt::Display for HomeOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vm(vm) => write!(f, "VM {vm}"),
+            Self::User(user) => write!(f, "user {user}"),
+        }
     }
 }
 

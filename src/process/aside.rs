@@ -1,4 +1,5 @@
-//! Work that may never end: a storage whose server is gone holds whoever asks it, and cannot be interrupted.
+//! Work that may take long or never end, on other threads than the runtime's: a storage whose server is gone holds whoever
+//! asks it, and cannot be interrupted.
 
 use std::time::Duration;
 
@@ -14,6 +15,15 @@ pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static,
         return None;
     }
     tokio::time::timeout(limit, receiver).await.ok()?.ok()
+}
+
+/// Does something that may be slow where it holds up nobody else, and waits for it. What has begun goes on to its end though
+/// nobody waits any more.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::debug;
 
-pub use aside::aside;
+pub use aside::{aside, blocking};
 pub use identity::{began_at, boot_id, is_gone};
 
 /// Most that is kept of each of a program's outputs, in bytes. The rest is read and dropped.

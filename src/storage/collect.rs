@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{ImageName, Storage, StorageError, StorageLock};
+use super::{ImageName, Storage, StorageError, StorageLock, overlay};
 
 /// Begins the name of what is being removed; no image has such a name.
 pub(super) const GOING: &str = ".going-";
@@ -124,7 +124,7 @@ fn put_back(going: &Path, place: &Path) -> Result<(), StorageError> {
 }
 
 fn discard(dir: &Path) -> Result<(), StorageError> {
-    match fs::remove_dir_all(dir) {
+    match overlay::remove_dir_all(dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::file("remove", dir)(error)),
         _ => Ok(()),
     }

@@ -1,5 +1,5 @@
 //! Disks of KVM guests: the image, a layer over it that takes what the guest writes, and the disk with the user's home.
-//! All are qcow2. Which of them QEMU has open is locked by QEMU itself; whose they are, by the lock files beside them.
+//! All are qcow2, but images may be raw. Which of them QEMU has open is locked by QEMU itself; whose they are, by the lock files beside them.
 
 use std::{
     ffi::OsStr,
@@ -10,11 +10,16 @@ use std::{
 };
 
 use nix::fcntl::OFlag;
+use tracing::warn;
 
-use super::{ImageName, Storage, StorageError, examine::problems_of_disk, image::blocking, remove_file};
+use super::{
+    ImageName, Storage, StorageError,
+    examine::{Kind, problems_of_disk, problems_of_image, room_of_disk},
+    home, remove_file,
+};
 use crate::{
-    model::{DiId, VmId},
-    process::{ProcessError, Program},
+    model::{DiId, HomeOf, VmId},
+    process::{ProcessError, Program, blocking},
 };
 
 /// `qemu-img` only writes a header here, but the storage may be slow.
@@ -25,6 +30,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub struct Disk {
     /// Its file.
     pub path: PathBuf,
+    /// What QEMU calls its format.
+    pub format: &'static str,
     /// Whether its file can be read and written past the page cache (`O_DIRECT`).
     pub takes_direct_io: bool,
 }
@@ -41,7 +48,7 @@ impl Storage {
     /// The image of this name. One that names another file is refused: it would show that to the guest.
     pub async fn disk_image(&self, image: &ImageName) -> Result<Disk, StorageError> {
         let path = self.images.join(image.to_string());
-        blocking(move || if path.is_file() { Disk::whole(path) } else { Err(StorageError::ImageMissing { path }) })
+        blocking(move || if path.is_file() { Disk::image(path) } else { Err(StorageError::ImageMissing { path }) })
             .await
     }
 
@@ -56,8 +63,9 @@ impl Storage {
         let path = self.overlays.join(format!("{di}-{vm}-overlay.qcow2"));
         let (this, kept) = (self.clone(), keep.then(|| path.clone()));
         blocking(move || this.discard_layers(vm, kept.as_deref())).await?;
+        let format = image.format;
         let image = std::path::absolute(&image.path).map_err(StorageError::file("find", &image.path))?;
-        create(&path, &["-F".as_ref(), "qcow2".as_ref(), "-b".as_ref(), image.as_os_str()], None).await?;
+        create(&path, &["-F".as_ref(), format.as_ref(), "-b".as_ref(), image.as_os_str()], None).await?;
         blocking(move || Ok(Disk::at(path))).await
     }
 
@@ -75,17 +83,26 @@ impl Storage {
         Ok(())
     }
 
-    /// The file whose lock says that somebody uses the home of a guest.
-    pub fn disk_home_lock(&self, vm: VmId) -> PathBuf {
-        self.homes.join(format!("lock.{vm}"))
+    /// The file whose lock says that somebody uses a home of guests.
+    pub fn disk_home_lock(&self, of: HomeOf) -> PathBuf {
+        self.homes.join(format!("lock.{}", home::name(of)))
     }
 
-    /// The disk with the home of a guest, made when missing, with room for `size_mb`. The agent makes the file system. To be
+    /// The disk with a home of guests, made when missing, with room for `size_mb`. The agent makes the file system. To be
     /// called with the guest's lock held.
-    pub async fn disk_home(&self, vm: VmId, size_mb: u32) -> Result<Disk, StorageError> {
-        let path = self.homes.join(format!("{vm}-data.qcow2"));
+    pub async fn disk_home(&self, of: HomeOf, size_mb: u32) -> Result<Disk, StorageError> {
+        let path = self.homes.join(format!("{}-data.qcow2", home::name(of)));
         create(&path, &[], Some(format!("{size_mb}M"))).await?;
-        blocking(move || Disk::whole(path)).await
+        blocking(move || {
+            let disk = Disk::whole(path)?;
+            let room = room_of_disk(&disk.path).map_err(StorageError::file("read", &disk.path))?;
+            if let Some(room) = room.filter(|room| *room != u64::from(size_mb) << 20) {
+                warn!(home = %disk.path.display(), has_mb = room >> 20, wanted_mb = size_mb, "this home keeps the size that \
+                    it was made with; qemu-img resize makes the disk larger, the guest its partition and file system");
+            }
+            Ok(disk)
+        })
+        .await
     }
 }
 
@@ -93,9 +110,20 @@ impl Disk {
     /// A disk that stands by itself.
     fn whole(path: PathBuf) -> Result<Self, StorageError> {
         let problems = problems_of_disk(&path).map_err(StorageError::file("read", &path))?;
-        match problems.is_empty() {
-            true => Ok(Self::at(path)),
-            false => Err(StorageError::Disk { path, problem: problems.join(", ") }),
+        Self::at(path).without(&problems)
+    }
+
+    /// The same of an image, which may be raw. No guest writes to it, so none can make it look like another kind.
+    fn image(path: PathBuf) -> Result<Self, StorageError> {
+        let (kind, problems) = problems_of_image(&path).map_err(StorageError::file("read", &path))?;
+        let format = if kind == Kind::Raw { "raw" } else { "qcow2" };
+        Self { format, ..Self::at(path) }.without(&problems)
+    }
+
+    fn without(self, problems: &[String]) -> Result<Self, StorageError> {
+        match problems {
+            [] => Ok(self),
+            some => Err(StorageError::Disk { path: self.path, problem: some.join(", ") }),
         }
     }
 
@@ -103,7 +131,7 @@ impl Disk {
         let direct = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECT.bits()).open(&path);
         // Anything else that is wrong QEMU says better.
         let takes_direct_io = !direct.is_err_and(|error| error.raw_os_error() == Some(nix::libc::EINVAL));
-        Self { path, takes_direct_io }
+        Self { path, format: "qcow2", takes_direct_io }
     }
 }
 
@@ -196,14 +224,15 @@ mod tests {
     async fn a_home_is_made_once_and_a_damaged_one_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let storage = storage(dir.path());
-        let home = storage.disk_home(VmId(1), 64).await.unwrap().path;
+        let home = storage.disk_home(HomeOf::Vm(VmId(1)), 64).await.unwrap().path;
+        assert_eq!(room_of_disk(&home).unwrap(), Some(64 << 20));
         qemu_img_write(&home);
         let bytes = fs::read(&home).unwrap();
-        storage.disk_home(VmId(1), 64).await.unwrap();
+        storage.disk_home(HomeOf::Vm(VmId(1)), 64).await.unwrap();
         assert_eq!(fs::read(&home).unwrap(), bytes);
 
         fs::write(&home, "garbage").unwrap();
-        let error = storage.disk_home(VmId(1), 64).await.unwrap_err().to_string();
+        let error = storage.disk_home(HomeOf::Vm(VmId(1)), 64).await.unwrap_err().to_string();
         assert!(error.contains("1-data.qcow2 cannot be used: it is no qcow2 disk"), "{error}");
         assert_eq!(fs::read_to_string(&home).unwrap(), "garbage", "nothing is put in its place");
     }

@@ -18,6 +18,10 @@ const LIMIT: Duration = Duration::from_secs(2 * 3600);
 const TAR_MAGIC: usize = 257;
 /// As much as tells one kind from another, and all of a qcow2 header that is looked at.
 const HEAD: usize = 512;
+const SECTOR: u64 = 512;
+
+/// Where boot sectors, also those of disks with a GPT, have their mark.
+const BOOT_MAGIC: usize = 510;
 
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub enum Kind {
     TarZst,
     /// A disk of QEMU.
     Qcow2,
+    /// A disk as it is, with a boot sector.
+    Raw,
 }
 
 impl Kind {
@@ -48,7 +54,8 @@ impl Kind {
         ];
         let is_tar = head.get(TAR_MAGIC..).is_some_and(|rest| rest.starts_with(b"ustar"));
         let packed = magics.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, kind)| kind);
-        packed.or(is_tar.then_some(Self::Tar))
+        let boots = head.get(BOOT_MAGIC..).is_some_and(|rest| rest.starts_with(b"\x55\xaa"));
+        packed.or(is_tar.then_some(Self::Tar)).or(boots.then_some(Self::Raw))
     }
 }
 
@@ -61,6 +68,7 @@ impl fmt::Display for Kind {
             Self::TarXz => "tar.xz",
             Self::TarZst => "tar.zst",
             Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
         })
     }
 }
@@ -87,9 +95,13 @@ pub async fn examine(path: &Path) -> Result<Examination, StorageError> {
     match found.kind {
         None if size == 0 => found.problems.push("it is empty".to_owned()),
         None => {
-            found.problems.push("it is neither a tar archive (plain or gz, bz2, xz, zst) nor a qcow2 disk".to_owned());
+            found.problems.push(
+                "it is neither a tar archive (plain or gz, bz2, xz, zst) nor a disk (qcow2, or raw with a boot sector)"
+                    .to_owned(),
+            );
         }
         Some(Kind::Qcow2) => examine_disk(path, &head, &mut found).await,
+        Some(Kind::Raw) => found.problems.extend(problems_of_raw(size)),
         // tar takes the end of a file for the end of an archive.
         Some(Kind::Tar) if !ends_in_zeros(path, size).map_err(StorageError::file("read", path))? => {
             found.problems.push("it is cut off: the end of the archive is missing".to_owned());
@@ -106,6 +118,24 @@ pub(super) fn problems_of_disk(path: &Path) -> io::Result<Vec<String>> {
         Some(header) => header.problems(size),
         None => vec!["it is no qcow2 disk".to_owned()],
     })
+}
+
+/// The same of an image, which may be raw; what it is.
+pub(super) fn problems_of_image(path: &Path) -> io::Result<(Kind, Vec<String>)> {
+    let (head, size) = head(path)?;
+    Ok(match Kind::of(&head) {
+        Some(Kind::Raw) => (Kind::Raw, problems_of_raw(size).into_iter().collect()),
+        _ => (Kind::Qcow2, problems_of_disk(path)?),
+    })
+}
+
+/// The bytes that such a disk has for its guest; `None`: it is no such disk.
+pub(super) fn room_of_disk(path: &Path) -> io::Result<Option<u64>> {
+    Ok(Qcow2::read(&head(path)?.0).map(|header| header.virtual_size))
+}
+
+fn problems_of_raw(size: u64) -> Option<String> {
+    (!size.is_multiple_of(SECTOR)).then(|| "it is cut off: its size is no multiple of 512 bytes".to_owned())
 }
 
 /// The first bytes of a file and its size.

@@ -13,8 +13,11 @@ use std::{
 
 use tracing::info;
 
-use super::{Storage, StorageError, StorageLock};
-use crate::{model::Agent, process::Program};
+use super::{Storage, StorageError, StorageLock, overlay};
+use crate::{
+    model::Agent,
+    process::{Program, blocking},
+};
 
 /// Files without which an image is no desktop for our agent, from its root.
 pub(super) const NEEDED: [&str; 2] = ["usr/bin/nxagent", "usr/bin/xinit"];
@@ -110,7 +113,8 @@ impl Storage {
 }
 
 async fn extract(image: &ImageName, archive: &Path, unfinished: &Path, target: &Path) -> Result<(), StorageError> {
-    fs::create_dir(unfinished).map_err(StorageError::file("make the directory", unfinished))?;
+    // On btrfs it can be copied whole.
+    overlay::create_dir(unfinished).map_err(StorageError::file("make the directory", unfinished))?;
     let tar = Program::new("tar")
         .args(["--extract", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--file"])
         .args([archive])
@@ -149,6 +153,19 @@ impl Unpacked {
         Ok(Self { image: image.clone(), root, metadata })
     }
 
+    /// All that was unpacked.
+    pub(super) fn top(&self) -> &Path {
+        self.metadata.as_deref().unwrap_or(&self.root)
+    }
+
+    /// The root file system in a copy of all that was unpacked.
+    pub(super) fn root_in(&self, copy: &Path) -> PathBuf {
+        match self.root.strip_prefix(self.top()) {
+            Ok(below) if self.metadata.is_some() => copy.join(below),
+            _ => copy.to_owned(),
+        }
+    }
+
     /// Whether a container boots the image's own init, for the agent that it brings, rather than ours. Refused is an image
     /// that lacks what that takes.
     pub fn boots_itself(&self, agent: Agent) -> Result<bool, StorageError> {
@@ -173,20 +190,11 @@ impl Unpacked {
 
 async fn discard(dir: &Path) -> Result<(), StorageError> {
     let dir = dir.to_owned();
-    blocking(move || match fs::remove_dir_all(&dir) {
+    blocking(move || match overlay::remove_dir_all(&dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::file("remove", &dir)(error)),
         _ => Ok(()),
     })
     .await
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
-) -> Result<T, StorageError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
 }
 
 #[cfg(test)]

@@ -69,9 +69,20 @@ impl StorageLock {
             let (mut file, mut record) = (&self.file, String::new());
             file.rewind()?;
             file.read_to_string(&mut record)?;
-            Owner::read(&record).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+            owner(&record)
         };
         read().map_err(StorageError::file("read the owner in", &self.path))
+    }
+
+    /// The same where somebody else has the lock.
+    pub fn recorded(path: &Path) -> Result<Option<Owner>, StorageError> {
+        let record = std::fs::read_to_string(path).and_then(|record| owner(&record));
+        record.map_err(StorageError::file("read the owner in", path))
+    }
+
+    /// The locked file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Forgets the owner, unless it is another by now: the storage may have freed the lock of a node that it lost sight of.
@@ -92,6 +103,10 @@ impl Drop for StorageLock {
         // its fork and its exec, and with the copy the lock. There is nobody to tell of a failure, which closing mends.
         let _ = self.file.unlock();
     }
+}
+
+fn owner(record: &str) -> io::Result<Option<Owner>> {
+    Owner::read(record).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -27,15 +27,16 @@ use tracing::warn;
 pub use check::{CheckOptions, Finding, FindingKind, Outcome, Remedy};
 pub use disk::Disk;
 pub use examine::{Examination, Kind, examine};
+pub use home::is_lock_of_user;
 pub use image::{ImageName, Unpacked};
 pub use lock::StorageLock;
-pub use overlay::Overlay;
+pub use overlay::Layer;
 pub use staging::{Brought, Course, Import, Staged};
 pub use volume::Room;
 
 use crate::model::{
     StorageId,
-    config::{Config, keys},
+    config::{Config, UnionKind, keys},
 };
 use crate::process::ProcessError;
 
@@ -51,6 +52,7 @@ pub struct Storage {
     hosts: PathBuf,
     overlays: PathBuf,
     homes: PathBuf,
+    union: UnionKind,
 }
 
 /// Something on the storage that cannot be used. The text names the object; `hint` says what to do.
@@ -86,8 +88,12 @@ pub enum StorageError {
         /// The file that is missing.
         missing: &'static str,
     },
-    /// The VM still runs somewhere.
-    #[error("{} is locked: the VM still runs on this node or another", .path.display())]
+    /// The VM, or another one of its user, still runs somewhere.
+    #[error("{} is locked: {} on this node or another", .path.display(), if is_lock_of_user(.path) {
+        "another VM has this home of their user,"
+    } else {
+        "the VM still runs"
+    })]
     InUse {
         /// The lock's file.
         path: PathBuf,
@@ -128,6 +134,28 @@ pub enum StorageError {
         /// What is wrong.
         problem: String,
     },
+    /// What the VMs shall write to cannot be made there.
+    #[error("VMs cannot have copies of their images in {}: {problem}", .path.display())]
+    Overlay {
+        /// The directory of layers.
+        path: PathBuf,
+        /// Why not.
+        problem: &'static str,
+    },
+    /// A copy of an image was not completed.
+    #[error("the image cannot be copied to {}: {problem}", .path.display())]
+    Copy {
+        /// The copy.
+        path: PathBuf,
+        /// What `cp` said.
+        problem: String,
+    },
+    /// It is a copy of its image, which takes as much as there is.
+    #[error("{} cannot be held to a size: it is a copy of the image, not a layer over it", .path.display())]
+    Unlimited {
+        /// The copy.
+        path: PathBuf,
+    },
     /// The home is no directory, or its storage is read-only.
     #[error("the home {} cannot be written", .path.display())]
     Home {
@@ -160,6 +188,9 @@ impl StorageError {
                 Some("install one in the image, or let it have the agent of the node")
             }
             Self::ImageLacks { .. } => Some("install it in the image (Debian: packages nxagent and xinit)"),
+            Self::InUse { path } if is_lock_of_user(path) => Some(
+                "stop that one first; only containers of one node, and not volumes, can have a home at the same time",
+            ),
             Self::InUse { .. } => Some("stop it there first"),
             Self::Identity { .. } => {
                 Some("mount it; if it was replaced, set storage_id of this node in table hosts to null")
@@ -175,6 +206,22 @@ impl StorageError {
                 Some("install the package e2fsprogs")
             }
             Self::Volume { .. } => Some("give it more room, or set no limit"),
+            Self::Overlay { .. } => Some(
+                "set vm.lxc.unionfs.type = auto, or keep path.storage.basefs and path.storage.overlayfs on one file system \
+                 with reflinks; images that were unpacked before are made anew when they are removed from basefs",
+            ),
+            Self::Copy { problem, .. } if problem.contains("No space left") => Some("make room on the storage"),
+            Self::Copy { .. } => {
+                Some("look into the log of the storage's file system, or set vm.lxc.unionfs.type = overlayfs")
+            }
+            Self::Unlimited { .. } => {
+                Some("set vm.lxc.unionfs.type = overlayfs and remove it, or set vm.lxc.overlay.size = 0")
+            }
+            Self::File { source, .. } | Self::Home { source, .. }
+                if source.kind() == io::ErrorKind::StaleNetworkFileHandle =>
+            {
+                Some("mount the storage anew on this node, or export it again on its server")
+            }
             Self::Home { .. } => Some("make it a directory on storage mounted read-write"),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("make room on the storage")
@@ -202,6 +249,7 @@ impl Storage {
             hosts: config.get(&keys::PATH_STORAGE_HOSTS),
             overlays: config.get(&keys::PATH_STORAGE_OVERLAYS),
             homes: config.get(&keys::PATH_STORAGE_HOMES),
+            union: config.get(&keys::VM_LXC_UNIONFS),
         }
     }
 

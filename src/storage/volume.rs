@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Storage, StorageError, StorageLock, image::blocking, remove_file};
+use tracing::warn;
+
+use super::{Storage, StorageError, StorageLock, remove_file};
 use crate::{
     model::{DiId, VmId},
-    process::{ProcessError, Program},
+    process::{ProcessError, Program, blocking},
 };
 
 /// Ends the names of volumes.
@@ -61,7 +63,11 @@ pub(super) fn beside(directory: &Path) -> PathBuf {
 async fn grow(path: &Path, size: u64) -> Result<(), StorageError> {
     let file = path.to_owned();
     let locked = move || match file.metadata() {
-        Ok(found) if found.len() >= size => Ok(None),
+        Ok(found) if found.len() > size => {
+            warn!(volume = %file.display(), has_mb = found.len() / MIB, wanted_mb = size / MIB, "volumes never shrink");
+            Ok(None)
+        }
+        Ok(found) if found.len() == size => Ok(None),
         Ok(_) => StorageLock::take_soon(&file).map(Some),
         Err(error) => Err(StorageError::file("read", &file)(error)),
     };

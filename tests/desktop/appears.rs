@@ -1,10 +1,30 @@
 //! The main path, with the demo's own desktop.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use qvd::demo::display::{Display, shows_desktop};
 
 use super::{desk::Desk, installation::Installation, measured, viewer::Viewer};
+
+#[tokio::test]
+async fn a_desktop_is_seen_and_seen_again_where_there_is_only_ipv6() {
+    let at = Arc::new(Installation::of_ipv6().await);
+    let sixtus = Desk::animated(&at, "sixtus").await;
+    let viewer = Viewer::connect(&sixtus).await;
+    viewer.sees_motion("client's start until the picture of a desktop that has only IPv6").await;
+    let address = at.value(&format!("select ip from vms where id = {}", sixtus.vm)).await;
+    assert!(address.starts_with("fd00:"), "{address}");
+    let guest = sixtus.guest().await;
+    let known = guest.run("ip -brief address show dev eth0");
+    let known = String::from_utf8_lossy(&known.stdout);
+    assert!(known.contains(&address) && !known.contains('.'), "{known}");
+    let screen = viewer.leave().await;
+    sixtus.disconnected().await;
+    let viewer = Viewer::on(screen, &sixtus);
+    viewer.sees_motion("the same session again").await;
+    viewer.leave().await;
+    sixtus.stop().await;
+}
 
 #[tokio::test]
 async fn a_client_starts_its_vm_and_sees_the_desktop() {

@@ -72,6 +72,18 @@ impl Installation {
         Self::open_with_patience(120).await
     }
 
+    /// One of its own whose desktops have addresses of IPv6 and no others.
+    pub async fn of_ipv6() -> Self {
+        let image = desktop_image(CACHE.as_ref(), |_| {}).await.unwrap();
+        let first = format!("fd00:{:x}::100", unique_number());
+        let settings = [
+            ("internal.hkd.lease.lapse", "120"),
+            ("vm.network.ip.start", first.as_str()),
+            ("vm.network.netmask", "64"),
+        ];
+        Self::of_kind("lxc", &image, &settings).await
+    }
+
     /// One of its own whose desktops others could start after so many seconds without a sign of life.
     pub async fn open_with_patience(patience: u32) -> Self {
         let image = desktop_image(CACHE.as_ref(), |_| {}).await.unwrap();

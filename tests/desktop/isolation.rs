@@ -26,11 +26,11 @@ async fn two_users_work_side_by_side_and_cannot_reach_each_other() {
     let stand_in = || [x_port, user_port].map(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
     let _listeners = of_oscar.in_network(stand_in);
     let elsewhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-    let node = at.host_address();
+    let node = at.host_address().unwrap();
     let neighbour: Ipv4Addr = oscar.column("host(ip)").await.unwrap().parse().unwrap();
     let own: Ipv4Addr = nina.column("host(ip)").await.unwrap().parse().unwrap();
 
-    let targets = [(neighbour, x_port), (neighbour, agent_port), (neighbour, user_port)];
+    let targets = [x_port, agent_port, user_port].map(|port| (neighbour.into(), port));
     let of_node = [(node, at.port()), (node, elsewhere.local_addr().unwrap().port())];
     let targets: Vec<SocketAddr> = targets.into_iter().chain(of_node).map(SocketAddr::from).collect();
     let reach = |target: &SocketAddr| TcpStream::connect_timeout(target, LIMIT).is_ok();

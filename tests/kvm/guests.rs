@@ -12,7 +12,7 @@ use std::{
 use qvd::{
     hypervisor::{Exit, Found, Hypervisor},
     keeper::fence::{BootTime, Fence, Signer},
-    model::VmSpec,
+    model::{VmId, VmSpec},
 };
 
 use crate::platform::{PATIENCE, lives, printed, read, signal};
@@ -135,6 +135,40 @@ fn flags(pid: i32, file: &Path) -> i32 {
     let number = of_file.last().expect("it is open").file_name().into_string().unwrap();
     let info = read(format!("/proc/{pid}/fdinfo/{number}"));
     i32::from_str_radix(info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim(), 8).unwrap()
+}
+
+#[tokio::test]
+async fn an_image_may_be_a_raw_disk_and_is_never_written() {
+    let node = Node::bare(30, &[]).await;
+    let mut disk = vec![0; 1 << 20];
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    fs::write(node.image(IMAGE), &disk).unwrap();
+    node.hypervisor.prepare(&node.spec()).await.unwrap();
+    node.hypervisor.start(&node.spec()).await.unwrap();
+    let layer = node.storage("overlays/1-1-overlay.qcow2").display().to_string();
+    let told = printed(&format!("qemu-img info --force-share {layer}"));
+    assert!(told.contains("backing file format: raw") && told.contains("virtual size: 1 MiB"), "{told}");
+    node.hypervisor.kill(VM).await.unwrap();
+    node.nothing_is_left().await;
+    assert!(fs::read(node.image(IMAGE)).unwrap() == disk);
+    fs::write(node.image(IMAGE), &disk[..1000]).unwrap();
+    let error = node.hypervisor.prepare(&node.spec()).await.unwrap_err().to_string();
+    assert!(error.contains("it is cut off: its size is no multiple of 512 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn the_home_of_a_user_is_had_by_one_guest_at_a_time() {
+    let node = Node::new(29, &[("vm.kvm.home.per.user", "1")]).await;
+    node.hypervisor.start(&node.spec()).await.unwrap();
+    let second = VmSpec { vm: VmId(2), ..node.spec() };
+    let error = node.hypervisor.start(&second).await.unwrap_err().to_string();
+    assert!(error.contains("lock.user-1 is locked: another VM has this home of their user"), "{error}");
+    node.hypervisor.kill(VM).await.unwrap();
+    node.nothing_is_left().await;
+    node.hypervisor.start(&second).await.unwrap();
+    node.hypervisor.kill(VmId(2)).await.unwrap();
+    node.hypervisor.clean(VmId(2)).await.unwrap();
+    assert!(node.storage("homes/user-1-data.qcow2").is_file(), "it outlives each VM");
 }
 
 #[tokio::test]

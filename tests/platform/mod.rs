@@ -1,6 +1,7 @@
 //! Shim, keeper and containers as the machine really runs them.
 
 mod container;
+mod homes;
 mod image;
 mod image_files;
 mod keeper;

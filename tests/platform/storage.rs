@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, ErrorKind, Write},
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -13,14 +14,14 @@ use std::{
 };
 
 use qvd::{
-    hypervisor::{Exit, Hypervisor},
+    hypervisor::{Container, Exit, Hypervisor},
     model::{Census, CensusImage, VmId, VmSpec, in_one_line},
     storage::{CheckOptions, Storage, StorageError},
 };
 
 use super::{
     lives,
-    node::{Node, VM, as_root_of},
+    node::{Node, VM, address, as_root_of},
     printed, read, signal, wait_until,
 };
 
@@ -336,4 +337,61 @@ async fn a_check_that_repairs_leaves_a_vm_alone_that_starts_and_runs_and_one_tha
     let findings = check(&storage, &forgets);
     let mended = findings.iter().filter(|finding| finding.is_mended()).count();
     assert_eq!((findings.len(), mended), (4, 3), "the image is left: {findings:#?}");
+}
+
+/// Where the file systems have such files, a VM writes into a copy of its image.
+#[tokio::test]
+async fn a_vm_that_has_a_copy_of_its_image_is_as_one_that_has_a_layer_over_it() {
+    for (number, kind, union) in [(46, "btrfs", "auto"), (47, "xfs", "reflink")] {
+        let outside = tempfile::tempdir().unwrap();
+        fs::set_permissions(outside.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (file, at) = (outside.path().join("disk"), outside.path().join("at"));
+        fs::create_dir(&at).unwrap();
+        fs::File::create(&file).unwrap().set_len(512 << 20).unwrap();
+        assert!(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&file).status().unwrap().success());
+        let share = Share::mounted(&["-o", "loop", file.to_str().unwrap()], at);
+        let below = |name: &str| share.0.join(name).display().to_string();
+        let (basefs, layers, homes) = (below("basefs"), below("layers"), below("homes"));
+        let node = Node::with(
+            number,
+            None,
+            &[
+                ("path.storage.basefs", &basefs),
+                ("path.storage.overlayfs", &layers),
+                ("path.storage.homefs", &homes),
+                ("vm.lxc.unionfs.type", union),
+            ],
+        )
+        .await;
+        for vm in [1, 2] {
+            node.hypervisor.start(&node.spec(VmId(vm))).await.unwrap();
+        }
+        let (first, second) = (Inside(node.first_process(VmId(1)).await), Inside(node.first_process(VmId(2)).await));
+        first.write("scratch", "mine").unwrap();
+        first.write("etc/hosts", "changed").unwrap();
+        first.write("home/letter", "dear").unwrap();
+        assert!(second.read("etc/hosts").contains("printer") && !second.has("scratch"), "{kind}");
+        assert!(read(format!("{basefs}/desk/etc/hosts")).contains("printer"), "the image is as it was");
+        let scratch = Path::new(&layers).join("1-1-rootfs/scratch");
+        assert_eq!(fs::metadata(&scratch).unwrap().uid(), 0, "root inside is root on the disk, and nobody here");
+        assert!(node.attach(VmId(1), &["/bin/sh", "-c", "test -O /scratch"]));
+        let subvolume = fs::metadata(scratch.with_file_name("")).unwrap().ino() == 256;
+        assert_eq!(subvolume, kind == "btrfs", "a snapshot");
+        for vm in [1, 2] {
+            node.stop(VmId(vm)).await;
+            assert_eq!(node.traces(VmId(vm)), [""; 0]);
+        }
+        node.hypervisor.start(&node.spec(VM)).await.unwrap();
+        let first = Inside(node.first_process(VM).await);
+        assert!(!first.has("scratch") && first.read("home/letter") == "dear", "{kind}");
+        node.stop(VM).await;
+
+        let mut config = node.config.clone();
+        config.set("vm.lxc.overlay.size", "12").unwrap();
+        config.set("vm.lxc.unionfs.type", "reflink").unwrap();
+        let limiting = Container::new(&config, &Node::name(number), address(&config, 1)).unwrap();
+        let refused = limiting.start(&node.spec(VM)).await.unwrap_err().to_string();
+        assert!(refused.contains("cannot be held to a size") && refused.contains("vm.lxc.unionfs.type"), "{refused}");
+        assert_eq!(node.traces(VM), [""; 0]);
+    }
 }

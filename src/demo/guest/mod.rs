@@ -1,4 +1,4 @@
-//! A throw-away virtual machine with Debian's kernel, for what the kernel of this machine may not have: TLS. A program
+//! A throw-away virtual machine with Debian's kernel, for what the kernel of this machine may not have: TLS, NFS. A program
 //! runs there as it would here, with its libraries and a few tools. The machine is made by a script and ends with its
 //! program; it is emulated, so what is fast or slow there says little. Nothing is installed and nothing stays, except for
 //! the kernel's package in the cache.
@@ -10,6 +10,9 @@ pub const KERNEL: &str = include_str!("kernel");
 /// Makes the machine and waits for its end.
 const RUN: &str = include_str!("run");
 
+/// Modules without which its kernel has no TLS.
+pub const TLS: &[&str] = &["aesni-intel", "gcm", "ctr", "chacha-x86_64", "poly1305-x86_64", "chacha20poly1305", "tls"];
+
 /// What a machine is like.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest<'a> {
@@ -17,6 +20,8 @@ pub struct Guest<'a> {
     pub limit: Duration,
     /// Programs of this machine that are to be there.
     pub tools: &'a [&'a str],
+    /// Modules of its kernel that are loaded before, with those that they need.
+    pub modules: &'a [&'a str],
     /// What its kernel is told besides.
     pub parameters: &'a str,
 }
@@ -29,7 +34,7 @@ impl Guest<'_> {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "bash", "-c", &format!("{KERNEL}\n{RUN}"), "guest"]);
         command.arg(self.limit.as_secs().to_string()).arg(self.tools.join(" "));
-        command.arg(self.parameters).arg(program);
+        command.arg(self.modules.join(" ")).arg(self.parameters).arg(program);
         command
     }
 }

@@ -3,7 +3,10 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::VmCommand;
+use crate::{
+    hypervisor::Exit,
+    model::{Expiry, VmCommand},
+};
 
 const LIMITS: Limits = Limits {
     slot: Duration::from_secs(900),

@@ -288,6 +288,41 @@ mod tests {
         assert_eq!(hybrid.1.hierarchies_of_services(own), [hybrid.0.path().join("systemd")]);
     }
 
+    /// As systemd sets them up by default, with `systemd.unified_cgroup_hierarchy=0`, and as older ones did.
+    #[tokio::test]
+    async fn a_container_is_found_and_freed_in_one_hierarchy_in_many_and_in_both_kinds() {
+        let layouts: [(&str, &[&str], &[&str]); 3] = [
+            ("version 2", &["cgroup.procs", "cgroup.controllers"], &["."]),
+            ("version 1", &[], &["memory", "pids", "devices", "systemd"]),
+            ("hybrid", &[], &["memory", "pids", "devices", "systemd", "unified"]),
+        ];
+        for (layout, files, hierarchies) in layouts {
+            let (dir, cgroups) = fake(files);
+            for hierarchy in hierarchies {
+                let hierarchy = dir.path().join(hierarchy);
+                for group in
+                    ["lxc.payload.qvd-n-1/init.scope", "lxc.monitor.qvd-n-1", "lxc.payload.qvd-n-2", "system.slice"]
+                {
+                    fs::create_dir_all(hierarchy.join(group)).unwrap();
+                }
+                fs::write(hierarchy.join("cgroup.procs"), "").unwrap();
+            }
+            assert_eq!(cgroups.names("qvd-n-"), ["qvd-n-1", "qvd-n-2"], "{layout}");
+            assert_eq!(cgroups.groups("qvd-n-1").len(), 2 * hierarchies.len(), "{layout}");
+            let inside = dir.path().join(hierarchies[0]).join("lxc.payload.qvd-n-1/init.scope/cgroup.procs");
+            fs::write(&inside, "0\n4711\n").unwrap();
+            assert_eq!(cgroups.processes("qvd-n-1"), [4711], "{layout}");
+            fs::remove_file(inside).unwrap();
+            cgroups.remove("qvd-n-1").await.unwrap();
+            assert_eq!(cgroups.names("qvd-n-"), ["qvd-n-2"], "{layout}");
+            if hierarchies.contains(&"memory") {
+                fs::write(dir.path().join("memory/memory.limit_in_bytes"), "").unwrap();
+            }
+            assert_eq!(matches!(cgroups.memory(), Memory::V1 { .. }), layout != "version 2");
+            assert!(cgroups.standing().writable, "{layout}");
+        }
+    }
+
     #[test]
     fn only_groups_of_the_container_are_its_own() {
         for ours in ["lxc.payload.qvd-n-1", "lxc.monitor.qvd-n-1-3", "lxc.pivot.qvd-n-1", "qvd.shim.qvd-n-1"] {

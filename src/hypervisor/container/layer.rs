@@ -12,7 +12,7 @@ use super::lxc::GUEST_DIR;
 use crate::{
     hypervisor::guest,
     model::VmSecret,
-    storage::{Overlay, StorageError},
+    storage::{Layer, StorageError},
 };
 
 /// Writes the directory that becomes `/.qvd`, readable by root alone.
@@ -24,16 +24,11 @@ pub fn write_directory(dir: &Path, secret: Option<&VmSecret>, options: &str) -> 
 }
 
 /// Puts into the writable layer what must differ from container to container.
-pub fn personalise(
-    overlay: &Overlay,
-    lower: &Path,
-    host_name: &str,
-    name_servers: &[String],
-) -> Result<(), StorageError> {
-    overlay.make_mount_point(GUEST_DIR)?;
-    overlay.put("etc", "hostname", &format!("{host_name}\n"))?;
-    overlay.put("etc", "hosts", &hosts(&image_hosts(lower), host_name))?;
-    overlay.put(
+pub fn personalise(layer: &Layer, lower: &Path, host_name: &str, name_servers: &[String]) -> Result<(), StorageError> {
+    layer.make_mount_point(GUEST_DIR)?;
+    layer.put("etc", "hostname", &format!("{host_name}\n"))?;
+    layer.put("etc", "hosts", &hosts(&image_hosts(lower), host_name))?;
+    layer.put(
         "etc",
         "resolv.conf",
         &name_servers.iter().map(|server| format!("nameserver {server}\n")).collect::<String>(),

@@ -156,7 +156,10 @@ pub fn of_others(output: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{keeper::Ids, network::Mac};
+    use crate::{
+        keeper::{Ids, Tree},
+        network::Mac,
+    };
 
     fn address(ip: &str, prefix: u8, gateway: &str) -> Address {
         Address { ip: ip.parse().unwrap(), prefix, gateway: gateway.parse().unwrap() }
@@ -166,13 +169,7 @@ mod tests {
         ContainerConfig {
             name: "qvd-n1-7".into(),
             host_name: "desktop".into(),
-            root: RootSpec {
-                image: "/s/basefs/desk".into(),
-                upper: "/s/overlayfs/1-7-overlayfs/upper".into(),
-                work: "/s/overlayfs/1-7-overlayfs/work".into(),
-                binds: vec![],
-                ids: None,
-            },
+            root: RootSpec { tree: Tree::Copy("/s/overlayfs/1-7-rootfs".into()), binds: vec![], ids: None },
             plug: Plug {
                 host_end: "qvd7".into(),
                 mac: Mac([0x54, 0x52, 0, 0, 0, 200]),

@@ -26,16 +26,17 @@ use tracing::{debug, warn};
 
 use super::{
     Epochs, Exit, Found, Hypervisor, HypervisorError, dhcp, guest,
-    shims::{Shims, blocking, exit, failed, last_line, program, to_the_end},
+    shims::{Shims, exit, failed, last_line, program, to_the_end},
 };
 use crate::{
-    keeper::{Bind, Ids, RootSpec, ShimSpec, Volume, client, process_table},
+    keeper::{Bind, Ids, RootSpec, ShimSpec, Tree, Volume, client, process_table},
     model::{
         Owner, VmId, VmSpec,
         config::{Config, keys},
     },
     network::{Network, Plug},
-    storage::{ImageName, Overlay, Room, Storage, StorageLock, Unpacked},
+    process::blocking,
+    storage::{ImageName, Layer, Room, Storage, StorageLock, Unpacked},
 };
 use cgroup::Memory;
 pub use cgroup::{CgroupStanding, Cgroups};
@@ -62,6 +63,7 @@ pub struct Container {
     /// In MB; 0: none.
     overlay_limit: u32,
     limits_homes: bool,
+    homes_per_user: bool,
     name_servers: Vec<String>,
     agent_options: String,
     cgroups: Cgroups,
@@ -70,6 +72,14 @@ pub struct Container {
     no_new_privs: bool,
     heeds_metadata: bool,
     extra: String,
+}
+
+/// What takes what a container writes of its root file system.
+enum Written {
+    /// A layer over the image.
+    Layer(Room),
+    /// The container's own root file system.
+    Copy(PathBuf),
 }
 
 impl Container {
@@ -85,6 +95,7 @@ impl Container {
             keep_overlays: config.get(&keys::VM_OVERLAY_PERSISTENT),
             overlay_limit: config.get(&keys::VM_LXC_OVERLAY_SIZE),
             limits_homes: config.get(&keys::VM_LXC_HOME_LIMIT),
+            homes_per_user: config.get(&keys::VM_LXC_HOME_PER_USER),
             name_servers: guest::name_servers(config),
             agent_options: guest::agent_options(config),
             memory: cgroups.memory(),
@@ -130,12 +141,14 @@ impl Container {
         let dir = self.shims.dir(vm);
         let boots_itself = image.boots_itself(spec.agent)?;
         let plug = self.network.plan(vm, spec.address)?;
-        let home_lock = spec.has_home().then(|| self.storage.home_lock(vm));
-        let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.overlay_lock(vm)]).collect();
+        let (locks, shared) = self.locks(spec).await?;
         let held = self.shims.take(vm, &locks).await?;
+        for lock in &shared {
+            self.shims.join(vm, lock.clone()).await?;
+        }
         let ids = self.ids.of(vm);
-        let (layer, home, held) = self.furnish(spec, &image.root, ids, held).await?;
-        let (layer, home, held) = self.limit(spec, layer, home, held).await?;
+        let (written, home, held) = self.furnish(spec, &image, ids, held).await?;
+        let (written, home, held) = self.limit(spec, written, home, !shared.is_empty(), held).await?;
         let mut volumes = Vec::new();
         let mut place = |room, name| match room {
             Room::Directory(path) => path,
@@ -145,13 +158,19 @@ impl Container {
                 at
             }
         };
-        let (layer, home) = (place(layer, "layer"), home.map(|home| place(home, "home")));
+        let tree = match written {
+            Written::Layer(room) => {
+                let [upper, work] = Layer::parts(&place(room, "layer"));
+                Tree::Layers { image: image.root, upper, work }
+            }
+            Written::Copy(root) => Tree::Copy(root),
+        };
+        let home = home.map(|home| place(home, "home"));
         let bind = |from: PathBuf, to: &str, read_only| Bind { from, to: to.into(), read_only };
         let binds = [bind(dir.join("guest"), GUEST_DIR, true), bind(agent, &format!("{GUEST_DIR}/qvd-vma"), true)];
         let home = home.map(|home| bind(home, HOME_DIR, false));
-        let [upper, work] = Overlay::parts(&layer);
-        let extra = self.extra(spec, image.metadata.as_deref(), &plug, &upper)?;
-        let root = RootSpec { image: image.root, upper, work, binds: binds.into_iter().chain(home).collect(), ids };
+        let extra = self.extra(spec, image.metadata.as_deref(), &plug, tree.written())?;
+        let root = RootSpec { tree, binds: binds.into_iter().chain(home).collect(), ids };
         let config = ContainerConfig {
             name: self.name(vm),
             host_name: guest::host_name(&spec.name),
@@ -193,6 +212,7 @@ impl Container {
             argv: argv.to_vec(),
             output: dir.join("output.log"),
             locks,
+            shared,
             cgroups: self.cgroups.for_shim(&config.name),
             root: Some(config.root),
             volumes,
@@ -204,6 +224,17 @@ impl Container {
         self.plug_in(vm, &config.plug).await?;
         self.run(Hook::Poststart, vm).await;
         Ok(())
+    }
+
+    /// The locks of what it uses of the storage: those that it has alone, and those that other containers of this node may have
+    /// as well.
+    async fn locks(&self, spec: &VmSpec) -> Result<(Vec<PathBuf>, Vec<PathBuf>), HypervisorError> {
+        let layer = self.storage.overlay_lock(spec.vm);
+        let Some(home) = spec.home(self.homes_per_user) else { return Ok((vec![layer], vec![])) };
+        let (storage, limited) = (self.storage.clone(), self.limits_homes);
+        let is_shared = blocking(move || storage.can_be_shared(home, limited)).await?;
+        let home = self.storage.home_lock(home);
+        Ok(if is_shared { (vec![layer], vec![home]) } else { (vec![home, layer], vec![]) })
     }
 
     /// Completes the network of a container whose first process runs.
@@ -220,7 +251,7 @@ impl Container {
         spec: &VmSpec,
         metadata: Option<&Path>,
         plug: &Plug,
-        upper: &Path,
+        written: &Path,
     ) -> Result<String, HypervisorError> {
         let Some(metadata) = metadata.filter(|_| self.heeds_metadata) else { return Ok(self.extra.clone()) };
         let told = [
@@ -230,7 +261,7 @@ impl Container {
             ("name", spec.name.clone()),
             ("ip", spec.address.to_string()),
             ("os_rootfs", RootSpec::path().display().to_string()),
-            ("os_overlayfs", upper.display().to_string()),
+            ("os_overlayfs", written.display().to_string()),
             ("lxc_name", self.name(spec.vm)),
         ];
         let dir = self.shims.dir(spec.vm);
@@ -249,35 +280,43 @@ impl Container {
     async fn furnish(
         &self,
         spec: &VmSpec,
-        lower: &Path,
+        image: &Unpacked,
         ids: Option<Ids>,
         held: Vec<StorageLock>,
-    ) -> Result<(Room, Option<Room>, Vec<StorageLock>), HypervisorError> {
-        let (this, spec, lower) = (self.clone(), spec.clone(), lower.to_owned());
-        let furnish = move || {
-            let dir = this.shims.dir(spec.vm);
-            this.shims
-                .make_dir(spec.vm, spec.address)
-                .and_then(|dir| layer::write_directory(&dir.join("guest"), spec.secret.as_ref(), &this.agent_options))
-                .map_err(|e| failed(format!("cannot fill the directory {}", dir.display()), None, Some(e)))?;
+    ) -> Result<(Written, Option<Room>, Vec<StorageLock>), HypervisorError> {
+        let (this, spec, image) = (self.clone(), spec.clone(), image.clone());
+        to_the_end(async move {
+            let (that, of) = (this.clone(), spec.clone());
+            let (kept, home) = blocking(move || {
+                let dir = that.shims.dir(of.vm);
+                that.shims
+                    .make_dir(of.vm, of.address)
+                    .and_then(|dir| layer::write_directory(&dir.join("guest"), of.secret.as_ref(), &that.agent_options))
+                    .map_err(|e| failed(format!("cannot fill the directory {}", dir.display()), None, Some(e)))?;
+                let home = of.home(that.homes_per_user).map(|home| that.storage.home(home)).transpose()?;
+                Ok::<_, HypervisorError>((that.storage.kept_layer(of.vm, of.di).filter(|_| that.keep_overlays), home))
+            })
+            .await?;
             // One that was kept in a volume is as it was made.
-            let kept = this.storage.kept_layer(spec.vm, spec.di).filter(|_| this.keep_overlays);
-            let home = spec.has_home().then(|| this.storage.home(spec.vm)).transpose()?;
-            let layer = match kept {
-                Some(volume) => Room::Volume(volume),
-                None => {
-                    let owner = ids.map_or(0, |ids| ids.first);
-                    let overlay = this.storage.overlay(spec.vm, spec.di, this.keep_overlays, owner)?;
-                    layer::personalise(&overlay, &lower, &guest::host_name(&spec.name), &this.name_servers)?;
-                    if home.is_some() {
-                        overlay.make_mount_point(HOME_DIR)?;
-                    }
-                    Room::Directory(overlay.dir())
+            if let Some(volume) = kept {
+                return Ok((Written::Layer(Room::Volume(volume)), home, held));
+            }
+            let (owner, limited) = (ids.map_or(0, |ids| ids.first), this.overlay_limit > 0);
+            let layer = this.storage.overlay((spec.vm, spec.di), &image, this.keep_overlays, owner, limited).await?;
+            blocking(move || {
+                layer::personalise(&layer, &image.root, &guest::host_name(&spec.name), &this.name_servers)?;
+                if home.is_some() {
+                    layer.make_mount_point(HOME_DIR)?;
                 }
-            };
-            Ok((layer, home, held))
-        };
-        blocking(furnish).await
+                let written = match layer.over_image() {
+                    Some(dir) => Written::Layer(Room::Directory(dir.to_owned())),
+                    None => Written::Copy(layer.root()),
+                };
+                Ok((written, home, held))
+            })
+            .await
+        })
+        .await
     }
 
     /// Holds layer and home to their sizes, as far as they have any. When the start is given up meanwhile, that goes on to
@@ -285,26 +324,30 @@ impl Container {
     async fn limit(
         &self,
         spec: &VmSpec,
-        mut layer: Room,
+        mut written: Written,
         mut home: Option<Room>,
+        is_shared: bool,
         held: Vec<StorageLock>,
-    ) -> Result<(Room, Option<Room>, Vec<StorageLock>), HypervisorError> {
+    ) -> Result<(Written, Option<Room>, Vec<StorageLock>), HypervisorError> {
         let (storage, vm, home_limit) = (self.storage.clone(), spec.vm, spec.user_storage_mb);
         let (layer_limit, limits_homes, keeps) = (self.overlay_limit, self.limits_homes, self.keep_overlays);
         to_the_end(async move {
-            if layer_limit > 0 {
-                layer = storage.limited(layer, layer_limit, keeps).await?;
+            if layer_limit > 0
+                && let Written::Layer(room) = written
+            {
+                written = Written::Layer(storage.limited(room, layer_limit, keeps).await?);
             }
             if let Some(room) = home.take_if(|_| limits_homes) {
                 home = Some(match room {
-                    Room::Directory(dir) if !is_empty(dir.clone()).await => {
+                    // What others use must stay as it is.
+                    Room::Directory(dir) if is_shared || !is_empty(dir.clone()).await => {
                         warn!(vm = %vm, home = %dir.display(), "this home has no limit: it is a directory with files in it");
                         Room::Directory(dir)
                     }
                     room => storage.limited(room, home_limit, true).await?,
                 });
             }
-            Ok((layer, home, held))
+            Ok((written, home, held))
         })
         .await
     }
@@ -364,7 +407,7 @@ impl Container {
         let (name, dir) = (self.name(vm), self.shims.dir(vm));
         self.end(vm).await?;
         self.run(Hook::Poststop, vm).await;
-        self.shims.give_up(vm, [self.storage.home_lock(vm), self.storage.overlay_lock(vm)]).await;
+        self.shims.give_up(vm).await;
         self.network.unplug(vm, self.shims.address(vm)).await?;
         let in_groups = |source| failed(format!("cannot remove the control groups of VM {vm}"), None, Some(source));
         self.cgroups.remove(&name).await.map_err(in_groups)?;
@@ -491,7 +534,10 @@ impl Hypervisor for Container {
 impl ContainerConfig {
     /// Options of mounts are parted at commas, layers at colons, and there is no way to quote them.
     fn check(&self) -> Result<(), HypervisorError> {
-        let paths = [&self.root.image, &self.root.upper].into_iter();
+        let paths = match &self.root.tree {
+            Tree::Layers { image, upper, .. } => vec![image, upper],
+            Tree::Copy(_) => vec![],
+        };
         let refused = |path: &&PathBuf| path.to_str().is_none_or(|path| path.contains([':', ',', '\\']));
         match paths.into_iter().find(refused) {
             Some(path) => Err(failed(

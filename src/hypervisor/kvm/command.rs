@@ -112,13 +112,16 @@ impl GuestConfig {
 
     fn system(&self) -> Value {
         // The image never changes, and guests share what the node has read of it.
-        let image = json!({
-            "driver": "qcow2",
+        let mut image = json!({
+            "driver": self.image.format,
             "read-only": true,
             "cache": { "direct": false },
-            "backing": null,
             "file": { "driver": "file", "filename": self.image.path, "read-only": true, "locking": "on" },
         });
+        if self.image.format == "qcow2" {
+            // Whatever it says itself.
+            image["backing"] = Value::Null;
+        }
         self.disk("system", &self.layer, Some(image))
     }
 
@@ -166,7 +169,7 @@ mod tests {
     use crate::network::Mac;
 
     fn guest() -> GuestConfig {
-        let disk = |path: &str, takes_direct_io| Disk { path: path.into(), takes_direct_io };
+        let disk = |path: &str, takes_direct_io| Disk { path: path.into(), format: "qcow2", takes_direct_io };
         GuestConfig {
             name: "qvd/7/desk".into(),
             dir: "/run/q,vd/vm/7".into(),

@@ -76,6 +76,7 @@ pub struct Kvm {
     cpus: u32,
     ballooning: bool,
     keep_layers: bool,
+    homes_per_user: bool,
     direct: bool,
     /// Where the serial port is recorded.
     captures: Option<PathBuf>,
@@ -104,6 +105,7 @@ impl Kvm {
             cpus: config.get(&keys::VM_KVM_CPUS),
             ballooning: config.get(&keys::VM_KVM_BALLOONING),
             keep_layers: config.get(&keys::VM_OVERLAY_PERSISTENT),
+            homes_per_user: config.get(&keys::VM_KVM_HOME_PER_USER),
             direct: !config.get(&keys::STORAGE_LOCAL),
             captures: config.get(&keys::VM_SERIAL_CAPTURE).then(|| config.get(&keys::PATH_SERIAL_CAPTURES)),
             vnc: config.get(&keys::VM_VNC).then(|| config.get(&keys::VM_VNC_OPTS)),
@@ -137,7 +139,7 @@ impl Kvm {
 
     async fn begin(&self, spec: &VmSpec, qemu: &Path, keeper: &Path) -> Result<(), HypervisorError> {
         let vm = spec.vm;
-        let home_lock = spec.has_home().then(|| self.storage.disk_home_lock(vm));
+        let home_lock = spec.home(self.homes_per_user).map(|of| self.storage.disk_home_lock(of));
         let locks: Vec<PathBuf> = home_lock.into_iter().chain([self.storage.disk_layer_lock(vm)]).collect();
         let held = self.shims.take(vm, &locks).await?;
         let (Disks { image, layer, home }, held) = self.furnish(spec, held).await?;
@@ -189,13 +191,14 @@ impl Kvm {
         spec: &VmSpec,
         held: Vec<StorageLock>,
     ) -> Result<(Disks, Vec<StorageLock>), HypervisorError> {
-        let (storage, spec, keep) = (self.storage.clone(), spec.clone(), self.keep_layers);
+        let (storage, spec, keep, per_user) =
+            (self.storage.clone(), spec.clone(), self.keep_layers, self.homes_per_user);
         to_the_end(async move {
             let image = storage.disk_image(&ImageName::parse(&spec.di_path)?).await?;
             let layer = storage.disk_layer(spec.vm, spec.di, &image, keep).await?;
-            let home = match spec.has_home() {
-                true => Some(storage.disk_home(spec.vm, spec.user_storage_mb).await?),
-                false => None,
+            let home = match spec.home(per_user) {
+                Some(of) => Some(storage.disk_home(of, spec.user_storage_mb).await?),
+                None => None,
             };
             Ok((Disks { image, layer, home }, held))
         })
@@ -293,7 +296,7 @@ impl Kvm {
     /// Removes every trace of a guest from the node. Its disks stay.
     async fn free(&self, vm: VmId) -> Result<(), HypervisorError> {
         self.end(vm).await?;
-        self.shims.give_up(vm, [self.storage.disk_home_lock(vm), self.storage.disk_layer_lock(vm)]).await;
+        self.shims.give_up(vm).await;
         self.network.unplug(vm, self.shims.address(vm)).await?;
         self.shims.remove_dir(vm)
     }

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use super::{ConfigValue, CongestionControl, Key, KeyInfo};
+use super::{ConfigValue, CongestionControl, Key, KeyInfo, UnionKind};
 use crate::model::networks::Networks;
 
 macro_rules! keys {
@@ -101,8 +101,11 @@ pub const READ_AT_START: &[&str] = &[
     "vm.lxc.no_new_privs",
     "vm.lxc.hooks.allow",
     "internal.vm.lxc.conf.extra",
+    "vm.lxc.unionfs.type",
     "vm.lxc.overlay.size",
     "vm.lxc.home.limit",
+    "vm.lxc.home.per.user",
+    "vm.kvm.home.per.user",
     "vm.kvm.cpus",
     "vm.kvm.acceleration",
     "vm.kvm.ballooning",
@@ -490,11 +493,20 @@ keys! {
     VM_LXC_HOOKS: bool = "vm.lxc.hooks.allow", "0";
     /// Further lines of the configuration of every container, in the words of LXC.
     VM_LXC_EXTRA: String = "internal.vm.lxc.conf.extra", "";
+    /// How containers write into what looks like their image: overlayfs (a layer over it), btrfs (a snapshot of it), reflink
+    /// (a copy that shares its blocks with it; classic: xfs), or auto: a snapshot where the storage is btrfs, a layer where that
+    /// can be, a copy where it cannot. Classic: overlayfs.
+    VM_LXC_UNIONFS: UnionKind = "vm.lxc.unionfs.type", "auto";
     /// What a container may write outside its home; 0: as much as there is. Not in classic QVD.
     VM_LXC_OVERLAY_SIZE: u32 = "vm.lxc.overlay.size", "0";
     /// Holds the homes of containers to the size that their OSF says, each in a file with a file system of that size. Homes
     /// that are directories with something in them stay so. 0: homes are directories without a limit, as in classic QVD.
     VM_LXC_HOME_LIMIT: bool = "vm.lxc.home.limit", "0";
+    /// Whether all containers of a user have one home, which outlives them. Several can have it at once when they run on the same
+    /// node and it has no limit; else one at a time. Classic mounts it one level deeper.
+    VM_LXC_HOME_PER_USER: bool = "vm.lxc.home.per.user", "0";
+    /// Whether all KVM guests of a user have one home, one guest at a time. Not in classic QVD.
+    VM_KVM_HOME_PER_USER: bool = "vm.kvm.home.per.user", "0";
     /// Processors of a KVM guest whose OSF does not say how many it has.
     VM_KVM_CPUS: u32 = "vm.kvm.cpus", "2";
     /// What executes KVM guests: kvm (the processor), tcg (emulation, ten times slower and more) or auto: kvm where a tiny

@@ -127,6 +127,33 @@ impl ConfigValue for Networks {
     }
 }
 
+/// How VMs write into what looks like their image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnionKind {
+    /// As the file systems suggest.
+    Auto,
+    /// A layer over the image.
+    Overlayfs,
+    /// A snapshot of the image.
+    Btrfs,
+    /// A copy that shares its blocks with the image.
+    Reflink,
+}
+
+impl ConfigValue for UnionKind {
+    const UNIT: Unit = Unit::OneOf("auto|overlayfs|btrfs|reflink");
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "overlayfs" => Ok(Self::Overlayfs),
+            "btrfs" => Ok(Self::Btrfs),
+            // Classic QVD knows them from there.
+            "reflink" | "xfs" => Ok(Self::Reflink),
+            _ => Err("expected auto, overlayfs, btrfs or reflink".to_owned()),
+        }
+    }
+}
+
 /// Who decides how fast QUIC sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CongestionControl {

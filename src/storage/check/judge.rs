@@ -7,11 +7,11 @@ use std::{
 };
 
 use super::{
-    super::{ImageName, Storage, StorageError, StorageLock, collect::away_for},
+    super::{ImageName, Storage, StorageError, StorageLock, collect::away_for, home},
     CheckOptions, Finding, FindingKind as Kind, Guard, Remedy,
     survey::{Found, Thing},
 };
-use crate::model::{Census, DiId, Owner, VmId};
+use crate::model::{Census, DiId, HomeOf, Owner};
 
 /// What takes a moment is not found fault with before so long.
 const MOMENT: Duration = Duration::from_secs(3600);
@@ -94,31 +94,31 @@ impl Storage {
             |limit| fs::symlink_metadata(&path).and_then(|found| found.modified()).is_ok_and(|at| since(at) >= limit);
         let kept = if options.keeps_layers { Remedy::SetAside } else { Remedy::Remove };
         Ok(match thing {
-            Thing::Home(vm) => self.of_vm(Kind::OrphanHome, &path, vm, known, Remedy::SetAside)?,
+            Thing::Home(of) => self.belonging(Kind::OrphanHome, &path, of, known, Remedy::SetAside)?,
             Thing::Layer(_, vm) if !known.vms.contains_key(&vm) => {
-                self.of_vm(Kind::OrphanLayer, &path, vm, known, kept)?
+                self.belonging(Kind::OrphanLayer, &path, HomeOf::Vm(vm), known, kept)?
             }
             Thing::Layer(di, vm) if !known.has_image(di) && !known.is_up(vm) => {
                 let why = format!("VM {vm} does not run, and image {di}, which it is a layer of, is not on record");
-                finding(Kind::OldLayer, why, kept, Guard::Lock(lock_beside(&path, vm)))
+                finding(Kind::OldLayer, why, kept, Guard::Lock(lock_beside(&path, HomeOf::Vm(vm))))
             }
             Thing::Layer(..) => None,
             Thing::Discarded(at) if since(at) >= MOMENT => {
                 let why = "it was to be removed, which nobody has done".to_owned();
                 finding(Kind::DiscardedLayer, why, Remedy::Remove, Guard::None)
             }
-            Thing::NewDisk(vm) if !known.is_up(vm) && old(MOMENT) => {
-                let why = format!("it was being made for VM {vm}, which does not run");
-                finding(Kind::UnfinishedDisk, why, Remedy::Remove, Guard::Lock(lock_beside(&path, vm)))
+            Thing::NewDisk(of) if known.home(of) != Some(true) && old(MOMENT) => {
+                let why = format!("it was being made for {of}, {}", idle(of));
+                finding(Kind::UnfinishedDisk, why, Remedy::Remove, Guard::Lock(lock_beside(&path, of)))
             }
-            Thing::Lock(vm) if !known.is_up(vm) => match owner(&path)? {
+            Thing::Lock(of) if known.home(of) != Some(true) => match owner(&path)? {
                 Ok(None) => None,
                 Ok(Some(former)) if known.is_over(&former) => {
-                    let why = format!("VM {vm} does not run, and {former}, which it names, is over");
+                    let why = format!("of {of}, {}, it names {former}, which is over", idle(of));
                     finding(Kind::StaleLock, why, Remedy::Disown, Guard::Owner(path.clone(), former))
                 }
                 Ok(Some(living)) => {
-                    let why = format!("VM {vm} is not up, but {living}, which it names, lives");
+                    let why = format!("of {of}, {}, it names {living}, which lives", idle(of));
                     finding(Kind::StaleLock, why, LIVES, Guard::None)
                 }
                 Err(why) => finding(Kind::StaleLock, why, ILLEGIBLE, Guard::None),
@@ -179,23 +179,23 @@ impl Storage {
         })
     }
 
-    /// What belongs to a VM; nothing when that is on record.
-    fn of_vm(
+    /// What belongs to a VM or a user; nothing when that is on record.
+    fn belonging(
         &self,
         kind: Kind,
         path: &Path,
-        vm: VmId,
+        of: HomeOf,
         known: &Census,
         remedy: Remedy,
     ) -> Result<Option<Finding>, StorageError> {
-        if known.vms.contains_key(&vm) {
+        if known.home(of).is_some() {
             return Ok(None);
         }
-        let lock = lock_beside(path, vm);
+        let lock = lock_beside(path, of);
         // A VM that is not on record is started by nobody, so nobody is kept from it.
         let (why, remedy) = match Hold::of(&lock, known)?.objection() {
-            None => (format!("VM {vm} is not on record, and nobody has its lock"), remedy),
-            Some((but, remedy)) => (format!("VM {vm} is not on record, but {but}"), remedy),
+            None => (format!("{of} is not on record, and nobody has its lock"), remedy),
+            Some((but, remedy)) => (format!("{of} is not on record, but {but}"), remedy),
         };
         let guard = Guard::Lock(lock);
         Ok(Some(Finding { kind, path: path.to_owned(), bytes: 0, why, remedy, outcome: None, guard }))
@@ -203,8 +203,16 @@ impl Storage {
 }
 
 /// Homes and layers have their locks beside them.
-fn lock_beside(path: &Path, vm: VmId) -> PathBuf {
-    path.with_file_name(format!("lock.{vm}"))
+fn lock_beside(path: &Path, of: HomeOf) -> PathBuf {
+    path.with_file_name(format!("lock.{}", home::name(of)))
+}
+
+/// What is said of those whose home is not in use.
+fn idle(of: HomeOf) -> &'static str {
+    match of {
+        HomeOf::Vm(_) => "which does not run",
+        HomeOf::User(_) => "of whom no VM runs",
+    }
 }
 
 /// Clocks of nodes may differ a little.

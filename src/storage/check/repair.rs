@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{
-    super::{Storage, StorageError, StorageLock, overlay::discarded},
+    super::{
+        Storage, StorageError, StorageLock,
+        overlay::{discarded, remove_dir_all},
+    },
     Finding, FindingKind, Guard, Outcome, Remedy,
     judge::{Hold, Use, use_of},
 };
@@ -125,7 +128,7 @@ fn set_aside(path: &Path) -> Result<PathBuf, StorageError> {
 
 fn remove(path: &Path) -> Result<(), StorageError> {
     let removed = match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(found) if found.is_dir() => remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
         Err(error) => Err(error),
     };

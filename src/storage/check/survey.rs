@@ -6,9 +6,10 @@ use std::{
 };
 
 use super::super::{
-    ImageName, Storage, StorageError, collect::GOING, image::UNPACKING, names, overlay::DISCARDED, staging::UNFINISHED,
+    ImageName, Storage, StorageError, collect::GOING, home, image::UNPACKING, names, overlay::DISCARDED,
+    staging::UNFINISHED,
 };
-use crate::model::{DiId, VmId};
+use crate::model::{DiId, HomeOf, VmId};
 
 /// Something on the storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +21,14 @@ pub struct Found {
 /// What it is, by its place and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Thing {
-    Home(VmId),
+    Home(HomeOf),
     Layer(DiId, VmId),
     /// A layer on its way out, and since when.
     Discarded(SystemTime),
-    /// A disk or a volume that is being made.
-    NewDisk(VmId),
+    /// A disk, a volume or a copy of an image that is being made.
+    NewDisk(HomeOf),
     /// The lock of homes or layers.
-    Lock(VmId),
+    Lock(HomeOf),
     Tree(String),
     /// One that was moved away.
     Going(String),
@@ -67,7 +68,7 @@ impl Storage {
         let mut locks = Vec::new();
         for dir in [&self.overlayfs, &self.overlays] {
             locks.extend(names(dir)?.into_iter().filter_map(|name| match lock(&name)? {
-                Thing::Lock(vm) => Some((dir.join(name), vm)),
+                Thing::Lock(HomeOf::Vm(vm)) => Some((dir.join(name), vm)),
                 _ => None,
             }));
         }
@@ -86,17 +87,17 @@ fn pair(name: &str) -> Option<(DiId, VmId)> {
 }
 
 fn lock(name: &str) -> Option<Thing> {
-    name.strip_prefix("lock.").and_then(number).map(Thing::Lock)
+    name.strip_prefix("lock.").and_then(home::parse).map(Thing::Lock)
 }
 
 fn container_home(name: &str) -> Option<Thing> {
-    let of = |suffix| name.strip_suffix(suffix).and_then(number);
+    let of = |suffix| name.strip_suffix(suffix).and_then(home::parse);
     let home = of("-fs").or_else(|| of("-fs.ext4")).map(Thing::Home);
     home.or_else(|| of("-fs.ext4.new").map(Thing::NewDisk)).or_else(|| lock(name))
 }
 
 fn guest_home(name: &str) -> Option<Thing> {
-    let of = |suffix| name.strip_suffix(suffix).and_then(number);
+    let of = |suffix| name.strip_suffix(suffix).and_then(home::parse);
     of("-data.qcow2").map(Thing::Home).or_else(|| of("-data.qcow2.new").map(Thing::NewDisk)).or_else(|| lock(name))
 }
 
@@ -106,14 +107,18 @@ fn container_layer(name: &str) -> Option<Thing> {
         return Some(Thing::Discarded(UNIX_EPOCH + Duration::from_nanos(since)));
     }
     let of = |suffix| name.strip_suffix(suffix).and_then(pair);
-    let layer = of("-overlayfs").or_else(|| of("-overlayfs.ext4")).map(|(di, vm)| Thing::Layer(di, vm));
-    layer.or_else(|| of("-overlayfs.ext4.new").map(|(_, vm)| Thing::NewDisk(vm))).or_else(|| lock(name))
+    let layer =
+        ["-overlayfs", "-overlayfs.ext4", "-rootfs"].into_iter().find_map(of).map(|(di, vm)| Thing::Layer(di, vm));
+    let new = || {
+        ["-overlayfs.ext4.new", "-rootfs.new"].into_iter().find_map(of).map(|(_, vm)| Thing::NewDisk(HomeOf::Vm(vm)))
+    };
+    layer.or_else(new).or_else(|| lock(name))
 }
 
 fn guest_layer(name: &str) -> Option<Thing> {
     let of = |suffix| name.strip_suffix(suffix).and_then(pair);
     let layer = of("-overlay.qcow2").map(|(di, vm)| Thing::Layer(di, vm));
-    layer.or_else(|| of("-overlay.qcow2.new").map(|(_, vm)| Thing::NewDisk(vm))).or_else(|| lock(name))
+    layer.or_else(|| of("-overlay.qcow2.new").map(|(_, vm)| Thing::NewDisk(HomeOf::Vm(vm)))).or_else(|| lock(name))
 }
 
 fn tree(name: &str) -> Option<Thing> {
@@ -143,25 +148,44 @@ fn staging(name: &str) -> Option<Thing> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UserId;
 
     #[test]
     fn names_mean_what_those_who_gave_them_meant_and_others_nothing() {
-        assert_eq!(container_home("7-fs"), Some(Thing::Home(VmId(7))));
-        assert_eq!(container_home("7-fs.ext4"), Some(Thing::Home(VmId(7))));
-        assert_eq!(container_home("7-fs.ext4.new"), Some(Thing::NewDisk(VmId(7))));
+        assert_eq!(container_home("7-fs"), Some(Thing::Home(HomeOf::Vm(VmId(7)))));
+        assert_eq!(container_home("7-fs.ext4"), Some(Thing::Home(HomeOf::Vm(VmId(7)))));
+        assert_eq!(container_home("7-fs.ext4.new"), Some(Thing::NewDisk(HomeOf::Vm(VmId(7)))));
         assert_eq!(container_layer("2-7-overlayfs.ext4"), Some(Thing::Layer(DiId(2), VmId(7))));
-        assert_eq!(container_layer("2-7-overlayfs.ext4.new"), Some(Thing::NewDisk(VmId(7))));
-        assert_eq!(container_home("lock.7"), Some(Thing::Lock(VmId(7))));
-        for theirs in ["alice", "-fs", "+7-fs", "7-fs.old", "lost-and-found", "lock.x", "99999999999-fs"] {
+        assert_eq!(container_layer("2-7-overlayfs.ext4.new"), Some(Thing::NewDisk(HomeOf::Vm(VmId(7)))));
+        assert_eq!(container_layer("2-7-rootfs"), Some(Thing::Layer(DiId(2), VmId(7))));
+        assert_eq!(container_layer("2-7-rootfs.new"), Some(Thing::NewDisk(HomeOf::Vm(VmId(7)))));
+        assert_eq!(container_home("lock.7"), Some(Thing::Lock(HomeOf::Vm(VmId(7)))));
+        let user = HomeOf::User(UserId(7));
+        assert_eq!(container_home("user-7-fs"), Some(Thing::Home(user)));
+        assert_eq!(container_home("user-7-fs.ext4.new"), Some(Thing::NewDisk(user)));
+        assert_eq!(guest_home("user-7-data.qcow2"), Some(Thing::Home(user)));
+        assert_eq!(container_home("lock.user-7"), Some(Thing::Lock(user)));
+        for theirs in [
+            "user-fs",
+            "user-x-fs",
+            "user--7-fs",
+            "alice",
+            "-fs",
+            "+7-fs",
+            "7-fs.old",
+            "lost-and-found",
+            "lock.x",
+            "99999999999-fs",
+        ] {
             assert_eq!(container_home(theirs), None, "{theirs}");
         }
-        assert_eq!(guest_home("7-data.qcow2"), Some(Thing::Home(VmId(7))));
-        assert_eq!(guest_home("7-data.qcow2.new"), Some(Thing::NewDisk(VmId(7))));
+        assert_eq!(guest_home("7-data.qcow2"), Some(Thing::Home(HomeOf::Vm(VmId(7)))));
+        assert_eq!(guest_home("7-data.qcow2.new"), Some(Thing::NewDisk(HomeOf::Vm(VmId(7)))));
         assert_eq!(container_layer("2-7-overlayfs"), Some(Thing::Layer(DiId(2), VmId(7))));
         let second = UNIX_EPOCH + Duration::from_secs(1);
         assert_eq!(container_layer("deleteme-2-7-overlayfs-1000000000"), Some(Thing::Discarded(second)));
         assert_eq!(guest_layer("2-7-overlay.qcow2"), Some(Thing::Layer(DiId(2), VmId(7))));
-        assert_eq!(guest_layer("2-7-overlay.qcow2.new"), Some(Thing::NewDisk(VmId(7))));
+        assert_eq!(guest_layer("2-7-overlay.qcow2.new"), Some(Thing::NewDisk(HomeOf::Vm(VmId(7)))));
         assert_eq!(tree("5-desk"), Some(Thing::Tree("5-desk".to_owned())));
         assert_eq!(tree("lock.5-desk"), None);
         assert_eq!(tree(".untar-5-desk"), Some(Thing::Unpacking("5-desk".to_owned())));

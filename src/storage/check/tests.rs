@@ -4,7 +4,7 @@ use super::{
     super::{StorageLock, overlay::discarded},
     FindingKind as Kind, *,
 };
-use crate::model::{CensusImage, DiId, HostId, config::Config};
+use crate::model::{CensusImage, DiId, HostId, UserId, config::Config};
 
 /// A storage, and what a database knows of it: VM 1, which is up, VM 2, which is not, and image 5, which VM 1 uses.
 struct Stage {
@@ -26,6 +26,7 @@ impl Stage {
         }
         let census = Census {
             vms: [(VmId(1), true), (VmId(2), false)].into(),
+            users: [(UserId(1), true), (UserId(2), false)].into(),
             images: vec![CensusImage {
                 di: DiId(5),
                 path: "5-desk.tar".to_owned(),
@@ -185,6 +186,25 @@ fn one_who_takes_the_lock_or_writes_his_name_between_looking_and_acting_keeps_wh
         assert!(matches!(&finding.outcome, Some(Outcome::Left(why)) if why.contains(words)), "{finding:?}");
     }
     assert!(stage.has("homefs/7-fs/letter") && stage.has("homefs/8-fs/letter"));
+}
+
+#[test]
+fn the_home_of_a_user_is_kept_as_long_as_its_user_is_on_record() {
+    let mut stage = Stage::new();
+    for user in [1, 2, 7] {
+        stage.file(&format!("homefs/user-{user}-fs/letter"), "dear");
+        stage.file(&format!("homefs/lock.user-{user}"), &owner(1, 2));
+        stage.file(&format!("homes/user-{user}-data.qcow2"), "");
+    }
+    let kinds = [
+        (Kind::StaleLock, "homefs/lock.user-2".to_owned()),
+        (Kind::StaleLock, "homefs/lock.user-7".to_owned()),
+        (Kind::OrphanHome, "homefs/user-7-fs".to_owned()),
+        (Kind::OrphanHome, "homes/user-7-data.qcow2".to_owned()),
+    ];
+    assert_eq!(stage.kinds(), kinds, "a VM of user 1 is up");
+    assert!(stage.repair().iter().all(Finding::is_mended));
+    assert!(!stage.has("homefs/user-7-fs") && stage.has("homefs/user-2-fs/letter"));
 }
 
 #[test]
