@@ -9,14 +9,15 @@ begin
         end if;
         return old;
     end if;
-    if (select tenant_id from users where id = new.user_id) is distinct from
-        (select tenant_id from osfs where id = new.osf_id) then
+    -- What somebody else's is, is not there for a tenant's administrator.
+    new.tenant_id := (select tenant_id from users where id = new.user_id);
+    if new.tenant_id is null or new.tenant_id is distinct from (select tenant_id from osfs where id = new.osf_id) then
         raise exception 'user and OSF of VM % belong to different tenants', new.name using errcode = 'QV023';
     end if;
     return new;
 end $$;
 
-create or replace trigger guard before insert or update of user_id, osf_id or delete on vms
+create or replace trigger guard before insert or update of user_id, osf_id, tenant_id or delete on vms
     for each row execute function vms_guard();
 
 create or replace function vms_wake() returns trigger
