@@ -1,37 +1,55 @@
 -- Every table that administrators change: changes are logged, one entry for each object, and who makes them by hand is asked
 -- for the ACLs. Statements are looked at as a whole; of VMs and hosts at runtime (below) only what administrators change.
 
--- Arguments: the kind of object, and the column that says which.
+-- Arguments: the kind of object, the column that says which, and whether those who watch are told here or by the table itself.
 create or replace function administered_log() returns trigger
 language plpgsql security definer set search_path = qvd, pg_temp as $$
+declare
+    who record;
+    told integer;
 begin
+    if tg_op = 'UPDATE' and is_program() then
+        return null;
+    end if;
+    select * into who from acting();
     if tg_op = 'INSERT' then
-        insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
-            administrator_id, administrator_name, superadmin, ip, source)
-        select e.action, tg_argv[0], e.object_id, e.name, e.tenant, e.arguments,
-            a.administrator, a.name, a.superadmin, a.address, a.source
-        from acting() a, (select to_jsonb(n) as becomes from added n) r,
-            log_entry(tg_table_name, tg_argv[0], tg_argv[1], null, r.becomes) e
-        where e.action is not null;
+        with made as (
+            insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
+                administrator_id, administrator_name, superadmin, ip, source)
+            select e.action, tg_argv[0], e.object_id, e.name, e.tenant, e.arguments,
+                who.administrator, who.name, who.superadmin, who.address, who.source
+            from (select to_jsonb(n) as becomes from added n) r,
+                log_entry(tg_table_name, tg_argv[0], tg_argv[1], null, r.becomes) e
+            where e.action is not null
+            returning object_id, tenant_id)
+        select count(wake('qvd_admin', tg_argv[0], m.object_id, m.tenant_id)) into told
+        from (select distinct made.object_id, made.tenant_id from made) m where tg_argv[2] = 'tell';
     elsif tg_op = 'DELETE' then
-        insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
-            administrator_id, administrator_name, superadmin, ip, source)
-        select e.action, tg_argv[0], e.object_id, e.name, e.tenant, e.arguments,
-            a.administrator, a.name, a.superadmin, a.address, a.source
-        from acting() a, (select to_jsonb(o) as was from gone o) r,
-            log_entry(tg_table_name, tg_argv[0], tg_argv[1], r.was, null) e
-        where e.action is not null;
-    elsif not is_program() then
-        insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
-            administrator_id, administrator_name, superadmin, ip, source)
-        select e.action, tg_argv[0], e.object_id, e.name, e.tenant, e.arguments,
-            a.administrator, a.name, a.superadmin, a.address, a.source
-        from acting() a,
-            -- Both lists have the order in which the rows were written.
-            (select to_jsonb(o) as was, row_number() over () as n from gone o) o
-                join (select to_jsonb(n) as becomes, row_number() over () as n from added n) n using (n),
-            log_entry(tg_table_name, tg_argv[0], tg_argv[1], o.was, n.becomes) e
-        where e.action is not null;
+        with made as (
+            insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
+                administrator_id, administrator_name, superadmin, ip, source)
+            select e.action, tg_argv[0], e.object_id, e.name, e.tenant, e.arguments,
+                who.administrator, who.name, who.superadmin, who.address, who.source
+            from (select to_jsonb(o) as was from gone o) r,
+                log_entry(tg_table_name, tg_argv[0], tg_argv[1], r.was, null) e
+            where e.action is not null
+            returning object_id, tenant_id)
+        select count(wake('qvd_admin', tg_argv[0], m.object_id, m.tenant_id)) into told
+        from (select distinct made.object_id, made.tenant_id from made) m where tg_argv[2] = 'tell';
+    else
+        with made as (
+            insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
+                administrator_id, administrator_name, superadmin, ip, source)
+            select e.action, tg_argv[0], e.object_id, e.name, e.tenant, e.arguments,
+                who.administrator, who.name, who.superadmin, who.address, who.source
+            from (select to_jsonb(o) as was, row_number() over () as n from gone o) o
+                    -- Both lists have the order in which the rows were written.
+                    join (select to_jsonb(n) as becomes, row_number() over () as n from added n) n using (n),
+                log_entry(tg_table_name, tg_argv[0], tg_argv[1], o.was, n.becomes) e
+            where e.action is not null
+            returning object_id, tenant_id)
+        select count(wake('qvd_admin', tg_argv[0], m.object_id, m.tenant_id)) into told
+        from (select distinct made.object_id, made.tenant_id from made) m where tg_argv[2] = 'tell';
     end if;
     return null;
 end $$;
@@ -69,20 +87,22 @@ declare
     event record;
 begin
     for t in select * from (values
-        ('tenants', 'tenant', 'id'), ('users', 'user', 'id'), ('hosts', 'host', 'id'), ('osfs', 'osf', 'id'),
-        ('dis', 'di', 'id'), ('vms', 'vm', 'id'), ('administrators', 'administrator', 'id'), ('roles', 'role', 'id'),
-        ('properties_list', 'property', 'id'), ('qvd_object_properties_list', 'property', 'property_id'),
-        ('user_properties', 'user', 'user_id'), ('vm_properties', 'vm', 'vm_id'), ('host_properties', 'host', 'host_id'),
-        ('osf_properties', 'osf', 'osf_id'), ('di_properties', 'di', 'di_id'), ('di_tags', 'di', 'di_id'),
-        ('acl_role_relations', 'role', 'role_id'), ('role_role_relations', 'role', 'inheritor_id'),
-        ('role_administrator_relations', 'administrator', 'administrator_id'),
-        ('configs', 'config', 'key'), ('ssl_configs', 'config', 'key'), ('views_setups', 'view', 'field')
-    ) v (name, kind, key) loop
+        ('tenants', 'tenant', 'id', ''), ('users', 'user', 'id', ''), ('hosts', 'host', 'id', ''), ('osfs', 'osf', 'id', ''),
+        ('dis', 'di', 'id', ''), ('vms', 'vm', 'id', ''), ('administrators', 'administrator', 'id', 'tell'),
+        ('roles', 'role', 'id', 'tell'), ('properties_list', 'property', 'id', 'tell'),
+        ('qvd_object_properties_list', 'property', 'property_id', 'tell'),
+        ('user_properties', 'user', 'user_id', 'tell'), ('vm_properties', 'vm', 'vm_id', 'tell'),
+        ('host_properties', 'host', 'host_id', 'tell'), ('osf_properties', 'osf', 'osf_id', 'tell'),
+        ('di_properties', 'di', 'di_id', 'tell'), ('di_tags', 'di', 'di_id', ''),
+        ('acl_role_relations', 'role', 'role_id', 'tell'), ('role_role_relations', 'role', 'inheritor_id', 'tell'),
+        ('role_administrator_relations', 'administrator', 'administrator_id', 'tell'),
+        ('configs', 'config', 'key', ''), ('ssl_configs', 'config', 'key', ''), ('views_setups', 'view', 'field', 'tell')
+    ) v (name, kind, key, tell) loop
         for event in select * from (values
             ('insert', 'new table as added'), ('update', 'old table as gone new table as added'), ('delete', 'old table as gone')
         ) v (name, rows) loop
             execute format('create or replace trigger log_%s after %1$s on %I referencing %s for each statement
-                execute function administered_log(%L, %L)', event.name, t.name, event.rows, t.kind, t.key);
+                execute function administered_log(%L, %L, %L)', event.name, t.name, event.rows, t.kind, t.key, t.tell);
             execute format('create or replace trigger permit_%s after %1$s on %I referencing %s for each statement
                 when (current_user <> %L) execute function administered_permit(%L, %L)',
                 event.name, t.name, event.rows, current_user, t.kind, t.key);

@@ -144,13 +144,14 @@ begin
     if was = becomes then
         return;
     end if;
-    object_id := present->>key;
+    if key not in ('key', 'field') then
+        object_id := present->>key;
+    end if;
     if key = 'id' then
         select l.name, l.tenant into name, tenant from object_label(kind, present) l;
         action := case when was is null then 'create' when becomes is null then 'delete' else 'update' end;
     elsif key in ('key', 'field') then
         name := present->>key;
-        object_id := null;
         tenant := coalesce((present->>'tenant_id')::integer, -1);
         action := case when becomes is null then 'delete' else 'update' end;
     else

@@ -1,5 +1,8 @@
 -- Who administers what: administrators, their roles and ACLs, what they see of lists, and whose every VM is.
 
+-- What became of one of many objects: 00000 is done.
+create type outcome as (id integer, name text, sqlstate text, message text, hint text);
+
 alter table tenants
     add column language language not null default 'auto',
     -- Rows on a page.
