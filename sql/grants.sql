@@ -1,21 +1,14 @@
 -- The roles and the least they need. Applied last, over everything the other files made.
 
 do $$
-declare
-    wanted text;
 begin
-    foreach wanted in array array['qvd_node', 'qvd_l7r', 'qvd_admin', 'qvd_readonly', 'qvd_wat', 'qvd_administrators'] loop
-        if not exists (select from pg_roles where rolname = wanted) then
-            begin
-                execute format('create role %I %s', wanted, case wanted when 'qvd_administrators' then 'nologin' else 'login' end);
-            exception when duplicate_object or unique_violation then
-                null; -- another database of this server was being set up at the same moment
-            end;
-        end if;
-    end loop;
     -- The web tool may what administrators may, in their names.
-    grant qvd_administrators to qvd_wat;
+    if not pg_has_role('qvd_wat', 'qvd_administrators', 'member') then
+        grant qvd_administrators to qvd_wat;
+    end if;
     execute format('alter database %I set search_path = qvd, public', current_database());
+    -- Compiling the expressions of a list takes longer than reading the page that is shown of it.
+    execute format('alter database %I set jit = off', current_database());
     execute format('revoke all on database %I from public', current_database());
     execute format('grant connect on database %I to qvd_node, qvd_l7r, qvd_admin, qvd_readonly, qvd_administrators', current_database());
 end $$;

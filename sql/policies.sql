@@ -7,6 +7,7 @@ declare
     t record;
     everybody constant text := 'qvd_admin, qvd_readonly, qvd_administrators';
     owner text := quote_ident(current_user);
+    event text;
 begin
     for t in select * from (values
         ('tenants', 'id = (select my_tenant())', null),
@@ -49,11 +50,17 @@ begin
         execute format('alter table %I force row level security', t.name);
         execute format('drop policy if exists owner on %I', t.name);
         execute format('create policy owner on %I to %s using (true)', t.name, owner);
-        execute format('drop policy if exists reading on %I', t.name);
-        execute format('create policy reading on %I for select to %s using ((select sees_all()) or %s)', t.name, everybody, t.mine);
-        execute format('drop policy if exists writing on %I', t.name);
-        execute format('create policy writing on %I to %s using ((select sees_all()) or %s)', t.name, everybody,
-            coalesce(t.writable, t.mine));
+        execute format('drop policy if exists mine on %I', t.name);
+        -- One for everything where reading and writing do not differ, since each is a condition of its own to the planner.
+        execute format('create policy mine on %I for %s to %s using ((select sees_all()) or %s)', t.name,
+            case when t.writable is null then 'all' else 'select' end, everybody, t.mine);
+        foreach event in array array['insert', 'update', 'delete'] loop
+            execute format('drop policy if exists mine_%s on %I', event, t.name);
+            if t.writable is not null then
+                execute format('create policy mine_%1$s on %2$I for %1$s to %3$s %4$s ((select sees_all()) or %5$s)', event, t.name, everybody,
+                    case event when 'insert' then 'with check' else 'using' end, t.writable);
+            end if;
+        end loop;
     end loop;
 end $$;
 
