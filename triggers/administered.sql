@@ -75,7 +75,7 @@ begin
                 row_acls(tg_table_name, tg_argv[0], tg_argv[1], o.was, n.becomes) a);
     end if;
     foreach needed in array all_needed loop
-        perform demand(variadic string_to_array(needed, ' '));
+        perform demand_any(string_to_array(needed, ' '));
     end loop;
     return null;
 end $$;

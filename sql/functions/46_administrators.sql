@@ -242,7 +242,7 @@ language plpgsql security definer set search_path = qvd, pg_temp as $$
 #variable_conflict use_column
 begin
     if whose = 'tenant' then
-        perform demand(variadic part_acls('views_setups',
+        perform demand_any(part_acls('views_setups',
             jsonb_build_object('view_type', view_type, 'device_type', device_type)));
     elsif whose <> 'mine' or my_tenant() is null then
         raise exception 'views are mine or those of the tenant, not of %', whose using errcode = 'QV014';

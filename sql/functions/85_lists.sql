@@ -28,5 +28,6 @@ begin
     select l.time, case when coalesce(l.superadmin, true) and not sees_all() then '*'
         else coalesce(l.administrator_name, l.actor) end
     into at, by_whom
-    from log l where l.qvd_object = kind and l.object_id = wanted and l.action = 'create' order by l.id desc limit 1;
+    from log l where l.qvd_object = kind and l.object_id = wanted and l.action = 'create' and reaches(l.tenant_id)
+    order by l.id desc limit 1;
 end $$;

@@ -15,7 +15,11 @@ async fn a_change_by_hand_is_logged_as_one_by_function() {
     two.ann.sql("select user_block('alice')").await;
     assert_eq!(two.db.rows("select action from log order by id desc limit 2").await, [["block"], ["unblock"]]);
     two.ann.sql("update users set blocked = blocked").await;
-    assert_eq!(two.db.sql("select count(*) from log where action = 'block'").await.unwrap(), "1", "what stays as it is is no change");
+    assert_eq!(
+        two.db.sql("select count(*) from log where action = 'block'").await.unwrap(),
+        "1",
+        "what stays as it is is no change"
+    );
     let shown = two.ann.rows("select action, type_of_action, admin_name from log_list order by id desc limit 1").await;
     assert_eq!(shown, [["user_block", "update", "ann"]]);
     assert_eq!(two.ann.rows("select created_by, creation_date is not null from user_list").await, [["*", "t"]]);
@@ -35,7 +39,15 @@ async fn secrets_are_in_no_entry() {
     two.ann.sql("select * from objects_delete('user', array(select id from user_list where name = 'eve'))").await;
     let told = "select count(*) from log l where l::text ~ '(sesame|GEZD|[$]2[abxy]?[$])'";
     assert_eq!(two.db.sql(told).await.unwrap(), "0");
-    assert!(two.db.sql("select count(*) from log where arguments::text like '%(secret)%'").await.unwrap().parse::<u32>().unwrap() >= 5);
+    assert!(
+        two.db
+            .sql("select count(*) from log where arguments::text like '%(secret)%'")
+            .await
+            .unwrap()
+            .parse::<u32>()
+            .unwrap()
+            >= 5
+    );
 }
 
 #[tokio::test]
@@ -99,7 +111,10 @@ async fn a_tenant_is_purged_with_everything_in_it() {
     let two = Two::new(2, "Root").await;
     two.ann.sql("select config_set('custom.key', 'x'), object_create('property', '{\"key\": \"color\", \"objects\": [\"vm\"]}')").await;
     let acme = two.ann.sql("select my_tenant()").await.unwrap();
-    assert_eq!(two.db.sql(&format!("select sqlstate from objects_delete('tenant', array[{acme}])")).await.unwrap(), "QV022");
+    assert_eq!(
+        two.db.sql(&format!("select sqlstate from objects_delete('tenant', array[{acme}])")).await.unwrap(),
+        "QV022"
+    );
     two.db.sql(&format!("select tenant_purge({acme})")).await;
     let left = "select (select count(*) from vms) || ' ' || (select count(*) from users) || ' ' || (select count(*) from tenants where name = 'acme')";
     assert_eq!(two.db.sql(left).await.unwrap(), "2 1 0", "what is another's stays");

@@ -25,6 +25,8 @@ async fn every_recipe_of_the_cookbook_works() {
         }
     }
     assert!(recipes > 50, "only {recipes} recipes were found");
-    let refused = admin.rows("select message from log_list l, lateral (select l.arguments->>'message' as message) m where status <> 0").await;
+    let refused = admin
+        .rows("select message from log_list l, lateral (select l.arguments->>'message' as message) m where status <> 0")
+        .await;
     assert!(refused.is_empty(), "{refused:?}");
 }

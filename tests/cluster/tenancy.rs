@@ -2,10 +2,21 @@
 
 use qvd::db::Listener;
 
-use super::{database::Session, tenants::{Two, administrator}};
+use super::{
+    database::Session,
+    tenants::{Two, administrator},
+};
 
 const LISTS: [&str; 9] = [
-    "vm_list", "user_list", "osf_list", "di_list", "administrator_list", "property_list", "log_list", "session_list", "config_list",
+    "vm_list",
+    "user_list",
+    "osf_list",
+    "di_list",
+    "administrator_list",
+    "property_list",
+    "log_list",
+    "session_list",
+    "config_list",
 ];
 
 async fn code(session: &Session, statement: &str) -> String {
@@ -22,10 +33,18 @@ async fn outcomes(session: &Session, call: &str) -> Vec<String> {
 async fn an_administrator_sees_and_changes_only_his_tenant() {
     let two = Two::new(2, "Root").await;
     for list in LISTS {
-        let foreign = two.ann.sql(&format!("select count(*) from {list} where tenant_id <> my_tenant()")).await.unwrap();
+        let foreign =
+            two.ann.sql(&format!("select count(*) from {list} where tenant_id <> my_tenant()")).await.unwrap();
         assert_eq!(foreign, "0", "{list}");
     }
-    for (list, rows) in [("vm_list", "2"), ("user_list", "1"), ("osf_list", "1"), ("di_list", "1"), ("host_list", "0"), ("tenant_list", "0")] {
+    for (list, rows) in [
+        ("vm_list", "2"),
+        ("user_list", "1"),
+        ("osf_list", "1"),
+        ("di_list", "1"),
+        ("host_list", "0"),
+        ("tenant_list", "0"),
+    ] {
         assert_eq!(two.ann.sql(&format!("select count(*) from {list}")).await.unwrap(), rows, "{list}");
     }
     // A statement without a condition means his own.
@@ -52,12 +71,22 @@ async fn numbers_of_others_are_guessed_in_vain() {
     ] {
         let done = outcomes(&two.ann, &call).await;
         assert_eq!(done.iter().filter(|state| *state == "00000").count().to_string(), mine, "{call}");
-        assert_eq!(done.iter().filter(|state| *state == "QV010").count(), 20, "{call}: others look as if they were not there");
+        assert_eq!(
+            done.iter().filter(|state| *state == "QV010").count(),
+            20,
+            "{call}: others look as if they were not there"
+        );
     }
     for kind in ["user", "osf", "di", "administrator", "role", "property", "host", "tenant"] {
-        let ids = two.db.sql("select array_agg(id) from (select id from users union select id from osfs union select id from dis
+        let ids = two
+            .db
+            .sql(
+                "select array_agg(id) from (select id from users union select id from osfs union select id from dis
              union select id from administrators union select id from tenants union select id from hosts) x
-             where id not in (select id from users where tenant_id = tenant_id('acme'))").await.unwrap();
+             where id not in (select id from users where tenant_id = tenant_id('acme'))",
+            )
+            .await
+            .unwrap();
         let call = format!("objects_delete('{kind}', '{ids}')");
         let attempt = two.ann.attempt(&format!("select * from {call}")).await;
         assert!(attempt.is_ok() || attempt.unwrap_err().code == "QV040", "{call}");
@@ -81,14 +110,18 @@ async fn numbers_of_others_are_guessed_in_vain() {
     ] {
         assert_eq!(code(&two.ann, call).await, wanted, "{call}");
     }
-    assert_eq!(two.ann.sql("select vm_name(id) from generate_series(9000, 11000) id where vm_name(id) like '%beta%'").await, None);
+    assert_eq!(
+        two.ann.sql("select vm_name(id) from generate_series(9000, 11000) id where vm_name(id) like '%beta%'").await,
+        None
+    );
 }
 
 #[tokio::test]
 async fn what_is_unique_or_refers_tells_nothing_of_others() {
     let two = Two::new(1, "Root").await;
     let beta = two.db.sql("select tenant_id('beta')").await.unwrap();
-    let user = two.db.sql("select id from users where login = 'alice' and tenant_id = tenant_id('beta')").await.unwrap();
+    let user =
+        two.db.sql("select id from users where login = 'alice' and tenant_id = tenant_id('beta')").await.unwrap();
     let other = two.db.sql("select id from vms where tenant_id = tenant_id('beta')").await.unwrap();
     // The same name is free in his own tenant, and the other's cannot be written to, whether it is taken or not.
     for login in ["alice", "nobody"] {
@@ -96,7 +129,10 @@ async fn what_is_unique_or_refers_tells_nothing_of_others() {
         assert_eq!(code(&two.ann, &write).await, "42501", "{write}");
     }
     // Numbers and addresses are not his to choose, so a collision tells nothing.
-    assert_eq!(code(&two.ann, &format!("insert into users (id, tenant_id, login) values ({user}, my_tenant(), 'x')")).await, "42501");
+    assert_eq!(
+        code(&two.ann, &format!("insert into users (id, tenant_id, login) values ({user}, my_tenant(), 'x')")).await,
+        "42501"
+    );
     assert_eq!(code(&two.ann, "update vms set ip = (select max(ip) - 1 from vms)").await, "42501");
     assert_eq!(code(&two.ann, "select vm_create('alice', 'd9', 'desk', ip => '10.0.0.9')").await, "QV040");
     // A reference to what is somebody else's fails as one to what is not there.
@@ -107,7 +143,9 @@ async fn what_is_unique_or_refers_tells_nothing_of_others() {
     let property = "select object_create('property', '{\"key\": \"color\", \"objects\": [\"vm\"]}')";
     two.ann.sql(property).await;
     two.ben.sql(property).await;
-    let set = format!("select sqlstate, message from objects_update('vm', array[{other}], '{{\"properties\": {{\"color\": \"x\"}}}}')");
+    let set = format!(
+        "select sqlstate, message from objects_update('vm', array[{other}], '{{\"properties\": {{\"color\": \"x\"}}}}')"
+    );
     assert_eq!(two.ann.rows(&set).await[0][0], "QV010");
 }
 
@@ -158,7 +196,8 @@ async fn nobody_but_the_web_tool_acts_in_anothers_name() {
     wat.sql(&acting).await;
     assert_eq!(wat.sql("select tenant from vm_list").await.unwrap(), "beta");
     wat.sql("select * from vms_block((select array_agg(id) from vm_list)); commit").await;
-    let logged = two.db.rows("select administrator_name, source, host(ip), actor from log order by id desc limit 1").await;
+    let logged =
+        two.db.rows("select administrator_name, source, host(ip), actor from log order by id desc limit 1").await;
     assert_eq!(logged, [["ben", "REST", "192.0.2.7", "qvd_wat"]]);
     assert_eq!(wat.sql("select count(*) from vm_list").await.unwrap(), "0", "it ends with the transaction");
 
@@ -174,7 +213,14 @@ async fn nobody_but_the_web_tool_acts_in_anothers_name() {
 #[tokio::test]
 async fn hostile_text_stays_text() {
     let two = Two::new(1, "Root").await;
-    for text in ["'; drop table users; --", "$$ || pg_sleep(9) || $$", "%s%I%L", "<script>alert(1)</script>", "\\\\x00\\u0000 ', \"", "{\"set\":1}"] {
+    for text in [
+        "'; drop table users; --",
+        "$$ || pg_sleep(9) || $$",
+        "%s%I%L",
+        "<script>alert(1)</script>",
+        "\\\\x00\\u0000 ', \"",
+        "{\"set\":1}",
+    ] {
         let quoted = text.replace('\'', "''");
         let call = format!(
             "select sqlstate from objects_update('user', array(select id from user_list), jsonb_build_object('description', '{quoted}'))"

@@ -20,10 +20,8 @@ impl Two {
                      user_create('alice@{tenant}', 'pass-word')"
             ))
             .await;
-            db.sql(&format!(
-                "select vm_create('alice@{tenant}', 'd' || n, 'desk') from generate_series(1, {vms}) n"
-            ))
-            .await;
+            db.sql(&format!("select vm_create('alice@{tenant}', 'd' || n, 'desk') from generate_series(1, {vms}) n"))
+                .await;
         }
         db.sql("select host_create('n1', '10.9.0.1')").await;
         let ann = administrator(&db, "ann", "acme", role).await;
