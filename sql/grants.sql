@@ -37,7 +37,7 @@ grant execute on function
     node_start, node_former, node_program, node_state, node_serves, node_status, node_lease, node_claim, node_vms, node_vm_state, node_adopt,
     node_storage, node_address, node_peers, node_take_over, node_routers, node_routers_gone, node_duties, node_progress, node_vm_told, node_stopping, vms_restart,
     node_images, node_staging, node_di_progress, node_di_ready, node_di_failed, node_di_removed, node_di_paths,
-    epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce, announce_merged
+    epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce, merged
     to qvd_node;
 grant execute on function
     l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_list, l7r_vm, l7r_acquire,
@@ -72,7 +72,7 @@ grant execute on function object_create, objects_update, objects_delete, vms_sta
 grant execute on function acls_of, acl_check, statistics to qvd_readonly, qvd_admin, qvd_administrators;
 grant execute on function vm_id(text), vm_name, user_id, osf_id, di_id, tenant_id, name_and_tenant, vm_why(integer), vm_why(text),
     vm_why_facts, vm_transition_allowed, vm_command_allowed, user_transition_allowed, host_transition_allowed, watch, config_problem,
-    wake, wake_payload, announce, announce_merged
+    wake, wake_payload, announce, merged
     to qvd_administrators;
 
 grant insert, update, delete on tenants, users, hosts, osfs, dis, di_tags, vms, properties_list, qvd_object_properties_list,
@@ -105,5 +105,5 @@ grant execute on function
     vm_start(integer), vm_start(text), vm_stop(integer), vm_stop(text), vm_expire(integer, timestamptz, timestamptz),
     vm_expire(text, timestamptz, timestamptz), host_stop, vm_disconnect(integer), vm_disconnect(text),
     vm_block, user_block, host_block, host_release, config_set, config_reset, config_problem, config_ssl,
-    config_ssl_clients, config_ssl_reset, password_hash, wake, wake_payload, announce, announce_merged
+    config_ssl_clients, config_ssl_reset, password_hash, wake, wake_payload, announce, merged
     to qvd_admin, qvd_administrators;

@@ -282,7 +282,7 @@ begin
                 row_acls(tg_table_name, tg_argv[0], tg_argv[1], o.was, n.becomes) a);
     end if;
     foreach needed in array all_needed loop
-        perform demand(variadic string_to_array(needed, ' '));
+        perform demand_any(string_to_array(needed, ' '));
     end loop;
     return null;
 end $$;
@@ -367,23 +367,9 @@ CREATE FUNCTION qvd.announce(channel text, payload text) RETURNS void
     AS $$
     select case
         when channel <> 'qvd_admin' then pg_notify(channel, payload)
-        when not pg_try_advisory_xact_lock(hashtext('qvd.watch')) then qvd.announce_merged(payload)
+        when not pg_try_advisory_xact_lock(hashtext('qvd.watch')) then pg_notify(channel, qvd.merged(payload))
     end
 $$;
-
-CREATE FUNCTION qvd.announce_merged(payload text) RETURNS void
-    LANGUAGE plpgsql
-    AS $$
-declare
-    told integer := coalesce(nullif(current_setting('qvd.told', true), ''), '0')::integer;
-begin
-    if told >= 100 then
-        perform pg_notify('qvd_admin', regexp_replace(payload, ',"id":[0-9]+', ''));
-        return;
-    end if;
-    perform set_config('qvd.told', (told + 1)::text, true);
-    perform pg_notify('qvd_admin', payload);
-end $$;
 
 CREATE FUNCTION qvd.audit(action text, object text, id integer, name text, tenant integer, arguments jsonb DEFAULT NULL::jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -663,7 +649,8 @@ begin
     select l.time, case when coalesce(l.superadmin, true) and not sees_all() then '*'
         else coalesce(l.administrator_name, l.actor) end
     into at, by_whom
-    from log l where l.qvd_object = kind and l.object_id = wanted and l.action = 'create' order by l.id desc limit 1;
+    from log l where l.qvd_object = kind and l.object_id = wanted and l.action = 'create' and reaches(l.tenant_id)
+    order by l.id desc limit 1;
 end $$;
 
 CREATE FUNCTION qvd.database_restored(complete boolean DEFAULT false) RETURNS integer
@@ -697,7 +684,15 @@ begin
     return up;
 end $$;
 
-CREATE FUNCTION qvd.demand(VARIADIC any_of text[]) RETURNS void
+CREATE FUNCTION qvd.demand(acl text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform demand_any(array[acl]);
+end $$;
+
+CREATE FUNCTION qvd.demand_any(any_of text[]) RETURNS void
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -2177,7 +2172,8 @@ begin
     if known.id is not null then
         return (select known.id from tenants t where t.id = known.tenant_id and not t.blocked);
     end if;
-    return case when pg_has_role(session_user, 'qvd_admin', 'member') then 0 end;
+    return case when pg_has_role(session_user, 'qvd_admin', 'member')
+        or exists (select from pg_namespace n where n.nspname = 'qvd' and pg_has_role(session_user, n.nspowner, 'member')) then 0 end;
 end $$;
 
 CREATE FUNCTION qvd.me_update(changes jsonb) RETURNS void
@@ -2202,6 +2198,19 @@ CREATE FUNCTION qvd.members(given jsonb, what text) RETURNS SETOF text
         when jsonb_typeof(given) = 'array' then case what when 'set' then given else '[]' end
         else coalesce(given->what, '[]') end)
 $$;
+
+CREATE FUNCTION qvd.merged(payload text) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    told integer := coalesce(nullif(current_setting('qvd.told', true), ''), '0')::integer;
+begin
+    if told >= 100 then
+        return regexp_replace(payload, ',"id":[0-9]+', '');
+    end if;
+    perform set_config('qvd.told', (told + 1)::text, true);
+    return payload;
+end $$;
 
 CREATE FUNCTION qvd.moment(at timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -3371,6 +3380,9 @@ CREATE FUNCTION qvd.osfs_wake() RETURNS trigger
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
+    if tg_op = 'UPDATE' and new.tenant_id <> old.tenant_id and exists (select from vms v where v.osf_id = new.id) then
+        raise exception 'OSF % has VMs and cannot change its tenant', new.name using errcode = 'QV023', hint = 'Delete them first.';
+    end if;
     if tg_op = 'UPDATE' then
         perform vm_specs_renew_osf(new.id);
     end if;
@@ -4160,6 +4172,9 @@ CREATE FUNCTION qvd.users_wake() RETURNS trigger
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
+    if tg_op = 'UPDATE' and new.tenant_id <> old.tenant_id and exists (select from vms v where v.user_id = new.id) then
+        raise exception 'user % has VMs and cannot change its tenant', new.login using errcode = 'QV023', hint = 'Delete them first.';
+    end if;
     if tg_op = 'UPDATE' and (new.login, new.tenant_id) is distinct from (old.login, old.tenant_id) then
         perform vm_specs_renew(array(select v.id from vms v where v.user_id = new.id));
     end if;
@@ -4186,7 +4201,7 @@ CREATE FUNCTION qvd.view_set(object text, field text, view_type qvd.view_type, d
 #variable_conflict use_column
 begin
     if whose = 'tenant' then
-        perform demand(variadic part_acls('views_setups',
+        perform demand_any(part_acls('views_setups',
             jsonb_build_object('view_type', view_type, 'device_type', device_type)));
     elsif whose <> 'mine' or my_tenant() is null then
         raise exception 'views are mine or those of the tenant, not of %', whose using errcode = 'QV014';
@@ -4944,7 +4959,8 @@ begin
         select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
             d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
         from vm_specs_due d where d.vm_id = new.id;
-    elsif tg_op = 'UPDATE' then
+    elsif (new.name, new.user_id, new.osf_id, new.di_tag, new.ip)
+        is distinct from (old.name, old.user_id, old.osf_id, old.di_tag, old.ip) and tg_op = 'UPDATE' then
         perform vm_specs_renew(array[new.id]);
     end if;
     perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),
@@ -5437,6 +5453,8 @@ CREATE TABLE qvd.host_changes (
     failed_starts integer DEFAULT 0 NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+ALTER TABLE ONLY qvd.host_changes FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE qvd.host_counters (
     host_id integer NOT NULL,
@@ -6736,15 +6754,11 @@ CREATE INDEX vm_runtimes_commands ON qvd.vm_runtimes USING btree (host_id) WHERE
 
 CREATE INDEX vm_runtimes_expirations ON qvd.vm_runtimes USING btree (host_id) WHERE ((vm_expiration_soft IS NOT NULL) OR (vm_expiration_hard IS NOT NULL));
 
-CREATE INDEX vm_runtimes_image ON qvd.vm_runtimes USING btree (current_di_id) WHERE (current_di_id IS NOT NULL);
-
 CREATE INDEX vm_runtimes_restart_due ON qvd.vm_runtimes USING btree (vm_id) WHERE restart_due;
 
 CREATE INDEX vm_runtimes_router ON qvd.vm_runtimes USING btree (l7r_instance) WHERE (l7r_instance IS NOT NULL);
 
 CREATE INDEX vm_runtimes_sessions ON qvd.vm_runtimes USING btree (l7r_host_id) WHERE (l7r_host_id IS NOT NULL);
-
-CREATE INDEX vm_runtimes_used ON qvd.vm_runtimes USING btree (vm_id) WHERE (user_state <> 'disconnected'::qvd.user_state);
 
 CREATE INDEX vm_runtimes_user_commands ON qvd.vm_runtimes USING btree (l7r_host_id) WHERE (user_cmd IS NOT NULL);
 
@@ -7291,6 +7305,8 @@ CREATE POLICY fixed ON qvd.roles AS RESTRICTIVE FOR UPDATE TO qvd_admin, qvd_adm
 
 CREATE POLICY fixed_stay ON qvd.roles AS RESTRICTIVE FOR DELETE TO qvd_admin, qvd_administrators USING ((NOT fixed));
 
+ALTER TABLE qvd.host_changes ENABLE ROW LEVEL SECURITY;
+
 ALTER TABLE qvd.host_counters ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE qvd.host_properties ENABLE ROW LEVEL SECURITY;
@@ -7315,7 +7331,7 @@ CREATE POLICY mine ON qvd.configs FOR SELECT TO qvd_admin, qvd_readonly, qvd_adm
 CREATE POLICY mine ON qvd.di_imports TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (di_id IN ( SELECT dis.id
    FROM qvd.dis))));
 
-CREATE POLICY mine ON qvd.di_properties TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (di_id IN ( SELECT dis.id
+CREATE POLICY mine ON qvd.di_properties FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (di_id IN ( SELECT dis.id
    FROM qvd.dis))));
 
 CREATE POLICY mine ON qvd.di_runtimes TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (di_id IN ( SELECT dis.id
@@ -7329,6 +7345,8 @@ CREATE POLICY mine ON qvd.dis TO qvd_admin, qvd_readonly, qvd_administrators USI
 
 CREATE POLICY mine ON qvd.end_counters TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
 
+CREATE POLICY mine ON qvd.host_changes TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
 CREATE POLICY mine ON qvd.host_counters TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
 
 CREATE POLICY mine ON qvd.host_properties TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
@@ -7341,7 +7359,7 @@ CREATE POLICY mine ON qvd.l7r_instances TO qvd_admin, qvd_readonly, qvd_administ
 
 CREATE POLICY mine ON qvd.log FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
 
-CREATE POLICY mine ON qvd.osf_properties TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (osf_id IN ( SELECT osfs.id
+CREATE POLICY mine ON qvd.osf_properties FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (osf_id IN ( SELECT osfs.id
    FROM qvd.osfs))));
 
 CREATE POLICY mine ON qvd.osfs TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
@@ -7372,7 +7390,7 @@ CREATE POLICY mine ON qvd.tenants TO qvd_admin, qvd_readonly, qvd_administrators
 
 CREATE POLICY mine ON qvd.tunnel_counters TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
 
-CREATE POLICY mine ON qvd.user_properties TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (user_id IN ( SELECT users.id
+CREATE POLICY mine ON qvd.user_properties FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (user_id IN ( SELECT users.id
    FROM qvd.users))));
 
 CREATE POLICY mine ON qvd.user_sessions TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
@@ -7387,7 +7405,7 @@ CREATE POLICY mine ON qvd.vm_counters TO qvd_admin, qvd_readonly, qvd_administra
 CREATE POLICY mine ON qvd.vm_progress TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (vm_id IN ( SELECT vms.id
    FROM qvd.vms))));
 
-CREATE POLICY mine ON qvd.vm_properties TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (vm_id IN ( SELECT vms.id
+CREATE POLICY mine ON qvd.vm_properties FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (vm_id IN ( SELECT vms.id
    FROM qvd.vms))));
 
 CREATE POLICY mine ON qvd.vm_runtimes TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
@@ -7400,7 +7418,15 @@ CREATE POLICY mine_delete ON qvd.acl_role_relations FOR DELETE TO qvd_admin, qvd
 
 CREATE POLICY mine_delete ON qvd.configs FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
 
+CREATE POLICY mine_delete ON qvd.di_properties FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((di_id IN ( SELECT dis.id
+   FROM qvd.dis)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
 CREATE POLICY mine_delete ON qvd.log FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_delete ON qvd.osf_properties FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((osf_id IN ( SELECT osfs.id
+   FROM qvd.osfs)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
 
 CREATE POLICY mine_delete ON qvd.role_acls FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
 
@@ -7419,13 +7445,29 @@ CREATE POLICY mine_delete ON qvd.staging FOR DELETE TO qvd_admin, qvd_readonly, 
 
 CREATE POLICY mine_delete ON qvd.storage_reports FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
 
+CREATE POLICY mine_delete ON qvd.user_properties FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((user_id IN ( SELECT users.id
+   FROM qvd.users)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_delete ON qvd.vm_properties FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((vm_id IN ( SELECT vms.id
+   FROM qvd.vms)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
 CREATE POLICY mine_insert ON qvd.acl_role_relations FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR (role_id IN ( SELECT roles.id
    FROM qvd.roles
   WHERE (roles.tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))))));
 
 CREATE POLICY mine_insert ON qvd.configs FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
 
+CREATE POLICY mine_insert ON qvd.di_properties FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((di_id IN ( SELECT dis.id
+   FROM qvd.dis)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
 CREATE POLICY mine_insert ON qvd.log FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_insert ON qvd.osf_properties FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((osf_id IN ( SELECT osfs.id
+   FROM qvd.osfs)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
 
 CREATE POLICY mine_insert ON qvd.role_acls FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR false));
 
@@ -7444,13 +7486,29 @@ CREATE POLICY mine_insert ON qvd.staging FOR INSERT TO qvd_admin, qvd_readonly, 
 
 CREATE POLICY mine_insert ON qvd.storage_reports FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR false));
 
+CREATE POLICY mine_insert ON qvd.user_properties FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((user_id IN ( SELECT users.id
+   FROM qvd.users)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_insert ON qvd.vm_properties FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((vm_id IN ( SELECT vms.id
+   FROM qvd.vms)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
 CREATE POLICY mine_update ON qvd.acl_role_relations FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (role_id IN ( SELECT roles.id
    FROM qvd.roles
   WHERE (roles.tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))))));
 
 CREATE POLICY mine_update ON qvd.configs FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
 
+CREATE POLICY mine_update ON qvd.di_properties FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((di_id IN ( SELECT dis.id
+   FROM qvd.dis)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
 CREATE POLICY mine_update ON qvd.log FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_update ON qvd.osf_properties FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((osf_id IN ( SELECT osfs.id
+   FROM qvd.osfs)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
 
 CREATE POLICY mine_update ON qvd.role_acls FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
 
@@ -7468,6 +7526,14 @@ CREATE POLICY mine_update ON qvd.roles FOR UPDATE TO qvd_admin, qvd_readonly, qv
 CREATE POLICY mine_update ON qvd.staging FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
 
 CREATE POLICY mine_update ON qvd.storage_reports FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_update ON qvd.user_properties FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((user_id IN ( SELECT users.id
+   FROM qvd.users)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_update ON qvd.vm_properties FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((vm_id IN ( SELECT vms.id
+   FROM qvd.vms)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
 
 CREATE POLICY no_secrets ON qvd.configs AS RESTRICTIVE FOR SELECT TO qvd_node, qvd_admin, qvd_readonly, qvd_administrators USING ((NOT qvd.is_secret(key)));
 
@@ -7497,6 +7563,8 @@ CREATE POLICY owner ON qvd.di_tags TO postgres USING (true);
 CREATE POLICY owner ON qvd.dis TO postgres USING (true);
 
 CREATE POLICY owner ON qvd.end_counters TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.host_changes TO postgres USING (true);
 
 CREATE POLICY owner ON qvd.host_counters TO postgres USING (true);
 
@@ -7648,11 +7716,6 @@ GRANT ALL ON FUNCTION qvd.announce(channel text, payload text) TO qvd_node;
 GRANT ALL ON FUNCTION qvd.announce(channel text, payload text) TO qvd_administrators;
 GRANT ALL ON FUNCTION qvd.announce(channel text, payload text) TO qvd_admin;
 
-REVOKE ALL ON FUNCTION qvd.announce_merged(payload text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.announce_merged(payload text) TO qvd_node;
-GRANT ALL ON FUNCTION qvd.announce_merged(payload text) TO qvd_administrators;
-GRANT ALL ON FUNCTION qvd.announce_merged(payload text) TO qvd_admin;
-
 REVOKE ALL ON FUNCTION qvd.audit(action text, object text, id integer, name text, tenant integer, arguments jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.beat_try(age interval) FROM PUBLIC;
@@ -7710,7 +7773,9 @@ GRANT ALL ON FUNCTION qvd.created(kind text, wanted integer, OUT at timestamp wi
 
 REVOKE ALL ON FUNCTION qvd.database_restored(complete boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION qvd.demand(VARIADIC any_of text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION qvd.demand(acl text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.demand_any(any_of text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.demand_owning(tenant integer, what text) FROM PUBLIC;
 
@@ -7995,6 +8060,11 @@ GRANT ALL ON FUNCTION qvd.me_update(changes jsonb) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.me_update(changes jsonb) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.members(given jsonb, what text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.merged(payload text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.merged(payload text) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.merged(payload text) TO qvd_administrators;
+GRANT ALL ON FUNCTION qvd.merged(payload text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.moment(at timestamp with time zone) FROM PUBLIC;
 

@@ -33,7 +33,8 @@ begin
         select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
             d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
         from vm_specs_due d where d.vm_id = new.id;
-    elsif tg_op = 'UPDATE' then
+    elsif (new.name, new.user_id, new.osf_id, new.di_tag, new.ip)
+        is distinct from (old.name, old.user_id, old.osf_id, old.di_tag, old.ip) and tg_op = 'UPDATE' then
         perform vm_specs_renew(array[new.id]);
     end if;
     perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),

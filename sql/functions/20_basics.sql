@@ -68,17 +68,16 @@ end $$;
 
 -- What administrators hear of a transaction that changes much names no ids after the first hundred: then there is one notification
 -- for each kind and tenant, since the server sends equal ones once.
-create or replace function announce_merged(payload text) returns void
+create or replace function merged(payload text) returns text
 language plpgsql as $$
 declare
     told integer := coalesce(nullif(current_setting('qvd.told', true), ''), '0')::integer;
 begin
     if told >= 100 then
-        perform pg_notify('qvd_admin', regexp_replace(payload, ',"id":[0-9]+', ''));
-        return;
+        return regexp_replace(payload, ',"id":[0-9]+', '');
     end if;
     perform set_config('qvd.told', (told + 1)::text, true);
-    perform pg_notify('qvd_admin', payload);
+    return payload;
 end $$;
 
 -- The one place that notifies. Plain SQL, so that it costs nothing but its content. A notification wakes every process of the
@@ -88,7 +87,7 @@ create or replace function announce(channel text, payload text) returns void
 language sql volatile as $$
     select case
         when channel <> 'qvd_admin' then pg_notify(channel, payload)
-        when not pg_try_advisory_xact_lock(hashtext('qvd.watch')) then qvd.announce_merged(payload)
+        when not pg_try_advisory_xact_lock(hashtext('qvd.watch')) then pg_notify(channel, qvd.merged(payload))
     end
 $$;
 

@@ -112,8 +112,6 @@ alter table vms alter column tenant_id set not null;
 create index vms_by_name on vms (name, id);
 create index vms_of_tenant on vms (tenant_id, name, id);
 create index users_of_tenant on users (tenant_id, login);
-create index vm_runtimes_used on vm_runtimes (vm_id) where user_state <> 'disconnected';
-create index vm_runtimes_image on vm_runtimes (current_di_id) where current_di_id is not null;
 
 -- Columns that come and go are in views of their own; functions that are told more.
 drop function if exists tenant_create(text, text);

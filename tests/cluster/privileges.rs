@@ -87,7 +87,7 @@ const TABLES: &[(&str, &[&str])] = &[
 const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
-        &["announce announce_merged beat_try epoch_is_over is_secret node_address node_adopt node_claim
+        &["announce beat_try epoch_is_over is_secret merged node_address node_adopt node_claim
                node_di_failed node_di_paths node_di_progress node_di_ready node_di_removed node_duties node_former
                node_images node_lease node_peers node_program node_progress node_routers node_routers_gone node_serves
                node_staging node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
@@ -114,9 +114,9 @@ const SEEING: &str = "acl_check acls_of can created di_id host_label host_transi
 /// The same, of all tenants.
 const LOOKING_UP: &str = "config_get di_for vm_address_free vm_effective_properties";
 /// What asks for ACLs and changes.
-const CHANGING: &str = "announce announce_merged config_problem config_reset config_set config_ssl config_ssl_clients
+const CHANGING: &str = "announce config_problem config_reset config_set config_ssl config_ssl_clients
     config_ssl_reset di_block di_create di_delete di_import di_publish di_tag di_untag dis_block dis_publish
-    host_block host_create host_release host_stop hosts_block hosts_stop hosts_stop_vms me_update
+    host_block host_create host_release host_stop hosts_block hosts_stop hosts_stop_vms merged me_update
     my_tenant_update object_create objects_delete objects_update osf_create password_hash staging_refresh
     tenant_create tenant_purge tenants_block user_block user_create user_password user_totp users_block
     users_delete view_reset view_set vm_block vm_create vm_disconnect vm_expire vm_start vm_stop vms_block

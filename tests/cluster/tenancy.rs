@@ -235,3 +235,38 @@ async fn hostile_text_stays_text() {
     let late = administrator(&two.db, "zoe", "acme", "Root").await;
     assert_eq!(late.sql("select count(*) from user_list").await.unwrap(), "1");
 }
+
+#[tokio::test]
+async fn no_table_or_view_that_administrators_read_forgets_whose_rows_are_whose() {
+    let two = Two::new(1, "Root").await;
+    let open = "select string_agg(relname, ' ' order by relname) from pg_class
+                where relnamespace = 'qvd'::regnamespace and relkind = 'r' and not (relrowsecurity and relforcerowsecurity)
+                    and has_any_column_privilege('qvd_administrators', oid, 'select, insert, update')";
+    assert_eq!(two.db.sql(open).await.unwrap(), "acls beat config_keys versions", "what is nobody's");
+    let others = "select string_agg(relname, ' ') from pg_class
+                  where relnamespace = 'qvd'::regnamespace and relkind = 'v' and not coalesce('security_invoker=true' = any (reloptions), false)
+                      and has_table_privilege('qvd_administrators', oid, 'select')";
+    assert_eq!(two.db.sql(others).await, None);
+    let loose = "select string_agg(proname, ' ') from pg_proc where pronamespace = 'qvd'::regnamespace and prosecdef
+                 and not coalesce(exists (select from unnest(proconfig) c where c like 'search_path=%'), false)";
+    assert_eq!(two.db.sql(loose).await, None, "whoever calls them chooses no tables");
+}
+
+#[tokio::test]
+async fn a_policy_asks_who_acts_once_in_a_statement() {
+    let two = Two::new(3, "Root").await;
+    for query in [
+        "select * from vms",
+        "select * from vm_list",
+        "select * from user_list where name = 'alice'",
+        "update users set blocked = true",
+    ] {
+        let plan = two.ann.rows(&format!("explain (verbose, costs off) {query}")).await.concat();
+        for line in plan.iter().filter(|line| line.contains("Filter:")) {
+            assert!(
+                !line.contains("sees_all(") && !line.contains("my_tenant(") && !line.contains("can("),
+                "{query}: {line}"
+            );
+        }
+    }
+}
