@@ -174,3 +174,24 @@ async fn nobody_locks_everybody_out() {
     assert_eq!(second.sql("select count(*) from administrator_list where id = 0").await.unwrap(), "0");
     assert_eq!(db.refused("delete from administrators where id = 0").await.code, "QV041");
 }
+
+#[tokio::test]
+async fn nobody_gives_what_he_does_not_have() {
+    let db = Db::new().await;
+    db.sql("select tenant_create('acme')").await;
+    db.sql("select object_create('role', '{\"name\": \"clerk\", \"tenant\": \"acme\", \"roles\": [\"Administrators Manager\", \"Roles Manager\"]}')").await;
+    let clerk = administrator(&db, "clara", "acme", "clerk").await;
+    let me = clerk.sql("select me()").await.unwrap();
+    for change in [
+        format!("objects_update('administrator', array[{me}], '{{\"roles\": [\"Root\"]}}')"),
+        "objects_update('role', array(select id from role_list where name = 'clerk'), '{\"roles\": [\"Root\"]}')"
+            .to_owned(),
+        "objects_update('role', array(select id from role_list where name = 'clerk'), '{\"acls\": [\"vm.delete.\"]}')"
+            .to_owned(),
+    ] {
+        assert_eq!(clerk.sql(&format!("select sqlstate from {change}")).await.unwrap(), "QV040", "{change}");
+    }
+    assert_eq!(clerk.sql("select can('vm.delete.')").await.unwrap(), "f");
+    let own = "select sqlstate from objects_update('role', array(select id from role_list where name = 'of clara'), '{\"acls\": [\"role.create.\"]}')";
+    assert_eq!(clerk.sql(own).await.unwrap(), "00000", "what he has he gives");
+}
