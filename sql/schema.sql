@@ -346,6 +346,8 @@ begin
     for target in select a.* from administrators a where a.id = any (ids) loop
         delete from role_administrator_relations m
         where m.administrator_id = target.id and m.role_id in (select role_ids(given, 'delete', target.tenant_id));
+        perform demand_having(array(
+            select distinct e.acl from role_acls e where e.role_id in (select role_ids(given, 'set', target.tenant_id))));
         insert into role_administrator_relations (administrator_id, role_id)
         select target.id, i from role_ids(given, 'set', target.tenant_id) i on conflict do nothing;
     end loop;
@@ -710,6 +712,25 @@ begin
     end loop;
     raise exception 'you may not do that: it takes the ACL %', array_to_string(any_of, ' or ')
         using errcode = 'QV040', hint = 'Ask an administrator for a role that has it.';
+end $$;
+
+CREATE FUNCTION qvd.demand_having(acls text[]) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    lacking text;
+begin
+    if me() = 0 then
+        return;
+    end if;
+    -- What means nothing in his tenant is given to nobody there.
+    select a into lacking from unnest(acls) a
+    where not can(a) and (my_tenant() = 0 or a !~ '^(tenant|host)[.]') order by a limit 1;
+    if lacking is not null then
+        raise exception 'you cannot give the ACL %, which you do not have', lacking
+            using errcode = 'QV040', hint = 'Ask an administrator who has it.';
+    end if;
 end $$;
 
 CREATE FUNCTION qvd.demand_owning(tenant integer, what text) RETURNS void
@@ -3634,6 +3655,9 @@ begin
     if unknown is not null then
         raise exception 'there is no ACL %', unknown using errcode = 'QV010', hint = 'select name from acls;';
     end if;
+    -- To forget that a role takes an ACL away is to give it.
+    perform demand_having(array(select members(given, 'set') union select a.name from acl_role_relations r join acls a on a.id = r.acl_id
+        where r.role_id = any (ids) and not r.positive and a.name in (select members(given, 'delete'))));
     delete from acl_role_relations r using acls a
     where r.role_id = any (ids) and a.id = r.acl_id and a.name in (select members(given, 'delete'));
     insert into acl_role_relations as r (role_id, acl_id, positive)
@@ -3667,6 +3691,8 @@ begin
     for target in select r.* from roles r where r.id = any (ids) loop
         delete from role_role_relations m
         where m.inheritor_id = target.id and m.inherited_id in (select role_ids(given, 'delete', target.tenant_id));
+        perform demand_having(array(
+            select distinct e.acl from role_acls e where e.role_id in (select role_ids(given, 'set', target.tenant_id))));
         insert into role_role_relations (inheritor_id, inherited_id)
         select target.id, i from role_ids(given, 'set', target.tenant_id) i on conflict do nothing;
         if exists (
@@ -7776,6 +7802,8 @@ REVOKE ALL ON FUNCTION qvd.database_restored(complete boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.demand(acl text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.demand_any(any_of text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.demand_having(acls text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.demand_owning(tenant integer, what text) FROM PUBLIC;
 
