@@ -67,8 +67,8 @@ impl Ground {
              select host_create('n' || n, ('10.1.' || n / 250 || '.' || n % 250 + 1)::inet) from generate_series(1, {nodes}) n;
              set session_replication_role = replica;
              insert into users (id, tenant_id, login) select n, 1, 'u' || n from generate_series(20001, 20000 + {vms}) n;
-             insert into vms (id, name, user_id, osf_id, ip)
-             select n, 'desk', n, (select id from osfs), inet '10.64.0.0' + n from generate_series(20001, 20000 + {vms}) n;
+             insert into vms (id, tenant_id, name, user_id, osf_id, ip)
+             select n, 1, 'desk', n, (select id from osfs), inet '10.64.0.0' + n from generate_series(20001, 20000 + {vms}) n;
              insert into vm_runtimes (vm_id, tenant_id) select id, 1 from vms where id % 100 >= {running};
              insert into vm_runtimes (vm_id, tenant_id, host_id, vm_state)
              select v.id, 1, h.id, 'running'

@@ -2,6 +2,11 @@
 
 CREATE SCHEMA qvd;
 
+CREATE TYPE qvd.device_type AS ENUM (
+    'mobile',
+    'desktop'
+);
+
 CREATE TYPE qvd.di_state AS ENUM (
     'new',
     'generating',
@@ -36,6 +41,14 @@ CREATE TYPE qvd.language AS ENUM (
 CREATE DOMAIN qvd.object_name AS text
 	CONSTRAINT object_name_check CHECK (((VALUE ~ '^[^[:space:][:cntrl:]/@#]([^[:cntrl:]/@#]*[^[:space:][:cntrl:]/@#])?$'::text) AND (length(VALUE) <= 127)));
 
+CREATE TYPE qvd.outcome AS (
+	id integer,
+	name text,
+	sqlstate text,
+	message text,
+	hint text
+);
+
 CREATE TYPE qvd.property_object AS ENUM (
     'user',
     'vm',
@@ -54,6 +67,11 @@ CREATE TYPE qvd.user_state AS ENUM (
     'connected'
 );
 
+CREATE TYPE qvd.view_type AS ENUM (
+    'filter',
+    'list_column'
+);
+
 CREATE TYPE qvd.vm_cmd AS ENUM (
     'start',
     'stop'
@@ -68,6 +86,278 @@ CREATE TYPE qvd.vm_state AS ENUM (
     'debugging'
 );
 
+CREATE FUNCTION qvd.acl_check(acl text) RETURNS boolean
+    LANGUAGE sql STABLE
+    AS $$ select qvd.can(acl) $$;
+
+CREATE FUNCTION qvd.acl_names() RETURNS TABLE(name text)
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    select object || '.' || detail from (
+    values
+        ('administrator', 'create. create.language. delete. see-details. see-main. see.acl-list. see.acl-list-roles.
+            see.created-by. see.creation-date. see.description. see.id. see.language. see.log. see.roles.
+            update.assign-role. update.description. update.language. update.password.'),
+        ('config', 'qvd. wat.'),
+        ('di', 'create. create.default. create.generation. create.properties. create.tags. create.version. delete.
+            see-details. see-main. see.block. see.created-by. see.creation-date. see.default. see.description.
+            see.head. see.id. see.log. see.osf. see.properties. see.tags. see.version. see.vm-list.
+            see.vm-list-block. see.vm-list-expiration. see.vm-list-state. see.vm-list-user-state. stats.blocked.
+            stats.summary. update.auto-publish. update.block. update.default. update.description.
+            update.properties. update.publish. update.tags. update.vms-expiration.'),
+        ('host', 'create. create.properties. delete. see-details. see-main. see.address. see.block. see.created-by.
+            see.creation-date. see.description. see.id. see.log. see.properties. see.state. see.vm-list.
+            see.vm-list-block. see.vm-list-expiration. see.vm-list-state. see.vm-list-user-state. see.vms-info.
+            stats.blocked. stats.running-hosts. stats.summary. stats.top-hosts-most-vms. update.address.
+            update.block. update.description. update.name. update.properties. update.stop-vms.'),
+        ('log', 'see-details. see-main. see.address. see.administrator. see.call-arguments. see.source.'),
+        ('osf', 'create. create.memory. create.properties. create.user-storage. delete. see-details. see-main.
+            see.created-by. see.creation-date. see.description. see.id. see.log. see.properties. see.di-list.
+            see.di-list-block. see.di-list-default. see.di-list-default-update. see.di-list-head.
+            see.di-list-tags. see.dis-info. see.memory. see.overlay. see.user-storage. see.vm-list.
+            see.vm-list-block. see.vm-list-expiration. see.vm-list-state. see.vm-list-user-state. see.vms-info.
+            stats.summary. update.description. update.memory. update.name. update.properties.
+            update.user-storage.'),
+        ('property', 'manage. see-main.'),
+        ('role', 'create. delete. see-details. see-main. see.acl-list. see.acl-list-roles. see.created-by.
+            see.creation-date. see.description. see.id. see.inherited-roles. see.log. update.assign-acl.
+            update.assign-role. update.description. update.name.'),
+        ('tenant', 'create. delete. see-details. see-main. see.block. see.blocksize. see.created-by. see.creation-date.
+            see.description. see.di-list. see.di-list-block. see.di-list-tags. see.id. see.language. see.log.
+            see.user-list. see.user-list-block. see.vm-list. see.vm-list-block. see.vm-list-expiration.
+            see.vm-list-state. see.vm-list-user-state. update.block. update.blocksize. update.description.
+            update.language. update.name. purge.'),
+        ('user', 'create. create.properties. delete. see-details. see-main. see.block. see.created-by.
+            see.creation-date. see.description. see.id. see.log. see.properties. see.vm-list. see.vm-list-block.
+            see.vm-list-expiration. see.vm-list-state. see.vm-list-user-state. see.vms-info. stats.blocked.
+            stats.connected-users. stats.summary. update.block. update.description. update.password.
+            update.properties.'),
+        ('views', 'see-main. update.columns. update.filters-desktop. update.filters-mobile.'),
+        ('vm', 'create. create.di-tag. create.properties. delete. see-details. see-main. see.block. see.created-by.
+            see.creation-date. see.description. see.di. see.di-tag. see.di-version. see.expiration. see.host.
+            see.id. see.ip. see.log. see.mac. see.next-boot-ip. see.osf. see.port-serial. see.port-ssh.
+            see.port-vnc. see.properties. see.state. see.user. see.user-state. stats.blocked.
+            stats.close-to-expire. stats.running-vms. stats.summary. update.block. update.description.
+            update.di-tag. update.disconnect-user. update.expiration. update.name. update.properties.
+            update.state. spy. spy.interactive.')
+
+    ) n (object, details), regexp_split_to_table(details, '\s+') detail
+$$;
+
+CREATE FUNCTION qvd.acls_of(administrator integer) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if administrator is distinct from me() then
+        perform demand('administrator.see.acl-list.');
+        if objects_mine('administrator', array[administrator]) = '{}' then
+            raise exception 'there is no administrator %', administrator
+                using errcode = 'QV010', hint = 'select id, name from administrator_list;';
+        end if;
+    elsif administrator = 0 then
+        return query select a.name from acls a where can(a.name) order by 1;
+        return;
+    end if;
+    return query
+        select distinct e.acl from role_administrator_relations m join role_acls e on e.role_id = m.role_id
+            join administrators a on a.id = m.administrator_id
+        where m.administrator_id = administrator and (a.tenant_id = 0 or e.acl !~ '^(tenant|host)[.]')
+        order by 1;
+end $$;
+
+CREATE FUNCTION qvd.act_as(administrator integer, address inet, source text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target record;
+begin
+    select a.tenant_id, t.blocked into target
+    from administrators a join tenants t on t.id = a.tenant_id where a.id = administrator;
+    if session_user <> 'qvd_wat' then
+        raise exception 'only the web tool acts in another''s name'
+            using errcode = 'QV040', hint = 'Log in with a role of your own.';
+    elsif target.tenant_id is null or target.blocked then
+        raise exception 'administrator % may not enter', administrator
+            using errcode = 'QV040', hint = 'He, or his tenant, was blocked or deleted.';
+    elsif target.tenant_id = 0 and administrator <> 0 and config_get('wat.multitenant') = '0' then
+        raise exception 'there is one tenant only, and superadministrators may not enter'
+            using errcode = 'QV040', hint = 'Set wat.multitenant to 1.';
+    end if;
+    perform set_config('qvd.acting', administrator || '|' || coalesce(host(address), '') || '|' || coalesce(source, 'WAT'), true);
+end $$;
+
+CREATE FUNCTION qvd.acting(OUT administrator integer, OUT name text, OUT superadmin boolean, OUT address inet, OUT source text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    said text := current_setting('qvd.acting', true);
+begin
+    select a.id, case when a.id = 0 and session_user <> 'qvd_wat' then session_user else a.name end, a.tenant_id = 0
+    into administrator, name, superadmin from administrators a where a.id = me();
+    address := inet_client_addr();
+    source := coalesce(nullif(current_setting('application_name', true), ''), 'sql');
+    if session_user = 'qvd_wat' and said <> '' then
+        address := nullif(split_part(said, '|', 2), '')::inet;
+        source := split_part(said, '|', 3);
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.administered_log() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    who record;
+    told integer;
+begin
+    if tg_op = 'UPDATE' and is_program() then
+        return null;
+    end if;
+    select * into who from acting();
+    if tg_op = 'INSERT' then
+        with made as (
+            insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
+                administrator_id, administrator_name, superadmin, ip, source)
+            select e.action, tg_argv[0], e.object_id, e.name, e.tenant, e.arguments,
+                who.administrator, who.name, who.superadmin, who.address, who.source
+            from (select to_jsonb(n) as becomes from added n) r,
+                log_entry(tg_table_name, tg_argv[0], tg_argv[1], null, r.becomes) e
+            where e.action is not null
+            returning object_id, tenant_id)
+        select count(wake('qvd_admin', tg_argv[0], m.object_id, m.tenant_id)) into told
+        from (select distinct made.object_id, made.tenant_id from made) m where tg_argv[2] = 'tell';
+    elsif tg_op = 'DELETE' then
+        with made as (
+            insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
+                administrator_id, administrator_name, superadmin, ip, source)
+            select e.action, tg_argv[0], e.object_id, e.name, e.tenant, e.arguments,
+                who.administrator, who.name, who.superadmin, who.address, who.source
+            from (select to_jsonb(o) as was from gone o) r,
+                log_entry(tg_table_name, tg_argv[0], tg_argv[1], r.was, null) e
+            where e.action is not null
+            returning object_id, tenant_id)
+        select count(wake('qvd_admin', tg_argv[0], m.object_id, m.tenant_id)) into told
+        from (select distinct made.object_id, made.tenant_id from made) m where tg_argv[2] = 'tell';
+    else
+        with made as (
+            insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
+                administrator_id, administrator_name, superadmin, ip, source)
+            select e.action, tg_argv[0], e.object_id, e.name, e.tenant, e.arguments,
+                who.administrator, who.name, who.superadmin, who.address, who.source
+            from (select to_jsonb(o) as was, row_number() over () as n from gone o) o
+                    -- Both lists have the order in which the rows were written.
+                    join (select to_jsonb(n) as becomes, row_number() over () as n from added n) n using (n),
+                log_entry(tg_table_name, tg_argv[0], tg_argv[1], o.was, n.becomes) e
+            where e.action is not null
+            returning object_id, tenant_id)
+        select count(wake('qvd_admin', tg_argv[0], m.object_id, m.tenant_id)) into told
+        from (select distinct made.object_id, made.tenant_id from made) m where tg_argv[2] = 'tell';
+    end if;
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.administered_permit() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    needed text;
+    all_needed text[];
+begin
+    if tg_op = 'INSERT' then
+        all_needed := array(select distinct a from added n,
+            row_acls(tg_table_name, tg_argv[0], tg_argv[1], null, to_jsonb(n)) a);
+    elsif tg_op = 'DELETE' then
+        all_needed := array(select distinct a from gone o,
+            row_acls(tg_table_name, tg_argv[0], tg_argv[1], to_jsonb(o), null) a);
+    else
+        all_needed := array(
+            select distinct a
+            from (select to_jsonb(o) as was, row_number() over () as n from gone o) o
+                join (select to_jsonb(n) as becomes, row_number() over () as n from added n) n using (n),
+                row_acls(tg_table_name, tg_argv[0], tg_argv[1], o.was, n.becomes) a);
+    end if;
+    foreach needed in array all_needed loop
+        perform demand_any(string_to_array(needed, ' '));
+    end loop;
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.administrator_role(administrator integer, verifier text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+declare
+    role text := left(current_database(), 40) || '_administrator_' || administrator;
+    target administrators;
+begin
+    select * into target from administrators a where a.id = administrator and a.id <> 0;
+    if target.id is null then
+        raise exception 'there is no administrator %', administrator
+            using errcode = 'QV010', hint = 'select id, name from administrator_list;';
+    elsif verifier not like 'SCRAM-SHA-256$%' then
+        raise exception 'the password of % is no SCRAM verifier', target.name using errcode = 'QV014';
+    end if;
+    if not exists (select from pg_roles where rolname = role) then
+        execute format('create role %I in role qvd_administrators', role);
+    end if;
+    execute format('alter role %I login password %L', role, verifier);
+    update administrators a set role_name = role where a.id = administrator;
+    return role;
+end $_$;
+
+CREATE FUNCTION qvd.administrator_role_drop(administrator integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    role text := left(current_database(), 40) || '_administrator_' || administrator;
+begin
+    update administrators a set role_name = null where a.id = administrator;
+    if exists (select from pg_roles where rolname = role) then
+        execute format('drop role %I', role);
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.administrators_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if old.id = 0 and (tg_op = 'DELETE' or new.id <> 0 or (new.name, new.tenant_id, new.role_name)
+            is distinct from (old.name, old.tenant_id, old.role_name)) then
+        raise exception 'the recovery administrator stays as he is' using errcode = 'QV041', hint = 'Only his password is set, by the owner.';
+    end if;
+    return coalesce(new, old);
+end $$;
+
+CREATE FUNCTION qvd.administrators_roles(ids integer[], given jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target administrators;
+    template text;
+begin
+    for target in select a.* from administrators a where a.id = any (ids) loop
+        delete from role_administrator_relations m
+        where m.administrator_id = target.id and m.role_id in (select role_ids(given, 'delete', target.tenant_id));
+        perform demand_having(array(
+            select distinct e.acl from role_acls e where e.role_id in (select role_ids(given, 'set', target.tenant_id))));
+        insert into role_administrator_relations (administrator_id, role_id)
+        select target.id, i from role_ids(given, 'set', target.tenant_id) i on conflict do nothing;
+    end loop;
+    select r.name into template from role_administrator_relations m join roles r on r.id = m.role_id
+    where m.administrator_id = any (ids) and r.internal limit 1;
+    if template is not null then
+        raise exception 'role % is a template', template using errcode = 'QV014', hint = 'Make a role that inherits it, and assign that.';
+    end if;
+end $$;
+
 CREATE FUNCTION qvd.agent_time(at timestamp with time zone) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -78,8 +368,8 @@ CREATE FUNCTION qvd.announce(channel text, payload text) RETURNS void
     LANGUAGE sql
     AS $$
     select case
-        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'))
-        then pg_notify(channel, payload)
+        when channel <> 'qvd_admin' then pg_notify(channel, payload)
+        when not pg_try_advisory_xact_lock(hashtext('qvd.watch')) then pg_notify(channel, qvd.merged(payload))
     end
 $$;
 
@@ -89,8 +379,11 @@ CREATE FUNCTION qvd.audit(action text, object text, id integer, name text, tenan
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
-    values (action, object, id, name, tenant, arguments);
+    insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
+        administrator_id, administrator_name, superadmin, ip, source)
+    select audit.action, object, id, audit.name, tenant, arguments,
+        a.administrator, a.name, a.superadmin, a.address, a.source
+    from acting() a;
 end $$;
 
 CREATE FUNCTION qvd.beat_try(age interval) RETURNS boolean
@@ -117,6 +410,53 @@ begin
     perform wake('qvd_beat', 'beat', new.number);
     return null;
 end $$;
+
+CREATE FUNCTION qvd.can(acl text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    acting integer := me();
+begin
+    if acting is null then
+        return acl ~ '[.]see[.-]' and acl !~ '^views' and sees_all();
+    elsif acting = 0 then
+        return session_user <> 'qvd_wat' or acl ~ '^(administrator|config|tenant|role)[.]';
+    elsif acl ~ '^(tenant|host)[.]' and my_tenant() <> 0 then
+        return false;
+    end if;
+    return exists (
+        select from role_administrator_relations m join role_acls r on r.role_id = m.role_id
+        where m.administrator_id = acting and r.acl = can.acl);
+end $$;
+
+CREATE FUNCTION qvd.column_acls() RETURNS TABLE(kind text, col text, acl text)
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    values ('tenant', 'name', 'tenant.update.name.'), ('tenant', 'description', 'tenant.update.description.'),
+        ('tenant', 'blocked', 'tenant.update.block.'), ('tenant', 'block', 'tenant.update.blocksize.'),
+        ('tenant', 'language', 'tenant.update.language.'),
+        ('user', 'password', 'user.update.password.'), ('user', 'blocked', 'user.update.block.'),
+        ('user', 'description', 'user.update.description.'),
+        ('host', 'name', 'host.update.name.'), ('host', 'address', 'host.update.address.'),
+        ('host', 'description', 'host.update.description.'), ('host', 'blocked', 'host.update.block.'),
+        ('host', 'cmd', 'host.update.stop-vms.'),
+        ('osf', 'name', 'osf.update.name.'), ('osf', 'memory', 'osf.update.memory.'),
+        ('osf', 'user_storage_size', 'osf.update.user-storage.'), ('osf', 'description', 'osf.update.description.'),
+        ('di', 'blocked', 'di.update.block.'), ('di', 'description', 'di.update.description.'),
+        ('di', 'auto_publish', 'di.update.auto-publish.'), ('di', 'tag', 'di.update.tags.'),
+        ('di', 'default', 'di.update.default.'), ('di', 'expiration', 'di.update.vms-expiration.'),
+        ('vm', 'name', 'vm.update.name.'), ('vm', 'di_tag', 'vm.update.di-tag.'),
+        ('vm', 'description', 'vm.update.description.'), ('vm', 'blocked', 'vm.update.block.'),
+        ('vm', 'vm_cmd', 'vm.update.state.'), ('vm', 'user_cmd', 'vm.update.disconnect-user.'),
+        ('vm', 'vm_expiration_soft', 'vm.update.expiration.'), ('vm', 'vm_expiration_hard', 'vm.update.expiration.'),
+        ('vm', 'keep_running', 'vm.update.state.'),
+        ('administrator', 'password', 'administrator.update.password.'),
+        ('administrator', 'language', 'administrator.update.language.'),
+        ('administrator', 'description', 'administrator.update.description.'),
+        ('role', 'name', 'role.update.name.'), ('role', 'description', 'role.update.description.')
+$$;
 
 CREATE FUNCTION qvd.config_get(wanted text, tenant integer DEFAULT '-1'::integer) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -170,10 +510,9 @@ CREATE FUNCTION qvd.config_reset(wanted text, tenant text DEFAULT NULL::text) RE
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
+    of_tenant integer := config_tenant(wanted, tenant);
 begin
     delete from configs c where c.tenant_id = of_tenant and c.key = wanted;
-    perform audit('delete', 'config', null, wanted, of_tenant);
 end $$;
 
 CREATE FUNCTION qvd.config_set(wanted text, new_value text, tenant text DEFAULT NULL::text) RETURNS void
@@ -182,7 +521,7 @@ CREATE FUNCTION qvd.config_set(wanted text, new_value text, tenant text DEFAULT 
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
+    of_tenant integer := config_tenant(wanted, tenant);
     problem text := config_problem(wanted, new_value);
 begin
     if problem is not null then
@@ -197,7 +536,6 @@ begin
     end if;
     insert into configs (tenant_id, key, value) values (of_tenant, wanted, new_value)
     on conflict (tenant_id, key) do update set value = excluded.value;
-    perform audit('update', 'config', null, wanted, of_tenant, jsonb_build_object('value', case when is_secret(wanted) then '(secret)' else new_value end));
 end $$;
 
 CREATE FUNCTION qvd.config_ssl(certificate text, private_key text) RETURNS void
@@ -206,6 +544,8 @@ CREATE FUNCTION qvd.config_ssl(certificate text, private_key text) RETURNS void
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
+    perform demand_superadministrator('certificates');
+    perform demand('config.qvd.');
     if certificate !~ '-----BEGIN CERTIFICATE-----' then
         raise exception 'the certificate is not in PEM form' using errcode = 'QV014';
     elsif private_key !~ '-----BEGIN [A-Z ]*PRIVATE KEY-----' then
@@ -213,7 +553,6 @@ begin
     end if;
     insert into ssl_configs (key, value) values ('l7r.ssl.cert', certificate), ('l7r.ssl.key', private_key)
     on conflict (key) do update set value = excluded.value;
-    perform audit('update', 'config', null, 'l7r.ssl', -1);
 end $$;
 
 CREATE FUNCTION qvd.config_ssl_clients(authorities text, revoked text DEFAULT NULL::text) RETURNS void
@@ -222,6 +561,8 @@ CREATE FUNCTION qvd.config_ssl_clients(authorities text, revoked text DEFAULT NU
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
+    perform demand_superadministrator('certificates');
+    perform demand('config.qvd.');
     if authorities !~ '-----BEGIN CERTIFICATE-----' then
         raise exception 'the authorities are not in PEM form' using errcode = 'QV014';
     elsif revoked !~ '-----BEGIN X509 CRL-----' then
@@ -231,7 +572,6 @@ begin
     select key, value from (values ('l7r.ssl.ca', authorities), ('l7r.ssl.crl', revoked)) given (key, value)
     where value is not null
     on conflict (key) do update set value = excluded.value;
-    perform audit('update', 'config', null, 'l7r.ssl', -1);
 end $$;
 
 CREATE FUNCTION qvd.config_ssl_reset() RETURNS void
@@ -240,8 +580,21 @@ CREATE FUNCTION qvd.config_ssl_reset() RETURNS void
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
+    perform demand_superadministrator('certificates');
+    perform demand('config.qvd.');
     delete from ssl_configs;
-    perform audit('delete', 'config', null, 'l7r.ssl', -1);
+end $$;
+
+CREATE FUNCTION qvd.config_tenant(wanted text, tenant text) RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform demand(case when wanted like 'wat.%' then 'config.wat.' else 'config.qvd.' end);
+    if tenant is null and sees_all() then
+        return -1;
+    end if;
+    return tenant_for(tenant);
 end $$;
 
 CREATE FUNCTION qvd.configs_balancer() RETURNS trigger
@@ -289,6 +642,19 @@ begin
     return null;
 end $$;
 
+CREATE FUNCTION qvd.created(kind text, wanted integer, OUT at timestamp with time zone, OUT by_whom text) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    select l.time, case when coalesce(l.superadmin, true) and not sees_all() then '*'
+        else coalesce(l.administrator_name, l.actor) end
+    into at, by_whom
+    from log l where l.qvd_object = kind and l.object_id = wanted and l.action = 'create' and reaches(l.tenant_id)
+    order by l.id desc limit 1;
+end $$;
+
 CREATE FUNCTION qvd.database_restored(complete boolean DEFAULT false) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -320,6 +686,74 @@ begin
     return up;
 end $$;
 
+CREATE FUNCTION qvd.demand(acl text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform demand_any(array[acl]);
+end $$;
+
+CREATE FUNCTION qvd.demand_any(any_of text[]) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    acl text;
+begin
+    if me() = 0 and session_user <> 'qvd_wat' or is_program() then
+        return;
+    end if;
+    foreach acl in array any_of loop
+        if can(acl) then
+            return;
+        end if;
+    end loop;
+    raise exception 'you may not do that: it takes the ACL %', array_to_string(any_of, ' or ')
+        using errcode = 'QV040', hint = 'Ask an administrator for a role that has it.';
+end $$;
+
+CREATE FUNCTION qvd.demand_having(acls text[]) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    lacking text;
+begin
+    if me() = 0 then
+        return;
+    end if;
+    -- What means nothing in his tenant is given to nobody there.
+    select a into lacking from unnest(acls) a
+    where not can(a) and (my_tenant() = 0 or a !~ '^(tenant|host)[.]') order by a limit 1;
+    if lacking is not null then
+        raise exception 'you cannot give the ACL %, which you do not have', lacking
+            using errcode = 'QV040', hint = 'Ask an administrator who has it.';
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.demand_owning(tenant integer, what text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    AS $$
+begin
+    if tenant <= 0 then
+        raise exception 'the tenant of superadministrators has no %', what
+            using errcode = 'QV014', hint = 'Name another tenant.';
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.demand_superadministrator(what text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if not (is_program() or me() is not null and sees_all()) then
+        raise exception '% is for superadministrators', what
+            using errcode = 'QV040', hint = 'It concerns all tenants.';
+    end if;
+end $$;
+
 CREATE FUNCTION qvd.di_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -327,9 +761,9 @@ CREATE FUNCTION qvd.di_block(wanted text, blocked boolean DEFAULT true) RETURNS 
 declare
     target record;
 begin
+    perform demand('di.update.block.');
     select * into target from di_for_change(wanted);
     update dis d set blocked = di_block.blocked where d.id = (target.di).id;
-    perform audit(case when blocked then 'block' else 'unblock' end, 'di', (target.di).id, (target.di).path, target.tenant);
     return (target.di).id;
 end $$;
 
@@ -356,6 +790,7 @@ declare
     wanted text := version;
     new_id integer;
 begin
+    perform demand('di.create.');
     perform 1 from osfs where id = of_osf for update;
     if wanted is null then
         wanted := di_version_free(of_osf);
@@ -367,7 +802,6 @@ begin
     -- Only now, so that at no moment a VM of the OSF has no image.
     delete from di_tags t using dis d
     where d.id = t.di_id and d.osf_id = of_osf and d.id <> new_id and t.tag in ('head', 'default') and not t.fixed;
-    perform audit('create', 'di', new_id, path, (select tenant_id from osfs where id = of_osf));
     return new_id;
 exception when unique_violation then
     raise exception 'OSF % has a version % already', osf, wanted using errcode = 'QV013';
@@ -383,6 +817,7 @@ declare
     dependent integer[];
     orphan integer;
 begin
+    perform demand('di.delete.');
     select * into target from di_for_change(wanted);
     if (target.runtime).state = 'published' then
         select d.id into heir from dis d join di_runtimes r on r.di_id = d.id
@@ -404,7 +839,6 @@ begin
         raise exception 'VM % would be left without a disk image', vm_name(orphan)
             using errcode = 'QV022', hint = 'Give its tag to another image, or the VM another tag.';
     end if;
-    perform audit('delete', 'di', (target.di).id, (target.di).path, target.tenant);
     perform storage_wake(null);
     return (target.di).id;
 end $$;
@@ -435,6 +869,8 @@ CREATE TABLE qvd.di_runtimes (
     CONSTRAINT di_runtimes_sha256_check CHECK ((sha256 ~ '^[0-9a-f]{64}$'::text))
 );
 
+ALTER TABLE ONLY qvd.di_runtimes FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE qvd.dis (
     id integer NOT NULL,
     osf_id integer NOT NULL,
@@ -447,6 +883,8 @@ CREATE TABLE qvd.dis (
     CONSTRAINT dis_path_check CHECK (((path <> ''::text) AND (path !~ '(^/|(^|/)\.\.(/|$)|[[:cntrl:]])'::text) AND (length(path) <= 4096))),
     CONSTRAINT dis_version_check CHECK (((version <> ''::text) AND (length(version) <= 64)))
 );
+
+ALTER TABLE ONLY qvd.dis FORCE ROW LEVEL SECURITY;
 
 CREATE FUNCTION qvd.di_for_change(wanted text, OUT di qvd.dis, OUT runtime qvd.di_runtimes, OUT tenant integer) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
@@ -472,7 +910,7 @@ declare
     found_id integer;
 begin
     if wanted ~ '^[0-9]{1,9}$' then
-        select id into found_id from dis where id = wanted::integer;
+        select d.id into found_id from dis d join osfs o on o.id = d.osf_id where d.id = wanted::integer and reaches(o.tenant_id);
     elsif parts is not null then
         select d.id into found_id
         from dis d join di_tags t on t.di_id = d.id join di_runtimes r on r.di_id = d.id
@@ -497,6 +935,7 @@ declare
     new_id integer;
     given text;
 begin
+    perform demand('di.create.');
     select o.* into of_osf from osfs o where o.id = osf_id(osf) for update;
     if coalesce(file, '') !~ '^[A-Za-z0-9_+~@-][A-Za-z0-9._+~@-]*$' or file like 'lock.%' or length(file) > 200 then
         raise exception '% cannot be the file name of a disk image', quote_nullable(file)
@@ -535,8 +974,6 @@ begin
         insert into di_tags (di_id, tag) values (new_id, 'default');
     end if;
     insert into di_imports (di_id, place, source, move) values (new_id, at, file, move);
-    perform audit('create', 'di', new_id, file, of_osf.tenant_id,
-        jsonb_build_object('osf', of_osf.name, 'version', chosen, 'move', move));
     perform storage_wake(at);
     return new_id;
 exception when unique_violation then
@@ -556,6 +993,8 @@ CREATE TABLE qvd.di_imports (
     epoch bigint,
     attempts integer DEFAULT 0 NOT NULL
 );
+
+ALTER TABLE ONLY qvd.di_imports FORCE ROW LEVEL SECURITY;
 
 CREATE FUNCTION qvd.di_import_free(wanted qvd.di_imports, node integer) RETURNS boolean
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -603,6 +1042,7 @@ CREATE FUNCTION qvd.di_publish(wanted text) RETURNS integer
 declare
     target record;
 begin
+    perform demand('di.update.publish.');
     select * into target from di_for_change(wanted);
     if (target.runtime).state = 'published' then
         return (target.di).id;
@@ -647,13 +1087,13 @@ CREATE FUNCTION qvd.di_tag(wanted text, tag text) RETURNS integer
 declare
     target record;
 begin
+    perform demand(case when tag = 'default' then 'di.update.default.' else 'di.update.tags.' end);
     select * into target from di_for_change(wanted);
     perform di_check_tag((target.di).osf_id, (target.di).id, di_tag.tag);
     insert into di_tags (di_id, tag) values ((target.di).id, di_tag.tag) on conflict do nothing;
     if (target.runtime).state = 'published' then
         perform di_take_tags(target.di);
     end if;
-    perform audit('update', 'di', (target.di).id, (target.di).path, target.tenant, jsonb_build_object('tag', di_tag.tag));
     return (target.di).id;
 end $$;
 
@@ -688,6 +1128,7 @@ declare
     target record;
     mark di_tags;
 begin
+    perform demand(case when tag = 'default' then 'di.update.default.' else 'di.update.tags.' end);
     select * into target from di_for_change(wanted);
     select t.* into mark from di_tags t where t.di_id = (target.di).id and t.tag = di_untag.tag;
     if mark.id is null then
@@ -700,7 +1141,6 @@ begin
             using errcode = 'QV014', hint = 'Give it to another image.';
     end if;
     delete from di_tags t where t.id = mark.id;
-    perform audit('update', 'di', (target.di).id, (target.di).path, target.tenant, jsonb_build_object('untag', tag));
     return (target.di).id;
 end $$;
 
@@ -722,6 +1162,10 @@ begin
     return free;
 end $$;
 
+CREATE FUNCTION qvd.dis_block(ids integer[], blocked boolean DEFAULT true) RETURNS SETOF qvd.outcome
+    LANGUAGE sql
+    AS $$ select * from objects_update('di', ids, jsonb_build_object('blocked', blocked)) $$;
+
 CREATE FUNCTION qvd.dis_guard() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'qvd', 'pg_temp'
@@ -732,6 +1176,11 @@ begin
     end if;
     return old;
 end $$;
+
+CREATE FUNCTION qvd.dis_publish(ids integer[]) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$ begin perform demand('di.update.publish.'); return query select * from objects_do('di', ids, 'publish'); end $$;
 
 CREATE FUNCTION qvd.dis_wake() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -762,9 +1211,96 @@ CREATE FUNCTION qvd.failed_starts_left(starts real, since timestamp with time zo
     select case when starts < 0.01 then 0 else starts * 0.5 ^ (extract(epoch from now() - since)::float8 / 60) end
 $$;
 
+CREATE FUNCTION qvd.field_demand(kind text, field text) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    place record;
+begin
+    if field in ('properties', 'tags', 'roles', 'acls', 'objects', 'expiration_soft', 'expiration_hard', 'tag') then
+        perform demand(case field
+            when 'properties' then kind || '.update.properties.'
+            when 'tags' then 'di.update.tags.'
+            when 'roles' then kind || '.update.assign-role.'
+            when 'acls' then 'role.update.assign-acl.'
+            when 'objects' then 'property.manage.'
+            when 'tag' then 'vm.update.di-tag.'
+            else 'vm.update.expiration.' end);
+        return;
+    end if;
+    select * into place from object_fields() f where f.kind = field_demand.kind and f.field = field_demand.field;
+    if place is null then
+        raise exception 'a % has no field % that could be changed', kind, field using errcode = 'QV014',
+            hint = (select string_agg(f.field, ', ' order by f.field) from object_fields() f where f.kind = field_demand.kind);
+    elsif (kind, field) = ('vm', 'ip') then
+        perform demand_superadministrator('choosing the address of a VM');
+    elsif field like 'expiration_time_%' then
+        perform demand('di.update.vms-expiration.');
+    end if;
+    perform demand(update_acl(kind, place.col));
+end $$;
+
+CREATE FUNCTION qvd.fixed_roles() RETURNS TABLE(name text, internal boolean, acl text, inherits text[])
+    LANGUAGE sql IMMUTABLE
+    AS $_$
+    select plural || ' ' || verb, true, '^' || object || '[.]' || pattern, '{}'::text[]
+    from (values ('Administrators', 'administrator'), ('DIs', 'di'), ('Nodes', 'host'), ('OSFs', 'osf'), ('Roles', 'role'),
+            ('Tenants', 'tenant'), ('Users', 'user'), ('VMs', 'vm')) o (plural, object),
+        (values ('Creator', '(create|see-main)[.]'), ('Eraser', '(delete|purge|see-main)[.]'), ('Reader', '(see|stats)[.-]'),
+            ('Updater', '(update|see-main|see-details)[.]'),
+            ('Operator', '((see-main|spy|spy.interactive)[.]$|'
+                'update[.](state|disconnect-user|block|expiration|vms-expiration|stop-vms|default|tags|publish)[.])')) v (verb, pattern)
+    where verb <> 'Operator' or plural in ('VMs', 'Users', 'Nodes', 'DIs')
+    union all
+    select plural || ' Manager', true, null,
+        array(select plural || ' ' || verb from unnest(array['Creator', 'Eraser', 'Reader', 'Updater']) verb)
+    from unnest(array['Administrators', 'DIs', 'Nodes', 'OSFs', 'Roles', 'Tenants', 'VMs', 'Users']) plural
+    union all
+    select 'QVD ' || verb, true, null, array(
+        select plural || ' ' || verb from unnest(array['DIs', 'OSFs', 'Users', 'VMs']) plural
+        where verb <> 'Operator' or plural <> 'OSFs')
+    from unnest(array['Creator', 'Eraser', 'Reader', 'Updater', 'Operator']) verb
+    union all
+    values ('QVD Manager', true, '^vm[.]spy', array['QVD Creator', 'QVD Eraser', 'QVD Reader', 'QVD Updater', 'QVD Operator']),
+        ('Views Reader', true, '^views[.]see-main', '{}'), ('Views Manager', true, '^views[.]', '{}'),
+        ('Properties Reader', true, '^property[.]see-main', '{}'), ('Properties Manager', true, '^property[.]', '{}'),
+        ('Logs Manager', true, '^log[.]', '{}'),
+        ('QVD Config Manager', true, '^config[.]qvd', '{}'), ('WAT Config Manager', true, '^config[.]wat', '{}'),
+        ('WAT Manager', true, null, array['Administrators Manager', 'Roles Manager', 'Views Manager', 'Properties Manager',
+            'Logs Manager', 'WAT Config Manager', 'QVD Config Manager']),
+        ('Master', true, null, array['QVD Manager', 'WAT Manager']),
+        ('Total Master', true, null, array['Master', 'Nodes Manager', 'Tenants Manager']),
+        ('Root', false, null, array['Total Master']),
+        ('Operator L1', false, null, array['QVD Reader']),
+        ('Operator L2', false, null, array['Operator L1', 'QVD Operator']),
+        ('Operator L3', false, null, array['Operator L2', 'Nodes Manager', 'QVD Creator', 'QVD Eraser', 'QVD Updater'])
+$_$;
+
 CREATE FUNCTION qvd.fresh_secret() RETURNS bytea
     LANGUAGE sql
     AS $$ select uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) $$;
+
+CREATE FUNCTION qvd.governed_still(before bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if before > 0 and governors() = 0 then
+        raise exception 'no superadministrator would be left who can assign roles'
+            using errcode = 'QV041', hint = 'Let another one have such a role first.';
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.governors() RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+    select count(distinct a.id) from administrators a
+        join role_administrator_relations m on m.administrator_id = a.id
+        join role_acls e on e.role_id = m.role_id
+    where a.tenant_id = 0 and a.id <> 0 and e.acl = 'administrator.update.assign-role.'
+$$;
 
 CREATE FUNCTION qvd.host_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -774,12 +1310,13 @@ CREATE FUNCTION qvd.host_block(wanted text, blocked boolean DEFAULT true) RETURN
 declare
     target integer;
 begin
+    perform demand_superadministrator('blocking hosts');
+    perform demand('host.update.block.');
     update host_runtimes r set blocked = host_block.blocked from hosts h where h.id = r.host_id and h.name = wanted
     returning r.host_id into target;
     if target is null then
         raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
     end if;
-    perform audit(case when blocked then 'block' else 'unblock' end, 'host', target, wanted, 0);
     return target;
 end $$;
 
@@ -790,9 +1327,10 @@ CREATE FUNCTION qvd.host_create(name text, address inet, description text DEFAUL
 declare
     new_id integer;
 begin
+    perform demand_superadministrator('making hosts');
+    perform demand('host.create.');
     insert into hosts (name, address, description) values (name, host_create.address, description)
     returning id into new_id;
-    perform audit('create', 'host', new_id, host_create.name, 0);
     return new_id;
 exception when unique_violation then
     raise exception 'a host named % or with address % exists already', name, address
@@ -821,6 +1359,16 @@ begin
         and s.l7r_instance in (select i.id from l7r_instances i where i.host_id = node and i.ended_at is null);
     perform host_recount(node);
     return released;
+end $$;
+
+CREATE FUNCTION qvd.host_label(wanted integer) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (select h.name from hosts h where h.id = wanted and (sees_all() or exists (
+        select from vm_runtimes r where r.host_id = wanted and r.tenant_id = my_tenant())));
 end $$;
 
 CREATE FUNCTION qvd.host_obstacle(node integer) RETURNS text
@@ -862,6 +1410,8 @@ declare
     node integer;
     released integer[];
 begin
+    perform demand_superadministrator('releasing hosts');
+    perform demand('host.update.stop-vms.');
     select id into node from hosts where name = wanted;
     if node is null then
         raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
@@ -893,6 +1443,22 @@ begin
     return new;
 end $$;
 
+CREATE FUNCTION qvd.host_runtimes_log() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    name text := (select h.name from hosts h where h.id = new.host_id);
+begin
+    if new.blocked <> old.blocked then
+        perform audit(case when new.blocked then 'block' else 'unblock' end, 'host', new.host_id, name, 0);
+    end if;
+    if new.cmd is not null and new.cmd is distinct from old.cmd then
+        perform audit(new.cmd::text, 'host', new.host_id, name, 0);
+    end if;
+    return null;
+end $$;
+
 CREATE FUNCTION qvd.host_runtimes_wake() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'qvd', 'pg_temp'
@@ -917,6 +1483,8 @@ CREATE FUNCTION qvd.host_stop(wanted text) RETURNS integer
 declare
     target host_runtimes;
 begin
+    perform demand_superadministrator('stopping hosts');
+    perform demand('host.update.stop-vms.');
     select r.* into target from host_runtimes r join hosts h on h.id = r.host_id where h.name = wanted for update of r;
     if target.host_id is null then
         raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
@@ -925,7 +1493,6 @@ begin
             using errcode = 'QV021', hint = 'select * from host_list;';
     elsif target.cmd is null then
         update host_runtimes set cmd = 'stop' where host_id = target.host_id;
-        perform audit('stop', 'host', target.host_id, wanted, 0);
     end if;
     return target.host_id;
 end $$;
@@ -940,6 +1507,10 @@ CREATE FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host
         ('lost', 'stopped'))
 $$;
 
+CREATE FUNCTION qvd.hosts_block(ids integer[], blocked boolean DEFAULT true) RETURNS SETOF qvd.outcome
+    LANGUAGE sql
+    AS $$ select * from objects_update('host', ids, jsonb_build_object('blocked', blocked)) $$;
+
 CREATE FUNCTION qvd.hosts_guard() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -953,6 +1524,22 @@ begin
     return old;
 end $$;
 
+CREATE FUNCTION qvd.hosts_stop(ids integer[]) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$ begin perform demand('host.update.stop-vms.'); return query select * from objects_do('host', ids, 'halt'); end $$;
+
+CREATE FUNCTION qvd.hosts_stop_vms(ids integer[]) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform demand('host.update.stop-vms.');
+    return query select * from objects_do('vm', array(
+        select r.vm_id from vm_runtimes r where r.host_id = any (objects_mine('host', ids))
+            and (vm_command_allowed(r.vm_state, 'stop') or r.vm_cmd = 'start')), 'stop');
+end $$;
+
 CREATE FUNCTION qvd.hosts_wake() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -964,6 +1551,17 @@ begin
     end if;
     perform wake('qvd_admin', 'host', coalesce(new.id, old.id));
     return null;
+end $$;
+
+CREATE FUNCTION qvd.is_program() RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return me() is null and session_user <> 'qvd_wat'
+        and not exists (select from administrators a where a.role_name = session_user)
+        and (pg_has_role(session_user, 'qvd_node', 'member') or pg_has_role(session_user, 'qvd_l7r', 'member'));
 end $$;
 
 CREATE FUNCTION qvd.is_secret(key text) RETURNS boolean
@@ -1060,7 +1658,6 @@ CREATE FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf intege
 declare
     account users;
     chosen text;
-    new_id integer;
 begin
     select * into account from users where login = wanted_login and tenant_id = in_tenant;
     if account.blocked or exists (select from vms where user_id = account.id and osf_id = of_osf) then
@@ -1074,10 +1671,7 @@ begin
     -- One at a time chooses a name and an address; whoever waited looks again.
     perform pg_advisory_xact_lock(hashtext('qvd.vm_address'));
     insert into users (tenant_id, login) values (in_tenant, wanted_login)
-    on conflict (login, tenant_id) do nothing returning id into new_id;
-    if new_id is not null then
-        perform audit('create', 'user', new_id, wanted_login, in_tenant);
-    end if;
+    on conflict (login, tenant_id) do nothing;
     select * into account from users where login = wanted_login and tenant_id = in_tenant;
     if exists (select from vms where user_id = account.id and osf_id = of_osf) then
         return;
@@ -1091,8 +1685,7 @@ begin
             using errcode = 'QV013', hint = 'Raise auth.auto.max_vms.';
     end if;
     insert into vms (name, user_id, osf_id, di_tag, ip)
-    values (chosen, account.id, of_osf, tag, vm_address_free()) returning id into new_id;
-    perform audit('create', 'vm', new_id, vm_name(new_id), in_tenant);
+    values (chosen, account.id, of_osf, tag, vm_address_free());
 end $$;
 
 CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text DEFAULT NULL::text, learnt jsonb DEFAULT NULL::jsonb, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) RETURNS record
@@ -1490,7 +2083,8 @@ CREATE FUNCTION qvd.l7r_vm_start(wanted bigint) RETURNS text
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    perform vm_start(r.vm_id) from vm_runtimes r where r.vm_id = session_vm(wanted) and r.session_id = wanted;
+    perform vm_start_found(s) from vm_runtimes r join vm_specs s on s.vm_id = r.vm_id
+    where r.vm_id = session_vm(wanted) and r.session_id = wanted;
     return null;
 exception when sqlstate 'QV030' or sqlstate 'QV031' then
     update vm_runtimes set vm_reason = sqlerrm where vm_id = session_vm(wanted) and session_id = wanted;
@@ -1515,12 +2109,161 @@ begin
     update user_sessions set tunnel = way where id = wanted;
 end $$;
 
+CREATE FUNCTION qvd.log_entry(part text, kind text, key text, was jsonb, becomes jsonb, OUT action text, OUT object_id integer, OUT name text, OUT tenant integer, OUT arguments jsonb) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    present jsonb := coalesce(becomes, was);
+    old jsonb;
+    new jsonb;
+begin
+    if was = becomes then
+        return;
+    end if;
+    if key not in ('key', 'field') then
+        object_id := present->>key;
+    end if;
+    if key = 'id' then
+        select l.name, l.tenant into name, tenant from object_label(kind, present) l;
+        action := case when was is null then 'create' when becomes is null then 'delete' else 'update' end;
+    elsif key in ('key', 'field') then
+        name := present->>key;
+        tenant := coalesce((present->>'tenant_id')::integer, -1);
+        action := case when becomes is null then 'delete' else 'update' end;
+    else
+        -- A part of an object that goes or comes with it is not told apart.
+        select l.name, l.tenant into name, tenant from object_label(kind, object_row(kind, object_id)) l;
+        if object_row(kind, object_id) is null or becomes is not null and exists (
+            select from log l where l.qvd_object = kind and l.object_id = log_entry.object_id
+                and l.action = 'create' and l.time = now()) then
+            return;
+        end if;
+        action := 'update';
+    end if;
+    old := logged(part, was);
+    new := logged(part, becomes);
+    if was is null then
+        arguments := case when key = 'id' then new - 'id' else jsonb_build_object('new', new) end;
+    elsif becomes is null then
+        arguments := jsonb_build_object('old', old);
+    else
+        arguments := (
+            select jsonb_build_object(
+                'old', coalesce(jsonb_object_agg(c, old->c) filter (where old ? c), '{}'),
+                'new', coalesce(jsonb_object_agg(c, new->c) filter (where new ? c), '{}'))
+            from jsonb_object_keys(becomes) c where was->c is distinct from becomes->c);
+        if becomes - 'blocked' = was - 'blocked' then
+            action := case when (becomes->>'blocked')::boolean then 'block' else 'unblock' end;
+        end if;
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.logged(part text, object jsonb) RETURNS jsonb
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+    select case
+        when object ? 'password' then jsonb_strip_nulls(object) || case when object->'password' <> 'null'
+            then '{"password": "(secret)"}'::jsonb else '{}' end
+        when part = 'ssl_configs' or part = 'configs' and is_secret(object->>'key')
+            or part like '%\_properties' and exists (
+                select from qvd_object_properties_list o join properties_list l on l.id = o.property_id
+                where o.id = (object->>'property_id')::integer and is_secret(l.key))
+            then jsonb_strip_nulls(object) || '{"value": "(secret)"}'
+        else jsonb_strip_nulls(object)
+    end
+$$;
+
+CREATE FUNCTION qvd.me() RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    known administrators;
+begin
+    if session_user = 'qvd_wat' then
+        return (
+            select a.id from administrators a join tenants t on t.id = a.tenant_id
+            where a.id = nullif(split_part(current_setting('qvd.acting', true), '|', 1), '')::integer and not t.blocked);
+    end if;
+    select * into known from administrators a where a.role_name = session_user;
+    if known.id is not null then
+        return (select known.id from tenants t where t.id = known.tenant_id and not t.blocked);
+    end if;
+    return case when pg_has_role(session_user, 'qvd_admin', 'member')
+        or exists (select from pg_namespace n where n.nspname = 'qvd' and pg_has_role(session_user, n.nspowner, 'member')) then 0 end;
+end $$;
+
+CREATE FUNCTION qvd.me_update(changes jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    wrong text;
+begin
+    select f into wrong from jsonb_object_keys(changes) f where f not in ('language', 'block', 'password', 'description');
+    if wrong is not null or coalesce(me(), 0) = 0 then
+        raise exception 'that is not for oneself to change: %', coalesce(wrong, 'nobody acts') using errcode = 'QV040',
+            hint = 'language, block, password and description are.';
+    end if;
+    perform objects_set('administrator', array[me()], changes);
+end $$;
+
+CREATE FUNCTION qvd.members(given jsonb, what text) RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    select jsonb_array_elements_text(case
+        when jsonb_typeof(given) = 'array' then case what when 'set' then given else '[]' end
+        else coalesce(given->what, '[]') end)
+$$;
+
+CREATE FUNCTION qvd.merged(payload text) RETURNS text
+    LANGUAGE plpgsql
+    AS $$
+declare
+    told integer := coalesce(nullif(current_setting('qvd.told', true), ''), '0')::integer;
+begin
+    if told >= 100 then
+        return regexp_replace(payload, ',"id":[0-9]+', '');
+    end if;
+    perform set_config('qvd.told', (told + 1)::text, true);
+    return payload;
+end $$;
+
 CREATE FUNCTION qvd.moment(at timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     AS $$
     select to_char(at, 'HH24:MI:SS') || case
         when at > now() then ' (in ' || span(at - now()) || ')' else ' (' || span(now() - at) || ' ago)' end
 $$;
+
+CREATE FUNCTION qvd.my_tenant() RETURNS integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (select a.tenant_id from administrators a where a.id = me());
+end $$;
+
+CREATE FUNCTION qvd.my_tenant_update(changes jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    wrong text;
+begin
+    perform demand('config.wat.');
+    select f into wrong from jsonb_object_keys(changes) f where f not in ('language', 'block');
+    if wrong is not null or my_tenant() is null then
+        raise exception 'a tenant does not change that of itself: %', coalesce(wrong, 'nobody acts') using errcode = 'QV040',
+            hint = 'language and block it does.';
+    end if;
+    perform objects_set('tenant', array[my_tenant()], changes);
+end $$;
 
 CREATE FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) RETURNS record
     LANGUAGE sql IMMUTABLE
@@ -1702,8 +2445,6 @@ begin
         order by r.vm_id for update
     loop
         update vm_runtimes r set vm_cmd = 'stop', vm_reason = 'it expired' where r.vm_id = over;
-        perform audit('stop', 'vm', over, vm_name(over), (select tenant_id from vm_runtimes where vm_id = over),
-            jsonb_build_object('why', 'it expired'));
     end loop;
     select array_agg(r.vm_id), array_agg(agent_time(r.vm_expiration_soft)), array_agg(agent_time(r.vm_expiration_hard))
     into vms, softs, hards
@@ -2169,6 +2910,8 @@ CREATE TABLE qvd.vm_runtimes (
     CONSTRAINT only_a_stopped_vm_has_no_host CHECK (((vm_state = 'stopped'::qvd.vm_state) OR (host_id IS NOT NULL)))
 );
 
+ALTER TABLE ONLY qvd.vm_runtimes FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE qvd.vm_specs (
     vm_id integer NOT NULL,
     name text NOT NULL,
@@ -2222,6 +2965,388 @@ begin
     return query select * from node_vm n where n.host_id = node and n.vm_state <> 'stopped';
 end $$;
 
+CREATE FUNCTION qvd.object_create(kind text, fields jsonb) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    given jsonb := fields;
+    in_tenant text := coalesce(fields->>'tenant',
+        (select t.name from tenants t where t.id = (fields->>'tenant_id')::integer and reaches(t.id)));
+    called text := btrim(coalesce(fields->>'name', fields->>'key'));
+    new_id integer;
+    owner text;
+    osf text;
+    unknown text;
+begin
+    perform object_table(kind);
+    if fields ? 'tenant_id' and in_tenant is null then
+        raise exception 'there is no tenant %', fields->>'tenant_id' using errcode = 'QV010', hint = 'select id, name from tenant_list;';
+    elsif called is null and kind <> 'di' then
+        raise exception 'a % needs a name', kind using errcode = 'QV014', hint = 'Give the field name.';
+    end if;
+    perform demand(case kind when 'property' then 'property.manage.' else kind || '.create.' end);
+    if fields ? 'properties' then
+        perform demand(kind || '.create.properties.');
+    end if;
+    given := given - array['tenant', 'tenant_id', 'name', 'key', 'password'];
+    if kind = 'user' then
+        new_id := user_create(called, fields->>'password', in_tenant);
+    elsif kind = 'host' then
+        new_id := host_create(called, (fields->>'address')::inet);
+        given := given - 'address';
+    elsif kind = 'tenant' then
+        new_id := tenant_create(called);
+    elsif kind = 'osf' then
+        new_id := osf_create(called, (fields->>'memory')::integer, coalesce((fields->>'user_storage')::integer, 0), in_tenant,
+            (fields->>'cpus')::integer);
+        given := given - array['memory', 'user_storage', 'cpus'];
+    elsif kind in ('vm', 'di') then
+        select o.name || '@' || t.name into osf from osfs o join tenants t on t.id = o.tenant_id
+        where o.id = (fields->>'osf_id')::integer and reaches(o.tenant_id);
+        osf := coalesce(osf, fields->>'osf');
+        if osf is null then
+            raise exception 'there is no OSF %', coalesce(fields->>'osf_id', '') using errcode = 'QV010', hint = 'select id, name from osf_list;';
+        end if;
+        given := given - array['osf', 'osf_id'];
+        if kind = 'di' then
+            if fields ? 'version' then
+                perform demand('di.create.version.');
+            end if;
+            if fields ? 'tags' then
+                perform demand('di.create.tags.');
+            end if;
+            new_id := di_import(osf, fields->>'disk_image', fields->>'version', false,
+                array(select members(coalesce(fields->'tags', '[]'), 'set')), coalesce((fields->>'auto_publish')::boolean, true),
+                (fields->>'expiration_time_soft')::interval, (fields->>'expiration_time_hard')::interval);
+            given := given - array['disk_image', 'version', 'tags', 'auto_publish', 'expiration_time_soft', 'expiration_time_hard'];
+        else
+            select u.login || '@' || t.name into owner from users u join tenants t on t.id = u.tenant_id
+            where u.id = (fields->>'user_id')::integer and reaches(u.tenant_id);
+            owner := coalesce(owner, fields->>'user');
+            if owner is null then
+                raise exception 'there is no user %', coalesce(fields->>'user_id', '') using errcode = 'QV010', hint = 'select id, name from user_list;';
+            end if;
+            new_id := vm_create(owner, called, osf, coalesce(fields->>'di_tag', fields->>'tag', 'default'), (fields->>'ip')::inet);
+            given := given - array['user', 'user_id', 'di_tag', 'tag', 'ip'];
+        end if;
+    elsif kind = 'role' then
+        insert into roles (tenant_id, name) values (tenant_for(in_tenant), called) returning id into new_id;
+    elsif kind = 'administrator' then
+        if fields ? 'language' then
+            perform demand('administrator.create.language.');
+        end if;
+        insert into administrators (tenant_id, name, password)
+        values (tenant_for(in_tenant), called, password_hash(nullif(fields->>'password', ''))) returning id into new_id;
+    else
+        insert into properties_list (key, tenant_id)
+        values (called, case when in_tenant = '*' then 0 else tenant_for(in_tenant) end) returning id into new_id;
+    end if;
+    select f into unknown from jsonb_object_keys(given) f
+    where f not in ('properties', 'roles', 'acls', 'objects', 'tags')
+        and not exists (select from object_fields() x where x.kind = object_create.kind and x.field = f) limit 1;
+    if unknown is not null then
+        raise exception 'a % has no field %', kind, unknown using errcode = 'QV014',
+            hint = (select string_agg(f.field, ', ' order by f.field) from object_fields() f where f.kind = object_create.kind);
+    elsif given ? 'roles' then
+        perform field_demand(kind, 'roles');
+    elsif given ? 'acls' then
+        perform field_demand(kind, 'acls');
+    end if;
+    perform objects_set(kind, array[new_id], given);
+    return new_id;
+exception
+    when unique_violation then
+        raise exception 'there is a % % already', kind, called using errcode = 'QV013', hint = 'Choose another name.';
+    when check_violation or data_exception then
+        raise exception '% % cannot be made: %', kind, called, sqlerrm using errcode = 'QV014', hint = 'Look at what is wrong with its fields.';
+end $$;
+
+CREATE FUNCTION qvd.object_fields() RETURNS TABLE(kind text, field text, tab text, col text, typ text)
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    values ('user', 'name', 'users', 'login', 'text'), ('user', 'password', 'users', 'password', 'text'),
+        ('user', 'blocked', 'users', 'blocked', 'boolean'), ('user', 'description', 'users', 'description', 'text'),
+        ('user', 'language', 'users', 'language', 'language'),
+        ('vm', 'name', 'vms', 'name', 'text'), ('vm', 'di_tag', 'vms', 'di_tag', 'text'), ('vm', 'ip', 'vms', 'ip', 'inet'),
+        ('vm', 'description', 'vms', 'description', 'text'), ('vm', 'keep_running', 'vms', 'keep_running', 'boolean'),
+        ('vm', 'blocked', 'vm_runtimes', 'blocked', 'boolean'),
+        ('host', 'name', 'hosts', 'name', 'text'), ('host', 'address', 'hosts', 'address', 'inet'),
+        ('host', 'description', 'hosts', 'description', 'text'), ('host', 'frontend', 'hosts', 'frontend', 'boolean'),
+        ('host', 'backend', 'hosts', 'backend', 'boolean'), ('host', 'blocked', 'host_runtimes', 'blocked', 'boolean'),
+        ('osf', 'name', 'osfs', 'name', 'text'), ('osf', 'memory', 'osfs', 'memory', 'integer'),
+        ('osf', 'overlay', 'osfs', 'use_overlay', 'boolean'), ('osf', 'user_storage', 'osfs', 'user_storage_size', 'integer'),
+        ('osf', 'cpus', 'osfs', 'cpus', 'integer'), ('osf', 'description', 'osfs', 'description', 'text'),
+        ('osf', 'is_application', 'osfs', 'is_application', 'boolean'),
+        ('di', 'blocked', 'dis', 'blocked', 'boolean'), ('di', 'description', 'dis', 'description', 'text'),
+        ('di', 'agent', 'dis', 'agent', 'text'),
+        ('di', 'auto_publish', 'di_runtimes', 'auto_publish', 'boolean'),
+        ('di', 'expiration_time_soft', 'di_runtimes', 'expiration_time_soft', 'interval'),
+        ('di', 'expiration_time_hard', 'di_runtimes', 'expiration_time_hard', 'interval'),
+        ('tenant', 'name', 'tenants', 'name', 'text'), ('tenant', 'language', 'tenants', 'language', 'language'),
+        ('tenant', 'block', 'tenants', 'block', 'integer'), ('tenant', 'blocked', 'tenants', 'blocked', 'boolean'),
+        ('tenant', 'description', 'tenants', 'description', 'text'),
+        ('role', 'name', 'roles', 'name', 'text'), ('role', 'description', 'roles', 'description', 'text'),
+        ('administrator', 'name', 'administrators', 'name', 'text'),
+        ('administrator', 'password', 'administrators', 'password', 'text'),
+        ('administrator', 'language', 'administrators', 'language', 'language'),
+        ('administrator', 'block', 'administrators', 'block', 'integer'),
+        ('administrator', 'description', 'administrators', 'description', 'text'),
+        ('property', 'key', 'properties_list', 'key', 'text'), ('property', 'description', 'properties_list', 'description', 'text')
+$$;
+
+CREATE FUNCTION qvd.object_label(kind text, object jsonb, OUT name text, OUT tenant integer) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    name := coalesce(object->>'login', object->>'name', object->>'path', object->>'key');
+    tenant := object->>'tenant_id';
+    if kind = 'vm' then
+        name := (select u.login || '@' || t.name || '/' from users u join tenants t on t.id = u.tenant_id
+            where u.id = (object->>'user_id')::integer) || (object->>'name');
+    elsif kind = 'di' then
+        tenant := (select o.tenant_id from osfs o where o.id = (object->>'osf_id')::integer);
+    elsif kind = 'tenant' then
+        tenant := object->>'id';
+    elsif kind = 'host' then
+        tenant := 0;
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.object_row(kind text, wanted integer) RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return case kind
+        when 'tenant' then (select to_jsonb(o) from tenants o where o.id = wanted)
+        when 'user' then (select to_jsonb(o) from users o where o.id = wanted)
+        when 'host' then (select to_jsonb(o) from hosts o where o.id = wanted)
+        when 'osf' then (select to_jsonb(o) from osfs o where o.id = wanted)
+        when 'di' then (select to_jsonb(o) from dis o where o.id = wanted)
+        when 'vm' then (select to_jsonb(o) from vms o where o.id = wanted)
+        when 'administrator' then (select to_jsonb(o) from administrators o where o.id = wanted)
+        when 'role' then (select to_jsonb(o) from roles o where o.id = wanted)
+        when 'property' then (select to_jsonb(o) from properties_list o where o.id = wanted)
+    end;
+end $$;
+
+CREATE FUNCTION qvd.object_table(kind text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    AS $$
+declare
+    found_table text := case kind when 'user' then 'users' when 'vm' then 'vms' when 'host' then 'hosts' when 'osf' then 'osfs'
+        when 'di' then 'dis' when 'tenant' then 'tenants' when 'role' then 'roles' when 'administrator' then 'administrators'
+        when 'property' then 'properties_list' end;
+begin
+    if found_table is null then
+        raise exception 'there are no objects called %', kind using errcode = 'QV010',
+            hint = 'user, vm, host, osf, di, tenant, role, administrator or property';
+    end if;
+    return found_table;
+end $$;
+
+CREATE FUNCTION qvd.object_verb(kind text, ids integer[], verb text, arguments jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    case verb
+        when 'update' then perform objects_set(kind, ids, arguments);
+        when 'delete' then perform objects_remove(kind, ids);
+        when 'start' then perform vm_start(i) from unnest(ids) i;
+        when 'stop' then perform vm_stop(i) from unnest(ids) i;
+        when 'disconnect' then perform vm_disconnect(i) from unnest(ids) i;
+        when 'expire' then perform vm_expire(i, (arguments->>'soft')::timestamptz, (arguments->>'hard')::timestamptz) from unnest(ids) i;
+        when 'publish' then perform di_publish(i::text) from unnest(ids) i;
+        when 'halt' then perform host_stop(h.name) from hosts h where h.id = any (ids);
+    end case;
+end $$;
+
+CREATE FUNCTION qvd.objects_delete(kind text, ids integer[]) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform object_table(kind);
+    perform demand(case kind when 'property' then 'property.manage.' else kind || '.delete.' end);
+    return query select * from objects_do(kind, ids, 'delete');
+end $$;
+
+CREATE FUNCTION qvd.objects_do(kind text, ids integer[], verb text, arguments jsonb DEFAULT '{}'::jsonb) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    mine integer[] := objects_mine(kind, ids);
+    names jsonb;
+    one integer;
+    said text;
+    hint text;
+    governed bigint := governors();
+begin
+    return query
+        select o.*
+        from (select distinct i from unnest(ids) i except select unnest(mine)) x (i),
+            outcome_of(kind, i, null, 'QV010', format('there is no %s %s', kind, i), format('select id from %s_list;', kind)) o;
+    if mine = '{}' then
+        return;
+    end if;
+    select jsonb_object_agg(i, (object_label(kind, object_row(kind, i))).name) into names from unnest(mine) i;
+    if cardinality(mine) > 1 and verb in ('update', 'delete') then
+        begin
+            perform object_verb(kind, mine, verb, arguments);
+            perform governed_still(governed);
+            return query select i, names->>i::text, '00000', null::text, null::text from unnest(mine) i;
+            return;
+        exception
+            when integrity_constraint_violation or data_exception or sqlstate 'QV010' or sqlstate 'QV013' or sqlstate 'QV014'
+                or sqlstate 'QV020' or sqlstate 'QV021' or sqlstate 'QV022' or sqlstate 'QV023' or sqlstate 'QV041' or sqlstate 'QV042'
+            then null;
+        end;
+    end if;
+    foreach one in array mine loop
+        begin
+            perform object_verb(kind, array[one], verb, arguments);
+            perform governed_still(governed);
+            return next row(one, names->>one::text, '00000', null, null)::outcome;
+        exception when others then
+            -- What concerns the whole statement is not about one object.
+            if sqlstate ~ '^(40|53|57|58|XX)' then
+                raise;
+            end if;
+            get stacked diagnostics said = message_text, hint = pg_exception_hint;
+            return next outcome_of(kind, one, names->>one::text, sqlstate, said, hint);
+        end;
+    end loop;
+end $$;
+
+CREATE FUNCTION qvd.objects_mine(kind text, ids integer[]) RETURNS integer[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+declare
+    mine integer[];
+begin
+    if not sees_all() and kind in ('host', 'tenant') then
+        return '{}';
+    end if;
+    execute format('select array_agg(o.id order by o.id) from %I o %s where o.id = any ($1) and ((select sees_all()) or %s)',
+        object_table(kind), case kind when 'di' then 'join osfs f on f.id = o.osf_id' else '' end,
+        case kind when 'di' then 'f.tenant_id' when 'tenant' then 'o.id' when 'host' then '0' else 'o.tenant_id' end
+            || ' = (select my_tenant())') || case kind when 'administrator' then ' and o.id <> 0' when 'tenant' then ' and o.id > 0' else '' end
+    into mine using ids;
+    return coalesce(mine, '{}');
+end $_$;
+
+CREATE FUNCTION qvd.objects_remove(kind text, ids integer[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+declare
+    one integer;
+begin
+    if kind = 'di' then
+        foreach one in array ids loop
+            perform di_delete(one::text);
+        end loop;
+        return;
+    elsif kind = 'administrator' and me() = any (ids) then
+        raise exception 'nobody deletes himself' using errcode = 'QV041', hint = 'Ask another administrator.';
+    elsif kind = 'tenant' then
+        delete from views_setups v where v.tenant_id = any (ids);
+        delete from configs c where c.tenant_id = any (ids);
+    end if;
+    execute format('delete from %I where id = any ($1)', object_table(kind)) using ids;
+end $_$;
+
+CREATE FUNCTION qvd.objects_set(kind text, ids integer[], changes jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+declare
+    given jsonb := changes;
+    target record;
+    tagged text;
+    one integer;
+begin
+    if given ? 'tag' then
+        given := given - 'tag' || jsonb_build_object('di_tag', given->'tag');
+    end if;
+    if given ? 'password' then
+        if coalesce(given->>'password', '') = '' then
+            raise exception 'a password must not be empty' using errcode = 'QV014', hint = 'Leave it out to keep it as it is.';
+        end if;
+        given := given || jsonb_build_object('password', password_hash(given->>'password'));
+    end if;
+    if given ? 'name' then
+        given := given || jsonb_build_object('name', btrim(given->>'name'));
+        if kind = 'user' and not coalesce(config_get('model.user.login.case-sensitive') in ('1', 'yes', 'true', 'on'), false) then
+            given := given || jsonb_build_object('name', lower(given->>'name'));
+        end if;
+    end if;
+    for target in
+        select f.tab, string_agg(format('%I = ($2->>%L)::%s', f.col, f.field, f.typ), ', ') as sets,
+            string_agg(format('t.%I', f.col), ', ') as were,
+            string_agg(format('($2->>%L)::%s', f.field, f.typ), ', ') as become
+        from object_fields() f where f.kind = objects_set.kind and given ? f.field group by f.tab
+    loop
+        execute format('update %I t set %s where t.%I = any ($1) and row(%s) is distinct from row(%s)', target.tab, target.sets,
+            case when target.tab like '%\_runtimes' then kind || '_id' else 'id' end, target.were, target.become)
+        using ids, given;
+    end loop;
+    if given ?| array['expiration_soft', 'expiration_hard'] then
+        foreach one in array ids loop
+            perform vm_expire(one,
+                case when given ? 'expiration_soft' then (given->>'expiration_soft')::timestamptz else r.vm_expiration_soft end,
+                case when given ? 'expiration_hard' then (given->>'expiration_hard')::timestamptz else r.vm_expiration_hard end)
+            from vm_runtimes r where r.vm_id = one;
+        end loop;
+    end if;
+    if given ? 'properties' then
+        perform properties_set(kind, ids, coalesce(given->'properties'->'set', case when given->'properties' ? 'delete'
+            then '{}' else given->'properties' end), coalesce(given->'properties'->'delete', '[]'));
+    end if;
+    if given ? 'tags' then
+        foreach one in array ids loop
+            for tagged in select t from members(given->'tags', 'delete') t loop
+                perform di_untag(one::text, tagged);
+            end loop;
+            for tagged in select t from members(given->'tags', 'set') t loop
+                perform di_tag(one::text, tagged);
+            end loop;
+        end loop;
+    end if;
+    if given ? 'acls' then
+        perform roles_acls(ids, given->'acls');
+    end if;
+    if given ? 'roles' and kind = 'role' then
+        perform roles_inherit(ids, given->'roles');
+    elsif given ? 'roles' then
+        perform administrators_roles(ids, given->'roles');
+    end if;
+    if given ? 'objects' then
+        delete from qvd_object_properties_list o where o.property_id = any (ids)
+            and o.qvd_object::text in (select members(given->'objects', 'delete'));
+        insert into qvd_object_properties_list (property_id, qvd_object)
+        select i, m::property_object from unnest(ids) i, members(given->'objects', 'set') m
+        on conflict do nothing;
+    end if;
+end $_$;
+
+CREATE FUNCTION qvd.objects_update(kind text, ids integer[], changes jsonb) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform object_table(kind);
+    perform field_demand(kind, f) from jsonb_object_keys(changes) f;
+    return query select * from objects_do(kind, ids, 'update', changes);
+end $$;
+
 CREATE FUNCTION qvd.osf_create(name text, memory integer DEFAULT NULL::integer, user_storage integer DEFAULT 0, tenant text DEFAULT NULL::text, cpus integer DEFAULT NULL::integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -2232,12 +3357,19 @@ declare
     new_id integer;
 begin
     select * into wanted from name_and_tenant(osf_create.name);
-    in_tenant := tenant_id(coalesce(wanted.tenant, osf_create.tenant, 'default'));
+    in_tenant := tenant_for(coalesce(wanted.tenant, osf_create.tenant));
+    perform demand('osf.create.');
+    perform demand_owning(in_tenant, 'OSFs');
+    if osf_create.memory is not null then
+        perform demand('osf.create.memory.');
+    end if;
+    if user_storage <> 0 then
+        perform demand('osf.create.user-storage.');
+    end if;
     insert into osfs (tenant_id, name, memory, user_storage_size, cpus)
     values (in_tenant, wanted.name, coalesce(osf_create.memory, config_get('osf.default.memory', in_tenant)::integer),
         user_storage, osf_create.cpus)
     returning id into new_id;
-    perform audit('create', 'osf', new_id, wanted.name, in_tenant);
     return new_id;
 exception when unique_violation then
     raise exception 'OSF % exists already', name using errcode = 'QV013';
@@ -2255,7 +3387,7 @@ begin
     select array_agg(o.id), string_agg(o.name || '@' || t.name, ', ' order by t.name)
     into ids, candidates
     from osfs o join tenants t on t.id = o.tenant_id, name_and_tenant(wanted) n
-    where o.name = n.name and t.name = coalesce(n.tenant, t.name);
+    where o.name = n.name and t.name = coalesce(n.tenant, t.name) and reaches(t.id);
     if ids is null then
         raise exception 'there is no OSF %', wanted using errcode = 'QV010', hint = 'select name from osfs;';
     elsif cardinality(ids) > 1 then
@@ -2269,12 +3401,46 @@ CREATE FUNCTION qvd.osfs_wake() RETURNS trigger
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
+    if tg_op = 'UPDATE' and new.tenant_id <> old.tenant_id and exists (select from vms v where v.osf_id = new.id) then
+        raise exception 'OSF % has VMs and cannot change its tenant', new.name using errcode = 'QV023', hint = 'Delete them first.';
+    end if;
     if tg_op = 'UPDATE' then
         perform vm_specs_renew_osf(new.id);
     end if;
     perform wake('qvd_admin', 'osf', coalesce(new.id, old.id), coalesce(new.tenant_id, old.tenant_id));
     return null;
 end $$;
+
+CREATE FUNCTION qvd.outcome_of(kind text, wanted integer, name text, state text, said text, hint text) RETURNS qvd.outcome
+    LANGUAGE sql STABLE
+    AS $$
+    select row(wanted, name,
+        case when state = '23503' then 'QV022' when state = '23505' then 'QV013' when state ~ '^(22|23)' then 'QV014' else state end,
+        case when state = '23503' then format('%s %s is still needed', kind, coalesce(name, wanted::text))
+            when state = '23505' then format('%s %s: there is one of that name already', kind, coalesce(name, wanted::text))
+            else said end,
+        case when state = '23503' then 'Delete first what belongs to it.' else nullif(hint, '') end)::qvd.outcome
+$$;
+
+CREATE FUNCTION qvd.part_acls(part text, changed jsonb) RETURNS text[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+    select case
+        when part ~ '^(user|vm|host|osf|di)_properties$' then
+            array[split_part(part, '_', 1) || '.update.properties.', split_part(part, '_', 1) || '.create.properties.']
+        when part = 'di_tags' then array[case changed->>'tag' when 'default' then 'di.update.default.' else 'di.update.tags.' end]
+        when part = 'qvd_object_properties_list' then array['property.manage.']
+        when part = 'acl_role_relations' then array['role.update.assign-acl.']
+        when part = 'role_role_relations' then array['role.update.assign-role.']
+        when part = 'role_administrator_relations' then array['administrator.update.assign-role.']
+        when part = 'ssl_configs' then array['config.qvd.']
+        when part = 'configs' then array[case when changed->>'key' like 'wat.%' then 'config.wat.' else 'config.qvd.' end]
+        when part = 'views_setups' then array[case
+            when changed->>'view_type' = 'list_column' then 'views.update.columns.'
+            else 'views.update.filters-' || (changed->>'device_type') || '.' end]
+    end
+$_$;
 
 CREATE FUNCTION qvd.password_hash(password text) RETURNS text
     LANGUAGE sql SECURITY DEFINER
@@ -2357,6 +3523,42 @@ begin
     return new;
 end $$;
 
+CREATE FUNCTION qvd.properties_set(kind text, ids integer[], given jsonb, gone jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+declare
+    missing text;
+    tab text := kind || '_properties';
+begin
+    if kind not in ('user', 'vm', 'host', 'osf', 'di') then
+        raise exception 'a % has no properties', kind using errcode = 'QV014';
+    elsif exists (select from jsonb_object_keys(given) k where is_secret(k))
+        or exists (select from jsonb_array_elements_text(gone) k where is_secret(k)) then
+        raise exception 'what holds secrets is not set as a property' using errcode = 'QV014', hint = 'select user_totp(login, secret);';
+    end if;
+    select k || ' of ' || coalesce(l.name, i::text) into missing
+    from unnest(ids) i cross join object_label(kind, object_row(kind, i)) l cross join jsonb_object_keys(given) k
+    where not exists (
+        select from properties_list p join qvd_object_properties_list o on o.property_id = p.id and o.qvd_object::text = kind
+        where p.key = k and p.tenant_id = l.tenant) limit 1;
+    if missing is not null then
+        raise exception 'there is no property %', missing
+            using errcode = 'QV010', hint = 'Define it with object_create(''property'', …) for this kind of object.';
+    end if;
+    execute format('insert into %I as p (%I, property_id, value)
+        select i, o.id, g.value
+        from unnest($1) i cross join object_label($2, object_row($2, i)) l cross join jsonb_each_text($3) g
+            join properties_list d on d.key = g.key and d.tenant_id = l.tenant
+            join qvd_object_properties_list o on o.property_id = d.id and o.qvd_object::text = $2
+        on conflict (%2$I, property_id) do update set value = excluded.value where p.value <> excluded.value', tab, kind || '_id')
+    using ids, kind, given;
+    execute format('delete from %I p using qvd_object_properties_list o, properties_list d
+        where p.%I = any ($1) and o.id = p.property_id and d.id = o.property_id
+            and d.key in (select jsonb_array_elements_text($2))', tab, kind || '_id')
+    using ids, gone;
+end $_$;
+
 CREATE FUNCTION qvd.qvd_object_properties_list_guard() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'qvd', 'pg_temp'
@@ -2369,6 +3571,13 @@ begin
     end if;
     return new;
 end $$;
+
+CREATE FUNCTION qvd.reaches(tenant integer) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+    select coalesce(sees_all() or tenant = my_tenant(), false)
+$$;
 
 CREATE FUNCTION qvd.retention_apply(batch integer DEFAULT 1000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2406,9 +3615,179 @@ begin
     return total + gone;
 end $$;
 
+CREATE FUNCTION qvd.role_acls_renew() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    delete from role_acls r where not exists (select from role_acls_due d where d.role_id = r.role_id and d.acl = r.acl);
+    insert into role_acls select d.role_id, d.acl from role_acls_due d on conflict do nothing;
+end $$;
+
+CREATE FUNCTION qvd.role_ids(wanted jsonb, what text, of_tenant integer) RETURNS SETOF integer
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    named text;
+    found_id integer;
+begin
+    for named in select members(wanted, what) loop
+        select r.id into found_id from roles r
+        where (r.name = named or r.id::text = named) and r.tenant_id in (-1, of_tenant) order by r.tenant_id desc limit 1;
+        if found_id is null then
+            raise exception 'there is no role %', named using errcode = 'QV010', hint = 'select id, name from role_list;';
+        end if;
+        return next found_id;
+    end loop;
+end $$;
+
+CREATE FUNCTION qvd.roles_acls(ids integer[], given jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    unknown text;
+begin
+    perform roles_not_fixed(ids);
+    select m into unknown from (select members(given, 'set') m union select members(given, 'deny') union select members(given, 'delete')) m
+    where not exists (select from acls a where a.name = m);
+    if unknown is not null then
+        raise exception 'there is no ACL %', unknown using errcode = 'QV010', hint = 'select name from acls;';
+    end if;
+    -- To forget that a role takes an ACL away is to give it.
+    perform demand_having(array(select members(given, 'set') union select a.name from acl_role_relations r join acls a on a.id = r.acl_id
+        where r.role_id = any (ids) and not r.positive and a.name in (select members(given, 'delete'))));
+    delete from acl_role_relations r using acls a
+    where r.role_id = any (ids) and a.id = r.acl_id and a.name in (select members(given, 'delete'));
+    insert into acl_role_relations as r (role_id, acl_id, positive)
+    select i, a.id, a.name in (select members(given, 'set'))
+    from unnest(ids) i, acls a where a.name in (select members(given, 'set') union all select members(given, 'deny'))
+    on conflict (role_id, acl_id) do update set positive = excluded.positive where r.positive <> excluded.positive;
+end $$;
+
+CREATE FUNCTION qvd.roles_guard() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if old.fixed and (tg_op = 'DELETE' or (new.name, new.tenant_id, new.fixed, new.description)
+            is distinct from (old.name, old.tenant_id, old.fixed, old.description)) then
+        raise exception 'role % is fixed', old.name using errcode = 'QV042', hint = 'Make a role that inherits it.';
+    end if;
+    return coalesce(new, old);
+end $$;
+
+CREATE FUNCTION qvd.roles_inherit(ids integer[], given jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target roles;
+begin
+    perform roles_not_fixed(ids);
+    -- One at a time, since two could close a circle together.
+    perform pg_advisory_xact_lock(hashtext('qvd.roles'));
+    for target in select r.* from roles r where r.id = any (ids) loop
+        delete from role_role_relations m
+        where m.inheritor_id = target.id and m.inherited_id in (select role_ids(given, 'delete', target.tenant_id));
+        perform demand_having(array(
+            select distinct e.acl from role_acls e where e.role_id in (select role_ids(given, 'set', target.tenant_id))));
+        insert into role_role_relations (inheritor_id, inherited_id)
+        select target.id, i from role_ids(given, 'set', target.tenant_id) i on conflict do nothing;
+        if exists (
+            with recursive above (id) as (
+                select m.inherited_id from role_role_relations m where m.inheritor_id = target.id
+                union select m.inherited_id from role_role_relations m join above a on a.id = m.inheritor_id)
+            select from above where id = target.id)
+        then
+            raise exception 'role % would inherit itself', target.name using errcode = 'QV042', hint = 'select name, roles from role_list;';
+        end if;
+    end loop;
+end $$;
+
+CREATE FUNCTION qvd.roles_not_fixed(ids integer[]) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    fixed text;
+begin
+    select r.name into fixed from roles r where r.id = any (ids) and r.fixed limit 1;
+    if fixed is not null then
+        raise exception 'role % is fixed', fixed using errcode = 'QV042', hint = 'Make a role that inherits it.';
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.roles_renew() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform role_acls_renew();
+    return null;
+end $$;
+
+CREATE FUNCTION qvd.row_acls(part text, kind text, key text, was jsonb, becomes jsonb) RETURNS SETOF text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if was = becomes then
+        return;
+    elsif key <> 'id' then
+        return next array_to_string(part_acls(part, coalesce(becomes, was)), ' ');
+    elsif was is not null and becomes is not null then
+        return query select update_acl(kind, c) from jsonb_object_keys(becomes) c where was->c is distinct from becomes->c;
+    else
+        return next case when kind = 'property' then 'property.manage.'
+            else kind || case when was is null then '.create.' else '.delete.' end end;
+        if kind = 'vm' and becomes->>'di_tag' <> 'default' then
+            return next 'vm.create.di-tag.';
+        elsif kind = 'osf' and becomes->>'user_storage_size' <> '0' then
+            return next 'osf.create.user-storage.';
+        elsif kind = 'administrator' and becomes->>'language' <> 'default' then
+            return next 'administrator.create.language.';
+        end if;
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.runtime_permit() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    col text;
+begin
+    for col in select c from jsonb_object_keys(to_jsonb(new)) c
+        where to_jsonb(new)->c is distinct from to_jsonb(old)->c
+            and c in ('blocked', 'cmd', 'vm_cmd', 'user_cmd', 'vm_expiration_soft', 'vm_expiration_hard')
+    loop
+        perform demand(update_acl(tg_argv[0], col));
+    end loop;
+    return null;
+end $$;
+
 CREATE FUNCTION qvd.seconds(value text) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$ select coalesce(substring(value from '^[0-9]+(?:[.][0-9]+)?$')::float8, 0) $_$;
+
+CREATE FUNCTION qvd.sees_all() RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    acting integer := me();
+begin
+    if acting is not null then
+        return (select a.tenant_id = 0 from administrators a where a.id = acting);
+    end if;
+    return session_user <> 'qvd_wat'
+        and (pg_has_role(session_user, 'qvd_readonly', 'member') or pg_has_role(session_user, 'qvd_node', 'member')
+            or pg_has_role(session_user, 'qvd_l7r', 'member'))
+        and not exists (select from administrators a where a.role_name = session_user);
+end $$;
 
 CREATE FUNCTION qvd.session_vm(wanted bigint) RETURNS integer
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2445,8 +3824,70 @@ CREATE FUNCTION qvd.staging_refresh() RETURNS void
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
+    perform demand('di.create.');
     update storage_reports set reported_at = '-infinity';
     perform storage_wake(null);
+end $$;
+
+CREATE FUNCTION qvd.statistics() RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    found jsonb := '{}';
+begin
+    if can('user.stats.summary.') then
+        found := found || jsonb_build_object('users', (select count(*) from users));
+    end if;
+    if can('user.stats.blocked.') then
+        found := found || jsonb_build_object('blocked_users', (select count(*) from users where blocked));
+    end if;
+    if can('user.stats.connected-users.') then
+        found := found || jsonb_build_object('connected_users', (
+            select count(distinct v.user_id) from vms v join vm_runtimes r on r.vm_id = v.id where r.user_state = 'connected'));
+    end if;
+    if can('vm.stats.summary.') then
+        found := found || jsonb_build_object('vms', (select count(*) from vms));
+    end if;
+    if can('vm.stats.blocked.') then
+        found := found || jsonb_build_object('blocked_vms', (select count(*) from vm_runtimes where blocked));
+    end if;
+    if can('vm.stats.running-vms.') then
+        found := found || jsonb_build_object('running_vms', (select count(*) from vm_runtimes where vm_state = 'running'));
+    end if;
+    if can('vm.stats.close-to-expire.') then
+        found := found || jsonb_build_object('vms_with_expiration_date', (
+            select coalesce(jsonb_agg(to_jsonb(x) order by x.expires), '[]') from (
+                select v.id, v.name, least(r.vm_expiration_soft, r.vm_expiration_hard) as expires,
+                    r.vm_expiration_soft, r.vm_expiration_hard
+                from vms v join vm_runtimes r on r.vm_id = v.id
+                where least(r.vm_expiration_soft, r.vm_expiration_hard) > now() order by expires limit 20) x));
+    end if;
+    if can('osf.stats.summary.') then
+        found := found || jsonb_build_object('osfs', (select count(*) from osfs));
+    end if;
+    if can('di.stats.summary.') then
+        found := found || jsonb_build_object('dis', (select count(*) from dis));
+    end if;
+    if can('di.stats.blocked.') then
+        found := found || jsonb_build_object('blocked_dis', (select count(*) from dis where blocked));
+    end if;
+    if can('host.stats.summary.') then
+        found := found || jsonb_build_object('hosts', (select count(*) from hosts));
+    end if;
+    if can('host.stats.blocked.') then
+        found := found || jsonb_build_object('blocked_hosts', (select count(*) from host_runtimes where blocked));
+    end if;
+    if can('host.stats.running-hosts.') then
+        found := found || jsonb_build_object('running_hosts', (select count(*) from host_runtimes where state = 'running'));
+    end if;
+    if can('host.stats.top-hosts-most-vms.') then
+        found := found || jsonb_build_object('top_populated_hosts', (
+            select coalesce(jsonb_agg(to_jsonb(x)), '[]') from (
+                select h.id, h.name, count(*) as number_of_vms from vm_runtimes r join hosts h on h.id = r.host_id
+                where r.vm_state <> 'stopped' group by h.id order by 3 desc, h.name limit 6) x));
+    end if;
+    return found;
 end $$;
 
 CREATE FUNCTION qvd.storage_place(node integer) RETURNS text
@@ -2466,18 +3907,29 @@ begin
     where r.state = 'running' and (wanted is null or storage_place(h.id) = wanted);
 end $$;
 
-CREATE FUNCTION qvd.tenant_create(name text, description text DEFAULT NULL::text) RETURNS integer
+CREATE FUNCTION qvd.tenant_create(name text, description text DEFAULT NULL::text, language qvd.language DEFAULT 'auto'::qvd.language, block integer DEFAULT 10) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 declare
     new_id integer;
 begin
-    insert into tenants (name, description) values (name, description) returning id into new_id;
-    perform audit('create', 'tenant', new_id, tenant_create.name, new_id);
+    perform demand_superadministrator('making tenants');
+    perform demand('tenant.create.');
+    insert into tenants (name, description, language, block)
+    values (btrim(name), description, language, block) returning id into new_id;
     return new_id;
 exception when unique_violation then
     raise exception 'tenant % exists already', name using errcode = 'QV013';
+end $$;
+
+CREATE FUNCTION qvd.tenant_for(wanted text) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    return case when wanted is not null or my_tenant() = 0 or my_tenant() is null
+        then tenant_id(coalesce(wanted, 'default')) else my_tenant() end;
 end $$;
 
 CREATE FUNCTION qvd.tenant_id(wanted text) RETURNS integer
@@ -2488,13 +3940,44 @@ CREATE FUNCTION qvd.tenant_id(wanted text) RETURNS integer
 declare
     found_id integer;
 begin
-    select id into found_id from tenants where name = wanted;
+    select id into found_id from tenants where name = wanted and reaches(id);
     if found_id is null then
         raise exception 'there is no tenant %', wanted
             using errcode = 'QV010', hint = 'select name from tenants;';
     end if;
     return found_id;
 end $$;
+
+CREATE FUNCTION qvd.tenant_purge(wanted integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform demand_superadministrator('purging tenants');
+    perform demand('tenant.purge.');
+    if objects_mine('tenant', array[wanted]) = '{}' then
+        raise exception 'there is no tenant %', wanted using errcode = 'QV010', hint = 'select id, name from tenant_list;';
+    elsif exists (select from vm_runtimes r where r.tenant_id = wanted and (r.vm_state <> 'stopped' or r.vm_cmd is not null)) then
+        raise exception 'VMs of tenant % are up', wanted using errcode = 'QV022', hint = 'Block the tenant and stop them first.';
+    end if;
+    delete from vms v where v.tenant_id = wanted;
+    insert into di_leftovers (place, path)
+    select distinct storage_place(h.id), d.path from hosts h, dis d join osfs o on o.id = d.osf_id where o.tenant_id = wanted
+    on conflict do nothing;
+    delete from dis d using osfs o where o.id = d.osf_id and o.tenant_id = wanted;
+    delete from osfs o where o.tenant_id = wanted;
+    delete from users u where u.tenant_id = wanted;
+    delete from properties_list l where l.tenant_id = wanted;
+    delete from administrators a where a.tenant_id = wanted;
+    delete from role_role_relations m using roles r where r.id = m.inheritor_id and r.tenant_id = wanted;
+    delete from roles r where r.tenant_id = wanted;
+    perform objects_remove('tenant', array[wanted]);
+    perform storage_wake(null);
+end $$;
+
+CREATE FUNCTION qvd.tenants_block(ids integer[], blocked boolean DEFAULT true) RETURNS SETOF qvd.outcome
+    LANGUAGE sql
+    AS $$ select * from objects_update('tenant', ids, jsonb_build_object('blocked', blocked)) $$;
 
 CREATE FUNCTION qvd.tenants_wake() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2541,6 +4024,13 @@ begin
     delete from user_tokens where user_id = account and expiration < now();
 end $$;
 
+CREATE FUNCTION qvd.update_acl(kind text, col text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    select coalesce((select c.acl from column_acls() c where c.kind = update_acl.kind and c.col = update_acl.col),
+        case kind when 'property' then 'property.manage.' else kind || '.create.' end)
+$$;
+
 CREATE FUNCTION qvd.user_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -2549,8 +4039,8 @@ CREATE FUNCTION qvd.user_block(wanted text, blocked boolean DEFAULT true) RETURN
 declare
     target users;
 begin
+    perform demand('user.update.block.');
     update users u set blocked = user_block.blocked where u.id = user_id(wanted) returning * into target;
-    perform audit(case when blocked then 'block' else 'unblock' end, 'user', target.id, wanted, target.tenant_id);
     return target.id;
 end $$;
 
@@ -2564,7 +4054,9 @@ declare
     new_id integer;
 begin
     select * into wanted from name_and_tenant(login);
-    in_tenant := tenant_id(coalesce(wanted.tenant, user_create.tenant, 'default'));
+    in_tenant := tenant_for(coalesce(wanted.tenant, user_create.tenant));
+    perform demand('user.create.');
+    perform demand_owning(in_tenant, 'users');
     if password = '' then
         raise exception 'user % needs a password that is not empty', login
             using errcode = 'QV014', hint = 'Leave it out for a user who cannot log in with a password kept here.';
@@ -2575,7 +4067,6 @@ begin
             then wanted.name else lower(wanted.name) end,
         password_hash(user_create.password))
     returning id into new_id;
-    perform audit('create', 'user', new_id, wanted.name, in_tenant);
     return new_id;
 exception when unique_violation then
     raise exception 'user % exists already', login using errcode = 'QV013';
@@ -2593,7 +4084,7 @@ begin
     select array_agg(u.id), string_agg(u.login || '@' || t.name, ', ' order by t.name)
     into ids, candidates
     from users u join tenants t on t.id = u.tenant_id, name_and_tenant(wanted) n
-    where u.login = n.name and t.name = coalesce(n.tenant, t.name);
+    where u.login = n.name and t.name = coalesce(n.tenant, t.name) and reaches(t.id);
     if ids is null then
         raise exception 'there is no user %', wanted using errcode = 'QV010', hint = 'select login from users;';
     elsif cardinality(ids) > 1 then
@@ -2612,9 +4103,9 @@ begin
     if coalesce(password, '') = '' then
         raise exception 'the password of % must not be empty', wanted using errcode = 'QV014';
     end if;
+    perform demand('user.update.password.');
     update users u set password = password_hash(user_password.password) where u.id = user_id(wanted)
     returning * into target;
-    perform audit('update', 'user', target.id, target.login, target.tenant_id, '{"password": "changed"}');
 end $$;
 
 CREATE FUNCTION qvd.user_sessions_ended() RETURNS trigger
@@ -2657,6 +4148,7 @@ declare
     property integer;
     kind integer;
 begin
+    perform demand('user.update.password.');
     select * into target from users u where u.id = user_id(wanted);
     if secret !~ '^[A-Z2-7]{16,}$' then
         raise exception 'the secret of % must be at least 16 characters of base32', wanted using errcode = 'QV014';
@@ -2693,16 +4185,60 @@ CREATE FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user
         or (was, becomes) in (('disconnected', 'connecting'), ('connecting', 'connected'))
 $$;
 
+CREATE FUNCTION qvd.users_block(ids integer[], blocked boolean DEFAULT true) RETURNS SETOF qvd.outcome
+    LANGUAGE sql
+    AS $$ select * from objects_update('user', ids, jsonb_build_object('blocked', blocked)) $$;
+
+CREATE FUNCTION qvd.users_delete(ids integer[]) RETURNS SETOF qvd.outcome
+    LANGUAGE sql
+    AS $$ select * from objects_delete('user', ids) $$;
+
 CREATE FUNCTION qvd.users_wake() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
+    if tg_op = 'UPDATE' and new.tenant_id <> old.tenant_id and exists (select from vms v where v.user_id = new.id) then
+        raise exception 'user % has VMs and cannot change its tenant', new.login using errcode = 'QV023', hint = 'Delete them first.';
+    end if;
     if tg_op = 'UPDATE' and (new.login, new.tenant_id) is distinct from (old.login, old.tenant_id) then
         perform vm_specs_renew(array(select v.id from vms v where v.user_id = new.id));
     end if;
     perform wake('qvd_admin', 'user', coalesce(new.id, old.id), coalesce(new.tenant_id, old.tenant_id));
     return null;
+end $$;
+
+CREATE FUNCTION qvd.view_reset(object text DEFAULT NULL::text, whose text DEFAULT 'mine'::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if whose = 'tenant' then
+        perform demand('views.update.columns.');
+    end if;
+    delete from views_setups v where v.tenant_id = my_tenant() and (object is null or v.qvd_object = object)
+        and v.administrator_id is not distinct from case whose when 'mine' then me() end;
+end $$;
+
+CREATE FUNCTION qvd.view_set(object text, field text, view_type qvd.view_type, device_type qvd.device_type, visible boolean, whose text DEFAULT 'mine'::text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    if whose = 'tenant' then
+        perform demand_any(part_acls('views_setups',
+            jsonb_build_object('view_type', view_type, 'device_type', device_type)));
+    elsif whose <> 'mine' or my_tenant() is null then
+        raise exception 'views are mine or those of the tenant, not of %', whose using errcode = 'QV014';
+    end if;
+    insert into views_setups (tenant_id, administrator_id, qvd_object, field, view_type, device_type, visible)
+    values (my_tenant(), case whose when 'mine' then me() end, object, view_set.field, view_set.view_type, view_set.device_type,
+        view_set.visible)
+    on conflict (tenant_id, administrator_id, qvd_object, field, view_type, device_type)
+        do update set visible = excluded.visible;
+exception when check_violation then
+    raise exception 'there is no list of %, or no such field', object using errcode = 'QV014', hint = 'user, vm, host, osf, di …';
 end $$;
 
 CREATE FUNCTION qvd.vm_address_free() RETURNS inet
@@ -2753,8 +4289,8 @@ CREATE FUNCTION qvd.vm_block(vm text, blocked boolean DEFAULT true) RETURNS inte
 declare
     target vm_runtimes;
 begin
+    perform demand('vm.update.block.');
     update vm_runtimes r set blocked = vm_block.blocked where r.vm_id = vm_id(vm) returning * into target;
-    perform audit(case when blocked then 'block' else 'unblock' end, 'vm', target.vm_id, vm, target.tenant_id);
     return target.vm_id;
 end $$;
 
@@ -2778,6 +4314,13 @@ declare
     of_osf osfs;
     new_id integer;
 begin
+    perform demand('vm.create.');
+    if tag <> 'default' then
+        perform demand('vm.create.di-tag.');
+    end if;
+    if vm_create.ip is not null then
+        perform demand_superadministrator('choosing the address of a VM');
+    end if;
     select * into of_user from users where id = owner_id;
     -- An OSF without a tenant is looked for in the owner's.
     select o.* into of_osf from osfs o join tenants t on t.id = o.tenant_id, name_and_tenant(osf) n
@@ -2791,7 +4334,6 @@ begin
     insert into vms (name, user_id, osf_id, di_tag, ip)
     values (vm_create.name, of_user.id, of_osf.id, tag, coalesce(vm_create.ip, vm_address_free()))
     returning id into new_id;
-    perform audit('create', 'vm', new_id, vm_name(new_id), of_user.tenant_id);
     return new_id;
 exception when unique_violation then
     raise exception 'VM % of % exists already, or another VM has its address', name, owner using errcode = 'QV013';
@@ -2806,12 +4348,12 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null then
+    if target.vm_id is null or not reaches(target.tenant_id) then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
+    perform demand('vm.update.disconnect-user.');
     if target.user_state <> 'disconnected' then
         update vm_runtimes set user_cmd = 'abort' where vm_id = vm;
-        perform audit('disconnect', 'vm', vm, vm_name(vm), target.tenant_id);
     end if;
     return vm;
 end $$;
@@ -2857,9 +4399,11 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null then
+    if target.vm_id is null or not reaches(target.tenant_id) then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
-    elsif target.vm_state = 'stopped' and coalesce(soft, hard) is not null then
+    end if;
+    perform demand('vm.update.expiration.');
+    if target.vm_state = 'stopped' and coalesce(soft, hard) is not null then
         raise exception 'VM % is stopped and cannot expire', vm_name(vm)
             using errcode = 'QV021', hint = 'Only a run of a VM expires; the next one does not.';
     elsif hard < soft then
@@ -2869,7 +4413,6 @@ begin
         raise exception 'an expiration has a date' using errcode = 'QV014', hint = 'For never, leave it out.';
     end if;
     update vm_runtimes set vm_expiration_soft = soft, vm_expiration_hard = hard where vm_id = vm;
-    perform audit('expire', 'vm', vm, vm_name(vm), target.tenant_id, jsonb_build_object('soft', soft, 'hard', hard));
     return vm;
 end $$;
 
@@ -2892,7 +4435,7 @@ begin
     end if;
     ids := array(
         select v.id from qvd.vms v join qvd.users u on u.id = v.user_id join qvd.tenants t on t.id = u.tenant_id
-        where u.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', t.name));
+        where u.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', t.name) and qvd.reaches(t.id));
     if ids = '{}' then
         raise exception 'there is no VM %', wanted using errcode = 'QV010', hint = 'select vm from vm_list;';
     elsif cardinality(ids) > 1 then
@@ -2900,6 +4443,18 @@ begin
             (select string_agg(name, ', ' order by name) from unnest(ids) id, qvd.vm_name(id) name) using errcode = 'QV011', hint = 'Name the tenant.';
     end if;
     return ids[1];
+end $$;
+
+CREATE FUNCTION qvd.vm_mac(ip inet) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return config_get('vm.network.mac.prefix') || (
+        select string_agg(':' || lpad(to_hex(get_byte(b, length(b) - n)), 2, '0'), '' order by n desc)
+        -- The wire form ends with the address.
+        from inet_send(set_masklen(ip, case family(ip) when 4 then 32 else 128 end)) b, generate_series(1, 3) n);
 end $$;
 
 CREATE FUNCTION qvd.vm_name(wanted integer) RETURNS text
@@ -2911,7 +4466,7 @@ begin
     return (
         select u.login || '@' || t.name || '/' || v.name
     from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
-    where v.id = wanted);
+    where v.id = wanted and reaches(t.id));
 end $$;
 
 CREATE FUNCTION qvd.vm_run_account(vm integer, node integer, was qvd.vm_state, becomes qvd.vm_state, told qvd.vm_cmd) RETURNS void
@@ -3022,6 +4577,33 @@ begin
     return new;
 end $$;
 
+CREATE FUNCTION qvd.vm_runtimes_log() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    name text := vm_name(new.vm_id);
+begin
+    if new.blocked <> old.blocked then
+        perform audit(case when new.blocked then 'block' else 'unblock' end, 'vm', new.vm_id, name, new.tenant_id,
+            jsonb_build_object('old', jsonb_build_object('blocked', old.blocked), 'new', jsonb_build_object('blocked', new.blocked)));
+    end if;
+    if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd then
+        perform audit(new.vm_cmd::text, 'vm', new.vm_id, name, new.tenant_id,
+            case when new.vm_reason is distinct from old.vm_reason and new.vm_reason is not null
+                then jsonb_build_object('why', new.vm_reason) end);
+    end if;
+    if new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd then
+        perform audit('disconnect', 'vm', new.vm_id, name, new.tenant_id);
+    end if;
+    if (new.vm_expiration_soft, new.vm_expiration_hard) is distinct from (old.vm_expiration_soft, old.vm_expiration_hard) then
+        perform audit('expire', 'vm', new.vm_id, name, new.tenant_id,
+            jsonb_build_object('soft', new.vm_expiration_soft, 'hard', new.vm_expiration_hard));
+    end if;
+    return null;
+end $$;
+
 CREATE FUNCTION qvd.vm_runtimes_wake() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -3086,9 +4668,10 @@ declare
     spec vm_specs;
 begin
     select * into spec from vm_specs where vm_id = vm;
-    if not found then
+    if not found or not reaches(spec.tenant_id) then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
+    perform demand('vm.update.state.');
     return vm_start_found(spec);
 end $$;
 
@@ -3103,11 +4686,12 @@ declare
     wanted_name text := split_part(vm, '/', 2);
     specs vm_specs[] := array(
         select s from vm_specs s
-        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant));
+        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant) and reaches(s.tenant_id));
 begin
     if cardinality(specs) <> 1 then
         perform vm_id(vm); -- says what is wrong with it
     end if;
+    perform demand('vm.update.state.');
     return vm_start_found(specs[1]);
 end $$;
 
@@ -3124,13 +4708,8 @@ begin
         raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
             full_name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
     end if;
-    with asked as (
-        update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec.vm_id)), vm_cmd = 'start'
-        where r.vm_id = spec.vm_id and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start'
-        returning r.vm_id
-    )
-    insert into qvd.log (action, qvd_object, object_id, object_name, tenant_id)
-    select 'start', 'vm', vm_id, full_name, spec.tenant_id from asked;
+    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec.vm_id)), vm_cmd = 'start'
+    where r.vm_id = spec.vm_id and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start';
     return spec.vm_id;
 end $$;
 
@@ -3143,9 +4722,10 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null then
+    if target.vm_id is null or not reaches(target.tenant_id) then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
+    perform demand('vm.update.state.');
     if target.vm_state = 'stopped' and target.vm_cmd = 'start' then
         update vm_runtimes set vm_cmd = null, host_id = null, vm_reason = 'the start was withdrawn' where vm_id = vm;
     elsif target.restart_due then
@@ -3154,6 +4734,7 @@ begin
         return vm;
     else
         update vm_runtimes set vm_cmd = 'stop', vm_reason = null where vm_id = vm;
+        return vm;
     end if;
     perform audit('stop', 'vm', vm, vm_name(vm), target.tenant_id);
     return vm;
@@ -3264,7 +4845,7 @@ begin
             'user_state', r.user_state, 'user_since', r.user_state_ts, 'user_command', r.user_cmd, 'session', r.session_id,
             'client', host(u.client_address), 'router', l.name,
             'hosts', case when r.vm_state = 'stopped' and r.vm_cmd is null then (
-                select jsonb_object_agg(n.name, host_obstacle(n.id) order by n.name) from hosts n) end)
+                select jsonb_object_agg(case when sees_all() then n.name else 'host ' || n.id end, host_obstacle(n.id) order by n.name) from hosts n) end)
         from vm_runtimes r
             join vm_specs s on s.vm_id = r.vm_id
             left join hosts h on h.id = r.host_id
@@ -3273,7 +4854,7 @@ begin
             left join dis d on d.id = r.current_di_id
             left join user_sessions u on u.id = r.session_id
             left join hosts l on l.id = r.l7r_host_id
-        where r.vm_id = vm);
+        where r.vm_id = vm and reaches(r.tenant_id));
 end $$;
 
 CREATE FUNCTION qvd.vm_why_phase(f jsonb) RETURNS text
@@ -3312,6 +4893,28 @@ begin
     end;
 end $$;
 
+CREATE FUNCTION qvd.vms_block(ids integer[], blocked boolean DEFAULT true) RETURNS SETOF qvd.outcome
+    LANGUAGE sql
+    AS $$ select * from objects_update('vm', ids, jsonb_build_object('blocked', blocked)) $$;
+
+CREATE FUNCTION qvd.vms_delete(ids integer[]) RETURNS SETOF qvd.outcome
+    LANGUAGE sql
+    AS $$ select * from objects_delete('vm', ids) $$;
+
+CREATE FUNCTION qvd.vms_disconnect(ids integer[]) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$ begin perform demand('vm.update.disconnect-user.'); return query select * from objects_do('vm', ids, 'disconnect'); end $$;
+
+CREATE FUNCTION qvd.vms_expire(ids integer[], soft timestamp with time zone, hard timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform demand('vm.update.expiration.');
+    return query select * from objects_do('vm', ids, 'expire', jsonb_build_object('soft', soft, 'hard', hard));
+end $$;
+
 CREATE FUNCTION qvd.vms_guard() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO 'qvd', 'pg_temp'
@@ -3323,8 +4926,9 @@ begin
         end if;
         return old;
     end if;
-    if (select tenant_id from users where id = new.user_id) is distinct from
-        (select tenant_id from osfs where id = new.osf_id) then
+    -- What somebody else's is, is not there for a tenant's administrator.
+    new.tenant_id := (select tenant_id from users where id = new.user_id);
+    if new.tenant_id is null or new.tenant_id is distinct from (select tenant_id from osfs where id = new.osf_id) then
         raise exception 'user and OSF of VM % belong to different tenants', new.name using errcode = 'QV023';
     end if;
     return new;
@@ -3341,7 +4945,7 @@ declare
 begin
     for due in select vm_id from vm_runtimes where restart_due order by vm_id for update skip locked limit 100 loop
         begin
-            perform vm_start(due);
+            perform vm_start_found(s) from vm_specs s where s.vm_id = due;
             started := started + 1;
         exception
             when sqlstate 'QV030' then
@@ -3355,6 +4959,16 @@ begin
     end loop;
     return started;
 end $$;
+
+CREATE FUNCTION qvd.vms_start(ids integer[]) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$ begin perform demand('vm.update.state.'); return query select * from objects_do('vm', ids, 'start'); end $$;
+
+CREATE FUNCTION qvd.vms_stop(ids integer[]) RETURNS SETOF qvd.outcome
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$ begin perform demand('vm.update.state.'); return query select * from objects_do('vm', ids, 'stop'); end $$;
 
 CREATE FUNCTION qvd.vms_wake() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3371,7 +4985,8 @@ begin
         select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
             d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
         from vm_specs_due d where d.vm_id = new.id;
-    elsif tg_op = 'UPDATE' then
+    elsif (new.name, new.user_id, new.osf_id, new.di_tag, new.ip)
+        is distinct from (old.name, old.user_id, old.osf_id, old.di_tag, old.ip) and tg_op = 'UPDATE' then
         perform vm_specs_renew(array[new.id]);
     end if;
     perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),
@@ -3392,6 +5007,41 @@ CREATE FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) RETURNS t
     select '{"v":1,"kind":"' || kind || '"' || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}'
 $$;
 
+CREATE FUNCTION qvd.wat_administrator(wanted text, tenant text, OUT id integer, OUT tenant_id integer, OUT password text, OUT language qvd.language, OUT block integer) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    select a.id, a.tenant_id, a.password, case a.language when 'default' then t.language else a.language end,
+        case a.block when 0 then t.block else a.block end
+    into id, tenant_id, password, language, block
+    from administrators a join tenants t on t.id = a.tenant_id
+    where a.name = wanted and t.name = wat_administrator.tenant and not t.blocked;
+end $$;
+
+CREATE FUNCTION qvd.wat_login_log(wanted text, tenant text, address inet, entered boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    insert into log (action, qvd_object, object_id, object_name, tenant_id, administrator_id, administrator_name, superadmin, ip, source, status)
+    select 'login', 'administrator', a.id, left(wanted, 80), t.id, a.id, a.name, a.tenant_id = 0, address, 'WAT',
+        case when entered then 0 else 3200 end
+    from (select 1) one
+        left join tenants t on t.name = wat_login_log.tenant
+        left join administrators a on a.name = wanted and a.tenant_id = t.id;
+end $$;
+
+CREATE FUNCTION qvd.wat_password_upgrade(account integer, was text, becomes text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    update administrators a set password = becomes where a.id = account and a.password = was;
+    return found;
+end $$;
+
 CREATE FUNCTION qvd.watch() RETURNS void
     LANGUAGE plpgsql
     AS $$
@@ -3399,6 +5049,154 @@ begin
     listen qvd_admin;
     perform pg_advisory_lock_shared(hashtext('qvd.watch'));
 end $$;
+
+CREATE TABLE qvd.acl_role_relations (
+    id integer NOT NULL,
+    role_id integer NOT NULL,
+    acl_id integer NOT NULL,
+    positive boolean DEFAULT true NOT NULL
+);
+
+ALTER TABLE ONLY qvd.acl_role_relations FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE qvd.acls (
+    id integer NOT NULL,
+    name text NOT NULL,
+    description text
+);
+
+CREATE TABLE qvd.role_acls (
+    role_id integer NOT NULL,
+    acl text NOT NULL
+);
+
+ALTER TABLE ONLY qvd.role_acls FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE qvd.roles (
+    id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    name text NOT NULL,
+    description text,
+    fixed boolean DEFAULT false NOT NULL,
+    internal boolean DEFAULT false NOT NULL,
+    CONSTRAINT roles_name_check CHECK (((name ~ '^[^[:space:][:cntrl:]]([^[:cntrl:]]*[^[:space:][:cntrl:]])?$'::text) AND (length(name) <= 64)))
+);
+
+ALTER TABLE ONLY qvd.roles FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.acl_list WITH (security_invoker='true') AS
+ SELECT a.id,
+    a.name,
+    a.description,
+    r.id AS role_id,
+    r.name AS role,
+    m.positive AS own,
+    (e.acl IS NOT NULL) AS effective
+   FROM (((qvd.acls a
+     CROSS JOIN qvd.roles r)
+     LEFT JOIN qvd.acl_role_relations m ON (((m.role_id = r.id) AND (m.acl_id = a.id))))
+     LEFT JOIN qvd.role_acls e ON (((e.role_id = r.id) AND (e.acl = a.name))))
+  WHERE ( SELECT qvd.can('role.see.acl-list.'::text) AS can);
+
+ALTER TABLE qvd.acl_role_relations ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.acl_role_relations_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE qvd.acls ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.acls_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.administrators (
+    id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    name qvd.object_name NOT NULL,
+    password text,
+    language qvd.language DEFAULT 'default'::qvd.language NOT NULL,
+    block integer DEFAULT 0 NOT NULL,
+    description text,
+    role_name text,
+    CONSTRAINT administrators_block_check CHECK (((block >= 0) AND (block <= 10000))),
+    CONSTRAINT administrators_role_name_check CHECK ((role_name <> ''::text))
+);
+
+ALTER TABLE ONLY qvd.administrators FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE qvd.role_administrator_relations (
+    id integer NOT NULL,
+    administrator_id integer NOT NULL,
+    role_id integer NOT NULL
+);
+
+ALTER TABLE ONLY qvd.role_administrator_relations FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE qvd.tenants (
+    id integer NOT NULL,
+    name text NOT NULL,
+    description text,
+    blocked boolean DEFAULT false NOT NULL,
+    language qvd.language DEFAULT 'auto'::qvd.language NOT NULL,
+    block integer DEFAULT 10 NOT NULL,
+    CONSTRAINT tenants_block_check CHECK (((block >= 1) AND (block <= 10000))),
+    CONSTRAINT tenants_name_check CHECK (((length(name) >= 1) AND (length(name) <= 80)))
+);
+
+ALTER TABLE ONLY qvd.tenants FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.administrator_list WITH (security_invoker='true') AS
+ SELECT a.id,
+    (a.name)::text AS name,
+    a.tenant_id,
+    t.name AS tenant,
+        CASE
+            WHEN ( SELECT qvd.can('administrator.see.language.'::text) AS can) THEN a.language
+            ELSE NULL::qvd.language
+        END AS language,
+    a.block,
+    a.role_name,
+        CASE
+            WHEN ( SELECT qvd.can('administrator.see.roles.'::text) AS can) THEN ARRAY( SELECT r.name
+               FROM (qvd.role_administrator_relations m
+                 JOIN qvd.roles r ON ((r.id = m.role_id)))
+              WHERE (m.administrator_id = a.id)
+              ORDER BY r.name)
+            ELSE NULL::text[]
+        END AS roles,
+        CASE
+            WHEN ( SELECT qvd.can('administrator.see.description.'::text) AS can) THEN a.description
+            ELSE NULL::text
+        END AS description,
+        CASE
+            WHEN ( SELECT qvd.can('administrator.see.creation-date.'::text) AS can) THEN ( SELECT c.at
+               FROM qvd.created('administrator'::text, a.id) c(at, by_whom))
+            ELSE NULL::timestamp with time zone
+        END AS creation_date,
+        CASE
+            WHEN ( SELECT qvd.can('administrator.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
+               FROM qvd.created('administrator'::text, a.id) c(at, by_whom))
+            ELSE NULL::text
+        END AS created_by
+   FROM (qvd.administrators a
+     LEFT JOIN qvd.tenants t ON ((t.id = a.tenant_id)))
+  WHERE ((a.id <> 0) AND ( SELECT qvd.can('administrator.see-main.'::text) AS can));
+
+ALTER TABLE qvd.administrators ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.administrators_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 CREATE TABLE qvd.balancer (
     one boolean DEFAULT true NOT NULL,
@@ -3434,10 +5232,70 @@ CREATE TABLE qvd.configs (
     CONSTRAINT configs_value_check CHECK ((length(value) <= 4096))
 );
 
+ALTER TABLE ONLY qvd.configs FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.config_list WITH (security_invoker='true') AS
+ WITH own AS (
+         SELECT configs.tenant_id,
+            configs.key,
+            configs.value
+           FROM qvd.configs
+        ), keys AS (
+         SELECT config_keys.key,
+            config_keys.default_value,
+            config_keys.unit,
+            config_keys.meaning,
+            config_keys.needs_restart
+           FROM qvd.config_keys
+        UNION ALL
+         SELECT DISTINCT ON (o_1.key) o_1.key,
+            NULL::text,
+            'text'::text,
+            NULL::text,
+            false
+           FROM own o_1
+          WHERE (NOT (EXISTS ( SELECT
+                   FROM qvd.config_keys k_1
+                  WHERE (k_1.key = o_1.key))))
+        )
+ SELECT k.key,
+    COALESCE(o.value, e.value, k.default_value) AS value,
+    k.default_value AS "default",
+    (o.value IS NULL) AS is_default,
+    t.id AS tenant_id,
+    t.name AS tenant,
+    k.unit,
+    k.meaning,
+    k.needs_restart
+   FROM (((keys k
+     CROSS JOIN ( SELECT '-1'::integer AS id,
+            '-'::text AS name
+          WHERE ( SELECT qvd.sees_all() AS sees_all)
+        UNION ALL
+         SELECT x.id,
+            x.name
+           FROM qvd.tenants x
+          WHERE (x.id > 0)) t)
+     LEFT JOIN own o ON (((o.key = k.key) AND (o.tenant_id = t.id))))
+     LEFT JOIN own e ON (((e.key = k.key) AND (e.tenant_id = '-1'::integer))))
+  WHERE (((t.id = '-1'::integer) OR (o.value IS NOT NULL) OR (t.id = ( SELECT qvd.my_tenant() AS my_tenant))) AND (k.key !~ '^(internal|database)[.]'::text) AND (NOT qvd.is_secret(k.key)) AND
+        CASE
+            WHEN (k.key ~~ 'wat.%'::text) THEN ( SELECT qvd.can('config.wat.'::text) AS can)
+            ELSE ( SELECT qvd.can('config.qvd.'::text) AS can)
+        END);
+
 CREATE TABLE qvd.di_leftovers (
     place text NOT NULL,
     path text NOT NULL
 );
+
+CREATE TABLE qvd.di_properties (
+    di_id integer NOT NULL,
+    property_id integer NOT NULL,
+    value text NOT NULL
+);
+
+ALTER TABLE ONLY qvd.di_properties FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE qvd.di_tags (
     id integer NOT NULL,
@@ -3446,6 +5304,8 @@ CREATE TABLE qvd.di_tags (
     fixed boolean DEFAULT false NOT NULL,
     CONSTRAINT di_tags_tag_check CHECK (((tag <> ''::text) AND (length(tag) <= 1024)))
 );
+
+ALTER TABLE ONLY qvd.di_tags FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE qvd.osfs (
     id integer NOT NULL,
@@ -3462,39 +5322,104 @@ CREATE TABLE qvd.osfs (
     CONSTRAINT osfs_user_storage_size_check CHECK ((user_storage_size >= 0))
 );
 
-CREATE TABLE qvd.tenants (
+ALTER TABLE ONLY qvd.osfs FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE qvd.properties_list (
     id integer NOT NULL,
-    name text NOT NULL,
+    key text NOT NULL,
+    tenant_id integer NOT NULL,
     description text,
-    blocked boolean DEFAULT false NOT NULL,
-    CONSTRAINT tenants_name_check CHECK (((length(name) >= 1) AND (length(name) <= 80)))
+    CONSTRAINT properties_list_key_check CHECK (((key <> ''::text) AND (length(key) <= 1024)))
 );
 
-CREATE VIEW qvd.di_list AS
+ALTER TABLE ONLY qvd.properties_list FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE qvd.qvd_object_properties_list (
+    id integer NOT NULL,
+    property_id integer NOT NULL,
+    qvd_object qvd.property_object NOT NULL
+);
+
+ALTER TABLE ONLY qvd.qvd_object_properties_list FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.di_list WITH (security_invoker='true') AS
  SELECT d.id,
-    (((o.name)::text || '@'::text) || t.name) AS osf,
-    d.version,
+    d.path AS name,
     d.path,
-    d.blocked,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.version.'::text) AS can) THEN d.version
+            ELSE NULL::text
+        END AS version,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.osf.'::text) AS can) THEN d.osf_id
+            ELSE NULL::integer
+        END AS osf_id,
+    (((o.name)::text || '@'::text) || t.name) AS osf,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.osf.'::text) AS can) THEN (o.name)::text
+            ELSE NULL::text
+        END AS osf_name,
+    o.tenant_id,
+    t.name AS tenant,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.block.'::text) AS can) THEN d.blocked
+            ELSE NULL::boolean
+        END AS blocked,
     r.state,
     r.percentage,
-    ( SELECT array_agg(g.tag ORDER BY g.tag) AS array_agg
-           FROM qvd.di_tags g
-          WHERE (g.di_id = d.id)) AS tags,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.tags.'::text) AS can) THEN ( SELECT array_agg(g.tag ORDER BY g.tag) AS array_agg
+               FROM qvd.di_tags g
+              WHERE (g.di_id = d.id))
+            ELSE NULL::text[]
+        END AS tags,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.default.'::text) AS can) THEN (EXISTS ( SELECT
+               FROM qvd.di_tags g
+              WHERE ((g.di_id = d.id) AND (g.tag = 'default'::text))))
+            ELSE NULL::boolean
+        END AS "default",
+        CASE
+            WHEN ( SELECT qvd.can('di.see.head.'::text) AS can) THEN (EXISTS ( SELECT
+               FROM qvd.di_tags g
+              WHERE ((g.di_id = d.id) AND (g.tag = 'head'::text))))
+            ELSE NULL::boolean
+        END AS head,
     r.status_message AS message,
+    r.status_message,
     r.size,
-    r.sha256
+    r.sha256,
+    d.agent,
+    r.auto_publish,
+    r.expiration_time_soft,
+    r.expiration_time_hard,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.description.'::text) AS can) THEN d.description
+            ELSE NULL::text
+        END AS description,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.creation-date.'::text) AS can) THEN ( SELECT c.at
+               FROM qvd.created('di'::text, d.id) c(at, by_whom))
+            ELSE NULL::timestamp with time zone
+        END AS creation_date,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
+               FROM qvd.created('di'::text, d.id) c(at, by_whom))
+            ELSE NULL::text
+        END AS created_by,
+        CASE
+            WHEN ( SELECT qvd.can('di.see.properties.'::text) AS can) THEN ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
+               FROM ((qvd.di_properties p
+                 JOIN qvd.qvd_object_properties_list q ON ((q.id = p.property_id)))
+                 JOIN qvd.properties_list l ON ((l.id = q.property_id)))
+              WHERE (p.di_id = d.id))
+            ELSE NULL::jsonb
+        END AS properties
    FROM (((qvd.dis d
      JOIN qvd.di_runtimes r ON ((r.di_id = d.id)))
      JOIN qvd.osfs o ON ((o.id = d.osf_id)))
      JOIN qvd.tenants t ON ((t.id = o.tenant_id)))
-  ORDER BY t.name, o.name, d.id;
-
-CREATE TABLE qvd.di_properties (
-    di_id integer NOT NULL,
-    property_id integer NOT NULL,
-    value text NOT NULL
-);
+  WHERE ( SELECT qvd.can('di.see-main.'::text) AS can);
 
 ALTER TABLE qvd.di_tags ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.di_tags_id_seq
@@ -3520,6 +5445,8 @@ CREATE TABLE qvd.end_counters (
     sessions bigint DEFAULT 0 NOT NULL
 );
 
+ALTER TABLE ONLY qvd.end_counters FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE qvd.hosts (
     id integer NOT NULL,
     name text NOT NULL,
@@ -3536,7 +5463,9 @@ END)),
     CONSTRAINT hosts_name_check CHECK ((name ~ '^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$'::text))
 );
 
-CREATE VIEW qvd.end_list AS
+ALTER TABLE ONLY qvd.hosts FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.end_list WITH (security_invoker='true') AS
  SELECT h.name AS host,
     c.reason,
     c.sessions
@@ -3550,6 +5479,8 @@ CREATE TABLE qvd.host_changes (
     failed_starts integer DEFAULT 0 NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500');
+
+ALTER TABLE ONLY qvd.host_changes FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE qvd.host_counters (
     host_id integer NOT NULL,
@@ -3565,6 +5496,16 @@ CREATE TABLE qvd.host_counters (
     slow_clients bigint DEFAULT 0 NOT NULL,
     limited_logins bigint DEFAULT 0 NOT NULL
 );
+
+ALTER TABLE ONLY qvd.host_counters FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE qvd.host_properties (
+    host_id integer NOT NULL,
+    property_id integer NOT NULL,
+    value text NOT NULL
+);
+
+ALTER TABLE ONLY qvd.host_properties FORCE ROW LEVEL SECURITY;
 
 CREATE TABLE qvd.host_runtimes (
     host_id integer NOT NULL,
@@ -3593,6 +5534,8 @@ CREATE TABLE qvd.host_runtimes (
 )
 WITH (fillfactor='50');
 
+ALTER TABLE ONLY qvd.host_runtimes FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE qvd.l7r_instances (
     id bigint NOT NULL,
     host_id integer NOT NULL,
@@ -3604,12 +5547,24 @@ CREATE TABLE qvd.l7r_instances (
     problem text
 );
 
-CREATE VIEW qvd.host_list AS
+ALTER TABLE ONLY qvd.l7r_instances FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.host_list WITH (security_invoker='true') AS
  SELECT h.id,
+    h.name,
     h.name AS host,
-    r.state,
-    r.blocked,
-    h.address,
+        CASE
+            WHEN ( SELECT qvd.can('host.see.state.'::text) AS can) THEN r.state
+            ELSE NULL::qvd.host_state
+        END AS state,
+        CASE
+            WHEN ( SELECT qvd.can('host.see.block.'::text) AS can) THEN r.blocked
+            ELSE NULL::boolean
+        END AS blocked,
+        CASE
+            WHEN ( SELECT qvd.can('host.see.address.'::text) AS can) THEN h.address
+            ELSE NULL::inet
+        END AS address,
     h.backend,
     h.frontend,
     (r.vms + ( SELECT COALESCE(sum(c.vms), (0)::bigint) AS "coalesce"
@@ -3618,6 +5573,12 @@ CREATE VIEW qvd.host_list AS
     ( SELECT count(*) AS count
            FROM qvd.vm_runtimes v
           WHERE (v.l7r_host_id = h.id)) AS sessions,
+        CASE
+            WHEN ( SELECT qvd.can('host.see.vms-info.'::text) AS can) THEN ( SELECT count(*) AS count
+               FROM qvd.vm_runtimes v
+              WHERE ((v.host_id = h.id) AND (v.user_state = 'connected'::qvd.user_state)))
+            ELSE NULL::bigint
+        END AS number_of_vms_connected,
     (now() - r.ok_ts) AS last_sign_of_life,
     r.epoch,
     r.events_degraded_since,
@@ -3628,9 +5589,32 @@ CREATE VIEW qvd.host_list AS
            FROM qvd.l7r_instances l
           WHERE ((l.host_id = h.id) AND (l.ended_at IS NULL))
           ORDER BY l.id DESC
-         LIMIT 1) AS router_problem
+         LIMIT 1) AS router_problem,
+        CASE
+            WHEN ( SELECT qvd.can('host.see.description.'::text) AS can) THEN h.description
+            ELSE NULL::text
+        END AS description,
+        CASE
+            WHEN ( SELECT qvd.can('host.see.creation-date.'::text) AS can) THEN ( SELECT c.at
+               FROM qvd.created('host'::text, h.id) c(at, by_whom))
+            ELSE NULL::timestamp with time zone
+        END AS creation_date,
+        CASE
+            WHEN ( SELECT qvd.can('host.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
+               FROM qvd.created('host'::text, h.id) c(at, by_whom))
+            ELSE NULL::text
+        END AS created_by,
+        CASE
+            WHEN ( SELECT qvd.can('host.see.properties.'::text) AS can) THEN ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
+               FROM ((qvd.host_properties p
+                 JOIN qvd.qvd_object_properties_list o ON ((o.id = p.property_id)))
+                 JOIN qvd.properties_list l ON ((l.id = o.property_id)))
+              WHERE (p.host_id = h.id))
+            ELSE NULL::jsonb
+        END AS properties
    FROM (qvd.hosts h
      JOIN qvd.host_runtimes r ON ((r.host_id = h.id)))
+  WHERE ( SELECT qvd.can('host.see-main.'::text) AS can)
   ORDER BY h.name;
 
 CREATE VIEW qvd.host_loads AS
@@ -3651,12 +5635,6 @@ CREATE VIEW qvd.host_loads AS
           GROUP BY host_changes.host_id) c ON ((c.host_id = r.host_id)))
   WHERE (h.backend AND (NOT r.blocked) AND (r.state = 'running'::qvd.host_state) AND (r.storage_degraded_since IS NULL) AND (r.ok_ts > (now() - ( SELECT balancer.lapse
            FROM qvd.balancer))));
-
-CREATE TABLE qvd.host_properties (
-    host_id integer NOT NULL,
-    property_id integer NOT NULL,
-    value text NOT NULL
-);
 
 ALTER TABLE qvd.hosts ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.hosts_id_seq
@@ -3688,8 +5666,13 @@ CREATE TABLE qvd.log (
     object_id integer,
     object_name text,
     arguments jsonb,
-    status integer DEFAULT 0 NOT NULL
+    status integer DEFAULT 0 NOT NULL,
+    administrator_id integer,
+    administrator_name text,
+    superadmin boolean
 );
+
+ALTER TABLE ONLY qvd.log FORCE ROW LEVEL SECURITY;
 
 ALTER TABLE qvd.log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME qvd.log_id_seq
@@ -3699,6 +5682,58 @@ ALTER TABLE qvd.log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE VIEW qvd.log_list WITH (security_invoker='true') AS
+ SELECT l.id,
+    l."time",
+        CASE
+            WHEN ( SELECT qvd.can('log.see.administrator.'::text) AS can) THEN
+            CASE
+                WHEN (COALESCE(l.superadmin, true) AND (NOT ( SELECT qvd.sees_all() AS sees_all))) THEN '*'::text
+                ELSE COALESCE(l.administrator_name, l.actor)
+            END
+            ELSE NULL::text
+        END AS admin_name,
+        CASE
+            WHEN ((NOT COALESCE(l.superadmin, true)) OR ( SELECT qvd.sees_all() AS sees_all)) THEN l.administrator_id
+            ELSE NULL::integer
+        END AS admin_id,
+        CASE
+            WHEN ( SELECT qvd.sees_all() AS sees_all) THEN l.actor
+            ELSE NULL::text
+        END AS actor,
+    l.tenant_id,
+    ( SELECT t.name
+           FROM qvd.tenants t
+          WHERE (t.id = l.tenant_id)) AS tenant,
+    ((l.qvd_object || '_'::text) ||
+        CASE l.action
+            WHEN 'disconnect'::text THEN 'user_disconnect'::text
+            ELSE l.action
+        END) AS action,
+        CASE
+            WHEN (l.action = ANY (ARRAY['create'::text, 'delete'::text, 'login'::text])) THEN l.action
+            WHEN (l.action = ANY (ARRAY['start'::text, 'stop'::text, 'disconnect'::text, 'claim'::text, 'adopt'::text, 'release'::text, 'take over'::text, 'join'::text, 'leave'::text])) THEN 'exec'::text
+            ELSE 'update'::text
+        END AS type_of_action,
+    l.qvd_object,
+    l.object_id,
+    l.object_name,
+    l.status,
+        CASE
+            WHEN ( SELECT qvd.can('log.see.source.'::text) AS can) THEN l.source
+            ELSE NULL::text
+        END AS source,
+        CASE
+            WHEN (( SELECT qvd.can('log.see.address.'::text) AS can) AND ((NOT COALESCE(l.superadmin, true)) OR ( SELECT qvd.sees_all() AS sees_all))) THEN l.ip
+            ELSE NULL::inet
+        END AS address,
+        CASE
+            WHEN ( SELECT qvd.can('log.see.call-arguments.'::text) AS can) THEN l.arguments
+            ELSE NULL::jsonb
+        END AS arguments
+   FROM qvd.log l
+  WHERE ( SELECT qvd.can('log.see-main.'::text) AS can);
 
 CREATE TABLE qvd.migrations (
     number integer NOT NULL,
@@ -3712,6 +5747,85 @@ CREATE TABLE qvd.osf_properties (
     property_id integer NOT NULL,
     value text NOT NULL
 );
+
+ALTER TABLE ONLY qvd.osf_properties FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE qvd.vms (
+    id integer NOT NULL,
+    name qvd.object_name NOT NULL,
+    user_id integer NOT NULL,
+    osf_id integer NOT NULL,
+    di_tag text DEFAULT 'default'::text NOT NULL,
+    ip inet NOT NULL,
+    description text,
+    keep_running boolean DEFAULT false NOT NULL,
+    tenant_id integer NOT NULL,
+    CONSTRAINT vms_ip_check CHECK ((masklen(ip) =
+CASE family(ip)
+    WHEN 4 THEN 32
+    ELSE 128
+END)),
+    CONSTRAINT vms_name_check CHECK ((length((name)::text) <= 64))
+);
+
+ALTER TABLE ONLY qvd.vms FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.osf_list WITH (security_invoker='true') AS
+ SELECT o.id,
+    (o.name)::text AS name,
+    o.tenant_id,
+    t.name AS tenant,
+        CASE
+            WHEN ( SELECT qvd.can('osf.see.overlay.'::text) AS can) THEN o.use_overlay
+            ELSE NULL::boolean
+        END AS "overlay",
+        CASE
+            WHEN ( SELECT qvd.can('osf.see.user-storage.'::text) AS can) THEN o.user_storage_size
+            ELSE NULL::integer
+        END AS user_storage,
+        CASE
+            WHEN ( SELECT qvd.can('osf.see.memory.'::text) AS can) THEN o.memory
+            ELSE NULL::integer
+        END AS memory,
+    o.cpus,
+    o.is_application,
+        CASE
+            WHEN ( SELECT qvd.can('osf.see.description.'::text) AS can) THEN o.description
+            ELSE NULL::text
+        END AS description,
+        CASE
+            WHEN ( SELECT qvd.can('osf.see.vms-info.'::text) AS can) THEN ( SELECT count(*) AS count
+               FROM qvd.vms v
+              WHERE (v.osf_id = o.id))
+            ELSE NULL::bigint
+        END AS number_of_vms,
+        CASE
+            WHEN ( SELECT qvd.can('osf.see.dis-info.'::text) AS can) THEN ( SELECT count(*) AS count
+               FROM qvd.dis d
+              WHERE (d.osf_id = o.id))
+            ELSE NULL::bigint
+        END AS number_of_dis,
+        CASE
+            WHEN ( SELECT qvd.can('osf.see.creation-date.'::text) AS can) THEN ( SELECT c.at
+               FROM qvd.created('osf'::text, o.id) c(at, by_whom))
+            ELSE NULL::timestamp with time zone
+        END AS creation_date,
+        CASE
+            WHEN ( SELECT qvd.can('osf.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
+               FROM qvd.created('osf'::text, o.id) c(at, by_whom))
+            ELSE NULL::text
+        END AS created_by,
+        CASE
+            WHEN ( SELECT qvd.can('osf.see.properties.'::text) AS can) THEN ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
+               FROM ((qvd.osf_properties p
+                 JOIN qvd.qvd_object_properties_list q ON ((q.id = p.property_id)))
+                 JOIN qvd.properties_list l ON ((l.id = q.property_id)))
+              WHERE (p.osf_id = o.id))
+            ELSE NULL::jsonb
+        END AS properties
+   FROM (qvd.osfs o
+     JOIN qvd.tenants t ON ((t.id = o.tenant_id)))
+  WHERE ( SELECT qvd.can('osf.see-main.'::text) AS can);
 
 ALTER TABLE qvd.osfs ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.osfs_id_seq
@@ -3730,14 +5844,6 @@ CREATE SEQUENCE qvd.placements
     CACHE 1
     CYCLE;
 
-CREATE TABLE qvd.properties_list (
-    id integer NOT NULL,
-    key text NOT NULL,
-    tenant_id integer NOT NULL,
-    description text,
-    CONSTRAINT properties_list_key_check CHECK (((key <> ''::text) AND (length(key) <= 1024)))
-);
-
 ALTER TABLE qvd.properties_list ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.properties_list_id_seq
     START WITH 10000
@@ -3747,11 +5853,19 @@ ALTER TABLE qvd.properties_list ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDEN
     CACHE 1
 );
 
-CREATE TABLE qvd.qvd_object_properties_list (
-    id integer NOT NULL,
-    property_id integer NOT NULL,
-    qvd_object qvd.property_object NOT NULL
-);
+CREATE VIEW qvd.property_list WITH (security_invoker='true') AS
+ SELECT l.id,
+    l.key,
+    l.tenant_id,
+    t.name AS tenant,
+    l.description,
+    ARRAY( SELECT (o.qvd_object)::text AS qvd_object
+           FROM qvd.qvd_object_properties_list o
+          WHERE (o.property_id = l.id)
+          ORDER BY (o.qvd_object)::text) AS objects
+   FROM (qvd.properties_list l
+     LEFT JOIN qvd.tenants t ON ((t.id = l.tenant_id)))
+  WHERE ( SELECT qvd.can('property.see-main.'::text) AS can);
 
 ALTER TABLE qvd.qvd_object_properties_list ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.qvd_object_properties_list_id_seq
@@ -3766,6 +5880,103 @@ CREATE TABLE qvd.reapplied (
     file text NOT NULL,
     hash text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE qvd.role_role_relations (
+    id integer NOT NULL,
+    inheritor_id integer NOT NULL,
+    inherited_id integer NOT NULL
+);
+
+ALTER TABLE ONLY qvd.role_role_relations FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.role_acls_due AS
+ WITH RECURSIVE effective(role_id, acl_id) AS (
+         SELECT acl_role_relations.role_id,
+            acl_role_relations.acl_id
+           FROM qvd.acl_role_relations
+          WHERE acl_role_relations.positive
+        UNION
+         SELECT r.inheritor_id,
+            e_1.acl_id
+           FROM (effective e_1
+             JOIN qvd.role_role_relations r ON ((r.inherited_id = e_1.role_id)))
+          WHERE (NOT (EXISTS ( SELECT
+                   FROM qvd.acl_role_relations n
+                  WHERE ((n.role_id = r.inheritor_id) AND (n.acl_id = e_1.acl_id) AND (NOT n.positive)))))
+        )
+ SELECT e.role_id,
+    a.name AS acl
+   FROM (effective e
+     JOIN qvd.acls a ON ((a.id = e.acl_id)));
+
+ALTER TABLE qvd.role_administrator_relations ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.role_administrator_relations_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW qvd.role_list WITH (security_invoker='true') AS
+ SELECT r.id,
+    r.name,
+    r.tenant_id,
+        CASE r.tenant_id
+            WHEN '-1'::integer THEN '-'::text
+            ELSE t.name
+        END AS tenant,
+    r.fixed,
+    r.internal,
+        CASE
+            WHEN ( SELECT qvd.can('role.see.inherited-roles.'::text) AS can) THEN ARRAY( SELECT i.name
+               FROM (qvd.role_role_relations m
+                 JOIN qvd.roles i ON ((i.id = m.inherited_id)))
+              WHERE (m.inheritor_id = r.id)
+              ORDER BY i.name)
+            ELSE NULL::text[]
+        END AS roles,
+        CASE
+            WHEN ( SELECT qvd.can('role.see.acl-list.'::text) AS can) THEN ( SELECT count(*) AS count
+               FROM qvd.role_acls e
+              WHERE (e.role_id = r.id))
+            ELSE NULL::bigint
+        END AS number_of_acls,
+        CASE
+            WHEN ( SELECT qvd.can('role.see.description.'::text) AS can) THEN r.description
+            ELSE NULL::text
+        END AS description,
+        CASE
+            WHEN ( SELECT qvd.can('role.see.creation-date.'::text) AS can) THEN ( SELECT c.at
+               FROM qvd.created('role'::text, r.id) c(at, by_whom))
+            ELSE NULL::timestamp with time zone
+        END AS creation_date,
+        CASE
+            WHEN ( SELECT qvd.can('role.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
+               FROM qvd.created('role'::text, r.id) c(at, by_whom))
+            ELSE NULL::text
+        END AS created_by
+   FROM (qvd.roles r
+     LEFT JOIN qvd.tenants t ON ((t.id = r.tenant_id)))
+  WHERE ( SELECT qvd.can('role.see-main.'::text) AS can);
+
+ALTER TABLE qvd.role_role_relations ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.role_role_relations_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+ALTER TABLE qvd.roles ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.roles_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE qvd.user_sessions (
@@ -3789,11 +6000,13 @@ CREATE TABLE qvd.user_sessions (
     CONSTRAINT user_sessions_check CHECK (((ended_at IS NULL) = (end_reason IS NULL)))
 );
 
-CREATE VIEW qvd.session_list AS
+ALTER TABLE ONLY qvd.user_sessions FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.session_list WITH (security_invoker='true') AS
  SELECT s.id,
     ((((s.login || '@'::text) || t.name) || '/'::text) || s.vm_name) AS vm,
     s.client_address AS client,
-    h.name AS host,
+    COALESCE(h.name, qvd.host_label(s.host_id)) AS host,
     l.name AS router,
     s.started_at,
     s.connected_at,
@@ -3802,12 +6015,15 @@ CREATE VIEW qvd.session_list AS
     s.bytes_up,
     s.bytes_down,
     s.tunnel,
-    s.end_reason
+    s.end_reason,
+    s.vm_id,
+    s.user_id,
+    s.tenant_id
    FROM (((qvd.user_sessions s
      LEFT JOIN qvd.tenants t ON ((t.id = s.tenant_id)))
      LEFT JOIN qvd.hosts h ON ((h.id = s.host_id)))
      LEFT JOIN qvd.hosts l ON ((l.id = s.l7r_host_id)))
-  ORDER BY s.started_at DESC, s.id DESC;
+  WHERE ( SELECT qvd.can('vm.see.user-state.'::text) AS can);
 
 CREATE VIEW qvd.settings AS
  SELECT k.key,
@@ -3822,6 +6038,8 @@ CREATE TABLE qvd.ssl_configs (
     CONSTRAINT ssl_configs_value_check CHECK ((length(value) <= 262144))
 );
 
+ALTER TABLE ONLY qvd.ssl_configs FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE qvd.staging (
     place text NOT NULL,
     name text NOT NULL,
@@ -3830,13 +6048,17 @@ CREATE TABLE qvd.staging (
     kind text NOT NULL
 );
 
+ALTER TABLE ONLY qvd.staging FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE qvd.storage_reports (
     place text NOT NULL,
     reported_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     problem text
 );
 
-CREATE VIEW qvd.staging_list AS
+ALTER TABLE ONLY qvd.storage_reports FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.staging_list WITH (security_invoker='true') AS
  SELECT s.name AS file,
     s.size,
     s.kind,
@@ -3852,7 +6074,7 @@ CREATE VIEW qvd.staging_list AS
   WHERE ((s.name IS NOT NULL) OR (r.problem IS NOT NULL))
   ORDER BY s.name, r.place;
 
-CREATE VIEW qvd.startable_dis AS
+CREATE VIEW qvd.startable_dis WITH (security_invoker='true') AS
  SELECT d.osf_id,
     t.tag,
     d.id,
@@ -3861,6 +6083,38 @@ CREATE VIEW qvd.startable_dis AS
      JOIN qvd.di_tags t ON ((t.di_id = d.id)))
      JOIN qvd.di_runtimes r ON ((r.di_id = d.id)))
   WHERE ((NOT d.blocked) AND (r.state = ANY (ARRAY['ready'::qvd.di_state, 'published'::qvd.di_state])));
+
+CREATE VIEW qvd.tenant_list WITH (security_invoker='true') AS
+ SELECT t.id,
+    t.name,
+        CASE
+            WHEN ( SELECT qvd.can('tenant.see.language.'::text) AS can) THEN t.language
+            ELSE NULL::qvd.language
+        END AS language,
+        CASE
+            WHEN ( SELECT qvd.can('tenant.see.blocksize.'::text) AS can) THEN t.block
+            ELSE NULL::integer
+        END AS block,
+        CASE
+            WHEN ( SELECT qvd.can('tenant.see.block.'::text) AS can) THEN t.blocked
+            ELSE NULL::boolean
+        END AS blocked,
+        CASE
+            WHEN ( SELECT qvd.can('tenant.see.description.'::text) AS can) THEN t.description
+            ELSE NULL::text
+        END AS description,
+        CASE
+            WHEN ( SELECT qvd.can('tenant.see.creation-date.'::text) AS can) THEN ( SELECT c.at
+               FROM qvd.created('tenant'::text, t.id) c(at, by_whom))
+            ELSE NULL::timestamp with time zone
+        END AS creation_date,
+        CASE
+            WHEN ( SELECT qvd.can('tenant.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
+               FROM qvd.created('tenant'::text, t.id) c(at, by_whom))
+            ELSE NULL::text
+        END AS created_by
+   FROM qvd.tenants t
+  WHERE ((t.id > 0) AND ( SELECT qvd.can('tenant.see-main.'::text) AS can));
 
 ALTER TABLE qvd.tenants ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.tenants_id_seq
@@ -3884,7 +6138,9 @@ CREATE TABLE qvd.tunnel_counters (
     bytes_down bigint DEFAULT 0 NOT NULL
 );
 
-CREATE VIEW qvd.tunnel_list AS
+ALTER TABLE ONLY qvd.tunnel_counters FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.tunnel_list WITH (security_invoker='true') AS
  SELECT h.name AS host,
     c.tunnel,
     c.tunnels,
@@ -3910,6 +6166,14 @@ ALTER TABLE qvd.user_auth_parameters ALTER COLUMN id ADD GENERATED BY DEFAULT AS
     CACHE 1
 );
 
+CREATE TABLE qvd.user_properties (
+    user_id integer NOT NULL,
+    property_id integer NOT NULL,
+    value text NOT NULL
+);
+
+ALTER TABLE ONLY qvd.user_properties FORCE ROW LEVEL SECURITY;
+
 CREATE TABLE qvd.users (
     id integer NOT NULL,
     tenant_id integer NOT NULL,
@@ -3917,47 +6181,69 @@ CREATE TABLE qvd.users (
     password text,
     blocked boolean DEFAULT false NOT NULL,
     description text,
-    language qvd.language DEFAULT 'auto'::qvd.language NOT NULL
+    language qvd.language DEFAULT 'auto'::qvd.language NOT NULL,
+    has_password boolean GENERATED ALWAYS AS ((password IS NOT NULL)) STORED
 );
 
-CREATE TABLE qvd.vms (
-    id integer NOT NULL,
-    name qvd.object_name NOT NULL,
-    user_id integer NOT NULL,
-    osf_id integer NOT NULL,
-    di_tag text DEFAULT 'default'::text NOT NULL,
-    ip inet NOT NULL,
-    description text,
-    keep_running boolean DEFAULT false NOT NULL,
-    CONSTRAINT vms_ip_check CHECK ((masklen(ip) =
-CASE family(ip)
-    WHEN 4 THEN 32
-    ELSE 128
-END)),
-    CONSTRAINT vms_name_check CHECK ((length((name)::text) <= 64))
-);
+ALTER TABLE ONLY qvd.users FORCE ROW LEVEL SECURITY;
 
-CREATE VIEW qvd.user_list AS
+CREATE VIEW qvd.user_list WITH (security_invoker='true') AS
  SELECT u.id,
+    (u.login)::text AS name,
     (((u.login)::text || '@'::text) || t.name) AS "user",
-    (u.blocked OR t.blocked) AS blocked,
-    (u.password IS NOT NULL) AS has_password,
+    u.tenant_id,
+    t.name AS tenant,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.block.'::text) AS can) THEN u.blocked
+            ELSE NULL::boolean
+        END AS blocked,
+    u.has_password,
+    u.language,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.description.'::text) AS can) THEN u.description
+            ELSE NULL::text
+        END AS description,
     ( SELECT count(*) AS count
            FROM qvd.vms v
           WHERE (v.user_id = u.id)) AS vms,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.vms-info.'::text) AS can) THEN ( SELECT count(*) AS count
+               FROM qvd.vms v
+              WHERE (v.user_id = u.id))
+            ELSE NULL::bigint
+        END AS number_of_vms,
     ( SELECT count(*) AS count
            FROM (qvd.vms v
              JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
-          WHERE ((v.user_id = u.id) AND (r.user_state = 'connected'::qvd.user_state))) AS connected
+          WHERE ((v.user_id = u.id) AND (r.user_state = 'connected'::qvd.user_state))) AS connected,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.vms-info.'::text) AS can) THEN ( SELECT count(*) AS count
+               FROM (qvd.vms v
+                 JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
+              WHERE ((v.user_id = u.id) AND (r.user_state = 'connected'::qvd.user_state)))
+            ELSE NULL::bigint
+        END AS number_of_vms_connected,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.creation-date.'::text) AS can) THEN ( SELECT c.at
+               FROM qvd.created('user'::text, u.id) c(at, by_whom))
+            ELSE NULL::timestamp with time zone
+        END AS creation_date,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
+               FROM qvd.created('user'::text, u.id) c(at, by_whom))
+            ELSE NULL::text
+        END AS created_by,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.properties.'::text) AS can) THEN ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
+               FROM ((qvd.user_properties p
+                 JOIN qvd.qvd_object_properties_list o ON ((o.id = p.property_id)))
+                 JOIN qvd.properties_list l ON ((l.id = o.property_id)))
+              WHERE (p.user_id = u.id))
+            ELSE NULL::jsonb
+        END AS properties
    FROM (qvd.users u
      JOIN qvd.tenants t ON ((t.id = u.tenant_id)))
-  ORDER BY t.name, u.login;
-
-CREATE TABLE qvd.user_properties (
-    user_id integer NOT NULL,
-    property_id integer NOT NULL,
-    value text NOT NULL
-);
+  WHERE ( SELECT qvd.can('user.see-main.'::text) AS can);
 
 ALTER TABLE qvd.user_sessions ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.user_sessions_id_seq
@@ -3993,37 +6279,209 @@ CREATE TABLE qvd.versions (
     version text NOT NULL
 );
 
+CREATE TABLE qvd.views_setups (
+    id integer NOT NULL,
+    tenant_id integer NOT NULL,
+    administrator_id integer,
+    qvd_object text NOT NULL,
+    field text NOT NULL,
+    view_type qvd.view_type NOT NULL,
+    device_type qvd.device_type NOT NULL,
+    visible boolean NOT NULL,
+    CONSTRAINT views_setups_field_check CHECK (((length(field) >= 1) AND (length(field) <= 1100))),
+    CONSTRAINT views_setups_qvd_object_check CHECK ((qvd_object = ANY (ARRAY['user'::text, 'vm'::text, 'log'::text, 'host'::text, 'osf'::text, 'di'::text, 'role'::text, 'administrator'::text, 'tenant'::text])))
+);
+
+ALTER TABLE ONLY qvd.views_setups FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.view_list WITH (security_invoker='true') AS
+ SELECT DISTINCT ON (v.qvd_object, v.field, v.view_type, v.device_type, v.tenant_id) v.id,
+    v.tenant_id,
+    v.administrator_id,
+    v.qvd_object,
+    v.field,
+    v.view_type,
+    v.device_type,
+    v.visible
+   FROM qvd.views_setups v
+  WHERE ((v.administrator_id IS NULL) OR (v.administrator_id = ( SELECT qvd.me() AS me)))
+  ORDER BY v.qvd_object, v.field, v.view_type, v.device_type, v.tenant_id, v.administrator_id;
+
+ALTER TABLE qvd.views_setups ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME qvd.views_setups_id_seq
+    START WITH 10000
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE qvd.vm_counters (
     vm_id integer NOT NULL,
     run_attempts bigint DEFAULT 0 NOT NULL,
     run_ok bigint DEFAULT 0 NOT NULL
 );
 
-CREATE VIEW qvd.vm_list AS
+ALTER TABLE ONLY qvd.vm_counters FORCE ROW LEVEL SECURITY;
+
+CREATE TABLE qvd.vm_properties (
+    vm_id integer NOT NULL,
+    property_id integer NOT NULL,
+    value text NOT NULL
+);
+
+ALTER TABLE ONLY qvd.vm_properties FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.vm_list WITH (security_invoker='true') AS
  SELECT v.id,
+    (v.name)::text AS name,
     (((((u.login)::text || '@'::text) || t.name) || '/'::text) || (v.name)::text) AS vm,
-    r.vm_state AS state,
-    r.user_state,
-    r.vm_cmd AS command,
-    h.name AS host,
-    r.blocked,
-    o.name AS osf,
-    v.di_tag AS tag,
-    d.version AS di_in_use,
-    v.ip,
-    r.vm_state_ts AS since,
-    r.vm_reason AS reason,
-    r.vm_expiration_soft AS expiration_soft,
-    r.vm_expiration_hard AS expiration_hard,
-    v.keep_running
-   FROM ((((((qvd.vms v
+    v.tenant_id,
+    t.name AS tenant,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.user.'::text) AS can) THEN v.user_id
+            ELSE NULL::integer
+        END AS user_id,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.user.'::text) AS can) THEN (u.login)::text
+            ELSE NULL::text
+        END AS "user",
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.osf.'::text) AS can) THEN v.osf_id
+            ELSE NULL::integer
+        END AS osf_id,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.osf.'::text) AS can) THEN ( SELECT (o.name)::text AS name
+               FROM qvd.osfs o
+              WHERE (o.id = v.osf_id))
+            ELSE NULL::text
+        END AS osf,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.di-tag.'::text) AS can) THEN v.di_tag
+            ELSE NULL::text
+        END AS tag,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.di-tag.'::text) AS can) THEN v.di_tag
+            ELSE NULL::text
+        END AS di_tag,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.block.'::text) AS can) THEN r.blocked
+            ELSE NULL::boolean
+        END AS blocked,
+    s.vm_state AS state,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.user-state.'::text) AS can) THEN r.user_state
+            ELSE NULL::qvd.user_state
+        END AS user_state,
+    s.vm_cmd AS command,
+    s.vm_state_ts AS since,
+    s.vm_reason AS reason,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.host.'::text) AS can) THEN r.host_id
+            ELSE NULL::integer
+        END AS host_id,
+        CASE
+            WHEN (( SELECT qvd.can('vm.see.host.'::text) AS can) AND (r.host_id IS NOT NULL)) THEN COALESCE(h.name, qvd.host_label(r.host_id))
+            ELSE NULL::text
+        END AS host,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.di.'::text) AS can) THEN ( SELECT d.id
+               FROM qvd.startable_dis d
+              WHERE ((d.osf_id = v.osf_id) AND (d.tag = v.di_tag))
+              ORDER BY d.published DESC, d.id DESC
+             LIMIT 1)
+            ELSE NULL::integer
+        END AS di_id,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.di.'::text) AS can) THEN ( SELECT i.path
+               FROM (qvd.startable_dis d
+                 JOIN qvd.dis i ON ((i.id = d.id)))
+              WHERE ((d.osf_id = v.osf_id) AND (d.tag = v.di_tag))
+              ORDER BY d.published DESC, d.id DESC
+             LIMIT 1)
+            ELSE NULL::text
+        END AS di,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.di-version.'::text) AS can) THEN ( SELECT i.version
+               FROM (qvd.startable_dis d
+                 JOIN qvd.dis i ON ((i.id = d.id)))
+              WHERE ((d.osf_id = v.osf_id) AND (d.tag = v.di_tag))
+              ORDER BY d.published DESC, d.id DESC
+             LIMIT 1)
+            ELSE NULL::text
+        END AS di_version,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.di.'::text) AS can) THEN r.current_di_id
+            ELSE NULL::integer
+        END AS di_id_in_use,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.di-version.'::text) AS can) THEN ( SELECT d.version
+               FROM qvd.dis d
+              WHERE (d.id = r.current_di_id))
+            ELSE NULL::text
+        END AS di_in_use,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.ip.'::text) AS can) THEN v.ip
+            ELSE NULL::inet
+        END AS ip,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.ip.'::text) AS can) THEN r.vm_address
+            ELSE NULL::inet
+        END AS ip_in_use,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.next-boot-ip.'::text) AS can) THEN v.ip
+            ELSE NULL::inet
+        END AS next_boot_ip,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.mac.'::text) AS can) THEN qvd.vm_mac(v.ip)
+            ELSE NULL::text
+        END AS mac,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN r.vm_expiration_soft
+            ELSE NULL::timestamp with time zone
+        END AS expiration_soft,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN r.vm_expiration_hard
+            ELSE NULL::timestamp with time zone
+        END AS expiration_hard,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN (r.vm_expiration_soft - now())
+            ELSE NULL::interval
+        END AS time_until_expiration_soft,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN (r.vm_expiration_hard - now())
+            ELSE NULL::interval
+        END AS time_until_expiration_hard,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.description.'::text) AS can) THEN v.description
+            ELSE NULL::text
+        END AS description,
+    v.keep_running,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.creation-date.'::text) AS can) THEN ( SELECT c.at
+               FROM qvd.created('vm'::text, v.id) c(at, by_whom))
+            ELSE NULL::timestamp with time zone
+        END AS creation_date,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
+               FROM qvd.created('vm'::text, v.id) c(at, by_whom))
+            ELSE NULL::text
+        END AS created_by,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.properties.'::text) AS can) THEN ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
+               FROM ((qvd.vm_properties p
+                 JOIN qvd.qvd_object_properties_list o ON ((o.id = p.property_id)))
+                 JOIN qvd.properties_list l ON ((l.id = o.property_id)))
+              WHERE (p.vm_id = v.id))
+            ELSE NULL::jsonb
+        END AS properties
+   FROM (((((qvd.vms v
      JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
      JOIN qvd.users u ON ((u.id = v.user_id)))
-     JOIN qvd.tenants t ON ((t.id = u.tenant_id)))
-     JOIN qvd.osfs o ON ((o.id = v.osf_id)))
+     JOIN qvd.tenants t ON ((t.id = v.tenant_id)))
      LEFT JOIN qvd.hosts h ON ((h.id = r.host_id)))
-     LEFT JOIN qvd.dis d ON ((d.id = r.current_di_id)))
-  ORDER BY t.name, u.login, v.name;
+     LEFT JOIN qvd.vm_runtimes s ON (((s.vm_id = v.id) AND ( SELECT qvd.can('vm.see.state.'::text) AS can))))
+  WHERE ( SELECT qvd.can('vm.see-main.'::text) AS can);
 
 CREATE TABLE qvd.vm_progress (
     vm_id integer NOT NULL,
@@ -4035,11 +6493,7 @@ CREATE TABLE qvd.vm_progress (
     note text
 );
 
-CREATE TABLE qvd.vm_properties (
-    vm_id integer NOT NULL,
-    property_id integer NOT NULL,
-    value text NOT NULL
-);
+ALTER TABLE ONLY qvd.vm_progress FORCE ROW LEVEL SECURITY;
 
 CREATE VIEW qvd.vm_specs_due AS
  SELECT v.id AS vm_id,
@@ -4075,6 +6529,27 @@ ALTER TABLE qvd.vms ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+ALTER TABLE ONLY qvd.acl_role_relations
+    ADD CONSTRAINT acl_role_relations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.acl_role_relations
+    ADD CONSTRAINT acl_role_relations_role_id_acl_id_key UNIQUE (role_id, acl_id);
+
+ALTER TABLE ONLY qvd.acls
+    ADD CONSTRAINT acls_name_key UNIQUE (name);
+
+ALTER TABLE ONLY qvd.acls
+    ADD CONSTRAINT acls_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.administrators
+    ADD CONSTRAINT administrators_name_tenant_id_key UNIQUE (name, tenant_id);
+
+ALTER TABLE ONLY qvd.administrators
+    ADD CONSTRAINT administrators_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.administrators
+    ADD CONSTRAINT administrators_role_name_key UNIQUE (role_name);
 
 ALTER TABLE ONLY qvd.balancer
     ADD CONSTRAINT balancer_pkey PRIMARY KEY (one);
@@ -4166,6 +6641,27 @@ ALTER TABLE ONLY qvd.qvd_object_properties_list
 ALTER TABLE ONLY qvd.reapplied
     ADD CONSTRAINT reapplied_pkey PRIMARY KEY (file);
 
+ALTER TABLE ONLY qvd.role_acls
+    ADD CONSTRAINT role_acls_pkey PRIMARY KEY (role_id, acl);
+
+ALTER TABLE ONLY qvd.role_administrator_relations
+    ADD CONSTRAINT role_administrator_relations_administrator_id_role_id_key UNIQUE (administrator_id, role_id);
+
+ALTER TABLE ONLY qvd.role_administrator_relations
+    ADD CONSTRAINT role_administrator_relations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.role_role_relations
+    ADD CONSTRAINT role_role_relations_inheritor_id_inherited_id_key UNIQUE (inheritor_id, inherited_id);
+
+ALTER TABLE ONLY qvd.role_role_relations
+    ADD CONSTRAINT role_role_relations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.roles
+    ADD CONSTRAINT roles_name_tenant_id_key UNIQUE (name, tenant_id);
+
+ALTER TABLE ONLY qvd.roles
+    ADD CONSTRAINT roles_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY qvd.ssl_configs
     ADD CONSTRAINT ssl_configs_pkey PRIMARY KEY (key);
 
@@ -4208,6 +6704,12 @@ ALTER TABLE ONLY qvd.users
 ALTER TABLE ONLY qvd.versions
     ADD CONSTRAINT versions_pkey PRIMARY KEY (component);
 
+ALTER TABLE ONLY qvd.views_setups
+    ADD CONSTRAINT views_setups_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.views_setups
+    ADD CONSTRAINT views_setups_tenant_id_administrator_id_qvd_object_field_vi_key UNIQUE NULLS NOT DISTINCT (tenant_id, administrator_id, qvd_object, field, view_type, device_type);
+
 ALTER TABLE ONLY qvd.vm_counters
     ADD CONSTRAINT vm_counters_pkey PRIMARY KEY (vm_id);
 
@@ -4242,7 +6744,13 @@ CREATE INDEX l7r_instances_host_id_idx ON qvd.l7r_instances USING btree (host_id
 
 CREATE INDEX log_qvd_object_object_id_idx ON qvd.log USING btree (qvd_object, object_id);
 
-CREATE INDEX log_time_idx ON qvd.log USING btree ("time");
+CREATE INDEX log_tenant ON qvd.log USING btree (tenant_id, "time" DESC, id DESC);
+
+CREATE INDEX log_time ON qvd.log USING btree ("time" DESC, id DESC);
+
+CREATE INDEX role_administrator_relations_role_id_idx ON qvd.role_administrator_relations USING btree (role_id);
+
+CREATE INDEX role_role_relations_inherited_id_idx ON qvd.role_role_relations USING btree (inherited_id);
 
 CREATE INDEX user_auth_parameters_user_id_idx ON qvd.user_auth_parameters USING btree (user_id);
 
@@ -4261,6 +6769,8 @@ CREATE INDEX user_tokens_session_id_idx ON qvd.user_tokens USING btree (session_
 CREATE INDEX user_tokens_user_id_idx ON qvd.user_tokens USING btree (user_id);
 
 CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
+
+CREATE INDEX users_of_tenant ON qvd.users USING btree (tenant_id, login);
 
 CREATE INDEX vm_progress_host_id_idx ON qvd.vm_progress USING btree (host_id);
 
@@ -4282,7 +6792,11 @@ CREATE INDEX vm_specs_login_name_idx ON qvd.vm_specs USING btree (login, name);
 
 CREATE INDEX vm_specs_osf_id_idx ON qvd.vm_specs USING btree (osf_id);
 
+CREATE INDEX vms_by_name ON qvd.vms USING btree (name, id);
+
 CREATE INDEX vms_of_osf ON qvd.vms USING btree (osf_id);
+
+CREATE INDEX vms_of_tenant ON qvd.vms USING btree (tenant_id, name, id);
 
 CREATE INDEX vms_of_user ON qvd.vms USING btree (user_id);
 
@@ -4298,6 +6812,8 @@ CREATE TRIGGER ended AFTER UPDATE OF ended_at ON qvd.user_sessions FOR EACH ROW 
 
 CREATE TRIGGER gone AFTER DELETE ON qvd.user_tokens REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.user_tokens_gone();
 
+CREATE TRIGGER guard BEFORE DELETE OR UPDATE ON qvd.administrators FOR EACH ROW EXECUTE FUNCTION qvd.administrators_guard();
+
 CREATE TRIGGER guard BEFORE INSERT OR UPDATE ON qvd.configs FOR EACH ROW EXECUTE FUNCTION qvd.configs_guard();
 
 CREATE TRIGGER guard BEFORE DELETE ON qvd.dis FOR EACH ROW EXECUTE FUNCTION qvd.dis_guard();
@@ -4310,9 +6826,287 @@ CREATE TRIGGER guard BEFORE UPDATE OF key ON qvd.properties_list FOR EACH ROW EX
 
 CREATE TRIGGER guard BEFORE UPDATE ON qvd.qvd_object_properties_list FOR EACH ROW EXECUTE FUNCTION qvd.qvd_object_properties_list_guard();
 
+CREATE TRIGGER guard BEFORE DELETE OR UPDATE ON qvd.roles FOR EACH ROW EXECUTE FUNCTION qvd.roles_guard();
+
 CREATE TRIGGER guard BEFORE UPDATE ON qvd.vm_runtimes FOR EACH ROW EXECUTE FUNCTION qvd.vm_runtimes_guard();
 
-CREATE TRIGGER guard BEFORE INSERT OR DELETE OR UPDATE OF user_id, osf_id ON qvd.vms FOR EACH ROW EXECUTE FUNCTION qvd.vms_guard();
+CREATE TRIGGER guard BEFORE INSERT OR DELETE OR UPDATE OF user_id, osf_id, tenant_id ON qvd.vms FOR EACH ROW EXECUTE FUNCTION qvd.vms_guard();
+
+CREATE TRIGGER log AFTER UPDATE OF blocked, cmd ON qvd.host_runtimes FOR EACH ROW WHEN (((new.blocked <> old.blocked) OR ((new.cmd IS NOT NULL) AND (new.cmd IS DISTINCT FROM old.cmd)))) EXECUTE FUNCTION qvd.host_runtimes_log();
+
+CREATE TRIGGER log AFTER UPDATE OF blocked, vm_cmd, user_cmd, vm_expiration_soft, vm_expiration_hard ON qvd.vm_runtimes FOR EACH ROW WHEN (((new.vm_state = old.vm_state) AND ((new.blocked <> old.blocked) OR ((new.vm_cmd IS NOT NULL) AND (new.vm_cmd IS DISTINCT FROM old.vm_cmd)) OR ((new.user_cmd IS NOT NULL) AND (new.user_cmd IS DISTINCT FROM old.user_cmd) AND (new.contender IS NULL)) OR ((new.vm_expiration_soft IS DISTINCT FROM old.vm_expiration_soft) OR (new.vm_expiration_hard IS DISTINCT FROM old.vm_expiration_hard))))) EXECUTE FUNCTION qvd.vm_runtimes_log();
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.acl_role_relations REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('role', 'role_id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.administrators REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('administrator', 'id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.configs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('config', 'key', '');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.di_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('di', 'di_id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.di_tags REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('di', 'di_id', '');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.dis REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('di', 'id', '');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.host_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('host', 'host_id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.hosts REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('host', 'id', '');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.osf_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('osf', 'osf_id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.osfs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('osf', 'id', '');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.properties_list REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('property', 'id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.qvd_object_properties_list REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('property', 'property_id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.role_administrator_relations REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('administrator', 'administrator_id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.role_role_relations REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('role', 'inheritor_id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.roles REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('role', 'id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.ssl_configs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('config', 'key', '');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.tenants REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('tenant', 'id', '');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.user_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('user', 'user_id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.users REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('user', 'id', '');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.views_setups REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('view', 'field', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.vm_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('vm', 'vm_id', 'tell');
+
+CREATE TRIGGER log_delete AFTER DELETE ON qvd.vms REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('vm', 'id', '');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.acl_role_relations REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('role', 'role_id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.administrators REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('administrator', 'id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.configs REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('config', 'key', '');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.di_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('di', 'di_id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.di_tags REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('di', 'di_id', '');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.dis REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('di', 'id', '');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.host_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('host', 'host_id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.hosts REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('host', 'id', '');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.osf_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('osf', 'osf_id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.osfs REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('osf', 'id', '');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.properties_list REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('property', 'id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.qvd_object_properties_list REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('property', 'property_id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.role_administrator_relations REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('administrator', 'administrator_id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.role_role_relations REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('role', 'inheritor_id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.roles REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('role', 'id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.ssl_configs REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('config', 'key', '');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.tenants REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('tenant', 'id', '');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.user_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('user', 'user_id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.users REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('user', 'id', '');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.views_setups REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('view', 'field', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.vm_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('vm', 'vm_id', 'tell');
+
+CREATE TRIGGER log_insert AFTER INSERT ON qvd.vms REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('vm', 'id', '');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.acl_role_relations REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('role', 'role_id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.administrators REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('administrator', 'id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.configs REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('config', 'key', '');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.di_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('di', 'di_id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.di_tags REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('di', 'di_id', '');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.dis REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('di', 'id', '');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.host_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('host', 'host_id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.hosts REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('host', 'id', '');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.osf_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('osf', 'osf_id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.osfs REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('osf', 'id', '');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.properties_list REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('property', 'id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.qvd_object_properties_list REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('property', 'property_id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.role_administrator_relations REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('administrator', 'administrator_id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.role_role_relations REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('role', 'inheritor_id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.roles REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('role', 'id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.ssl_configs REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('config', 'key', '');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.tenants REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('tenant', 'id', '');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.user_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('user', 'user_id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.users REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('user', 'id', '');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.views_setups REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('view', 'field', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.vm_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('vm', 'vm_id', 'tell');
+
+CREATE TRIGGER log_update AFTER UPDATE ON qvd.vms REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('vm', 'id', '');
+
+CREATE TRIGGER permit AFTER UPDATE ON qvd.host_runtimes FOR EACH ROW WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.runtime_permit('host');
+
+CREATE TRIGGER permit AFTER UPDATE ON qvd.vm_runtimes FOR EACH ROW WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.runtime_permit('vm');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.acl_role_relations REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'role_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.administrators REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('administrator', 'id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.configs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('config', 'key');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.di_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('di', 'di_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.di_tags REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('di', 'di_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.dis REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('di', 'id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.host_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('host', 'host_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.hosts REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('host', 'id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.osf_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('osf', 'osf_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.osfs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('osf', 'id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.properties_list REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('property', 'id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.qvd_object_properties_list REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('property', 'property_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.role_administrator_relations REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('administrator', 'administrator_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.role_role_relations REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'inheritor_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.roles REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.ssl_configs REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('config', 'key');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.tenants REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('tenant', 'id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.user_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('user', 'user_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.users REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('user', 'id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.views_setups REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('view', 'field');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.vm_properties REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('vm', 'vm_id');
+
+CREATE TRIGGER permit_delete AFTER DELETE ON qvd.vms REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('vm', 'id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.acl_role_relations REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'role_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.administrators REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('administrator', 'id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.configs REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('config', 'key');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.di_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('di', 'di_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.di_tags REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('di', 'di_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.dis REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('di', 'id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.host_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('host', 'host_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.hosts REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('host', 'id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.osf_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('osf', 'osf_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.osfs REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('osf', 'id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.properties_list REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('property', 'id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.qvd_object_properties_list REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('property', 'property_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.role_administrator_relations REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('administrator', 'administrator_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.role_role_relations REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'inheritor_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.roles REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.ssl_configs REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('config', 'key');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.tenants REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('tenant', 'id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.user_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('user', 'user_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.users REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('user', 'id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.views_setups REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('view', 'field');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.vm_properties REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('vm', 'vm_id');
+
+CREATE TRIGGER permit_insert AFTER INSERT ON qvd.vms REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('vm', 'id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.acl_role_relations REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'role_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.administrators REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('administrator', 'id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.configs REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('config', 'key');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.di_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('di', 'di_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.di_tags REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('di', 'di_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.dis REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('di', 'id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.host_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('host', 'host_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.hosts REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('host', 'id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.osf_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('osf', 'osf_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.osfs REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('osf', 'id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.properties_list REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('property', 'id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.qvd_object_properties_list REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('property', 'property_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.role_administrator_relations REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('administrator', 'administrator_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.role_role_relations REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'inheritor_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.roles REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.ssl_configs REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('config', 'key');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.tenants REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('tenant', 'id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.user_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('user', 'user_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.users REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('user', 'id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.views_setups REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('view', 'field');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.vm_properties REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('vm', 'vm_id');
+
+CREATE TRIGGER permit_update AFTER UPDATE ON qvd.vms REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('vm', 'id');
+
+CREATE TRIGGER renew AFTER INSERT OR DELETE OR UPDATE ON qvd.acl_role_relations FOR EACH STATEMENT EXECUTE FUNCTION qvd.roles_renew();
+
+CREATE TRIGGER renew AFTER INSERT OR DELETE OR UPDATE ON qvd.role_role_relations FOR EACH STATEMENT EXECUTE FUNCTION qvd.roles_renew();
 
 CREATE TRIGGER wake AFTER UPDATE OF number ON qvd.beat FOR EACH ROW EXECUTE FUNCTION qvd.beat_wake();
 
@@ -4343,6 +7137,15 @@ CREATE TRIGGER wake AFTER UPDATE OF host_id, vm_state, vm_cmd, user_state, user_
 CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.vms FOR EACH ROW EXECUTE FUNCTION qvd.vms_wake();
 
 CREATE TRIGGER wake_changes AFTER UPDATE OF connected_at, ended_at ON qvd.user_sessions FOR EACH ROW WHEN (((old.connected_at IS DISTINCT FROM new.connected_at) OR (old.ended_at IS DISTINCT FROM new.ended_at))) EXECUTE FUNCTION qvd.user_sessions_wake();
+
+ALTER TABLE ONLY qvd.acl_role_relations
+    ADD CONSTRAINT acl_role_relations_acl_id_fkey FOREIGN KEY (acl_id) REFERENCES qvd.acls(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY qvd.acl_role_relations
+    ADD CONSTRAINT acl_role_relations_role_id_fkey FOREIGN KEY (role_id) REFERENCES qvd.roles(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.administrators
+    ADD CONSTRAINT administrators_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE RESTRICT;
 
 ALTER TABLE ONLY qvd.configs
     ADD CONSTRAINT configs_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE RESTRICT;
@@ -4401,6 +7204,24 @@ ALTER TABLE ONLY qvd.properties_list
 ALTER TABLE ONLY qvd.qvd_object_properties_list
     ADD CONSTRAINT qvd_object_properties_list_property_id_fkey FOREIGN KEY (property_id) REFERENCES qvd.properties_list(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY qvd.role_acls
+    ADD CONSTRAINT role_acls_role_id_fkey FOREIGN KEY (role_id) REFERENCES qvd.roles(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.role_administrator_relations
+    ADD CONSTRAINT role_administrator_relations_administrator_id_fkey FOREIGN KEY (administrator_id) REFERENCES qvd.administrators(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.role_administrator_relations
+    ADD CONSTRAINT role_administrator_relations_role_id_fkey FOREIGN KEY (role_id) REFERENCES qvd.roles(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY qvd.role_role_relations
+    ADD CONSTRAINT role_role_relations_inherited_id_fkey FOREIGN KEY (inherited_id) REFERENCES qvd.roles(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY qvd.role_role_relations
+    ADD CONSTRAINT role_role_relations_inheritor_id_fkey FOREIGN KEY (inheritor_id) REFERENCES qvd.roles(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.roles
+    ADD CONSTRAINT roles_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE RESTRICT;
+
 ALTER TABLE ONLY qvd.staging
     ADD CONSTRAINT staging_place_fkey FOREIGN KEY (place) REFERENCES qvd.storage_reports(place) ON DELETE CASCADE;
 
@@ -4433,6 +7254,12 @@ ALTER TABLE ONLY qvd.user_tokens
 
 ALTER TABLE ONLY qvd.users
     ADD CONSTRAINT users_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE RESTRICT;
+
+ALTER TABLE ONLY qvd.views_setups
+    ADD CONSTRAINT views_setups_administrator_id_fkey FOREIGN KEY (administrator_id) REFERENCES qvd.administrators(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.views_setups
+    ADD CONSTRAINT views_setups_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY qvd.vm_counters
     ADD CONSTRAINT vm_counters_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
@@ -4477,48 +7304,442 @@ ALTER TABLE ONLY qvd.vms
     ADD CONSTRAINT vms_osf_id_fkey FOREIGN KEY (osf_id) REFERENCES qvd.osfs(id) ON DELETE RESTRICT;
 
 ALTER TABLE ONLY qvd.vms
+    ADD CONSTRAINT vms_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id);
+
+ALTER TABLE ONLY qvd.vms
     ADD CONSTRAINT vms_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE RESTRICT;
 
-CREATE POLICY adding ON qvd.configs FOR INSERT TO qvd_admin WITH CHECK (true);
+ALTER TABLE qvd.acl_role_relations ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY adding ON qvd.user_properties FOR INSERT TO qvd_admin WITH CHECK (true);
-
-CREATE POLICY all_of_it ON qvd.configs FOR SELECT TO qvd_l7r USING (true);
-
-CREATE POLICY changing ON qvd.configs FOR UPDATE TO qvd_admin USING ((NOT qvd.is_secret(key)));
-
-CREATE POLICY changing ON qvd.user_properties FOR UPDATE TO qvd_admin USING ((NOT (property_id IN ( SELECT o.id
-   FROM (qvd.qvd_object_properties_list o
-     JOIN qvd.properties_list l ON ((l.id = o.property_id)))
-  WHERE qvd.is_secret(l.key))))) WITH CHECK (true);
+ALTER TABLE qvd.administrators ENABLE ROW LEVEL SECURITY;
 
 ALTER TABLE qvd.configs ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY no_secrets ON qvd.configs FOR SELECT TO qvd_node, qvd_admin, qvd_readonly USING ((NOT qvd.is_secret(key)));
+ALTER TABLE qvd.di_imports ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY no_secrets ON qvd.user_properties FOR SELECT TO qvd_admin, qvd_readonly USING ((NOT (property_id IN ( SELECT o.id
+ALTER TABLE qvd.di_properties ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.di_runtimes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.di_tags ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.dis ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.end_counters ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY fixed ON qvd.roles AS RESTRICTIVE FOR UPDATE TO qvd_admin, qvd_administrators USING ((NOT fixed)) WITH CHECK ((NOT fixed));
+
+CREATE POLICY fixed_stay ON qvd.roles AS RESTRICTIVE FOR DELETE TO qvd_admin, qvd_administrators USING ((NOT fixed));
+
+ALTER TABLE qvd.host_changes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.host_counters ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.host_properties ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.host_runtimes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.hosts ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY invisible ON qvd.administrators AS RESTRICTIVE TO qvd_admin, qvd_readonly, qvd_administrators USING ((id <> 0));
+
+ALTER TABLE qvd.l7r_instances ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.log ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY mine ON qvd.acl_role_relations FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (role_id IN ( SELECT roles.id
+   FROM qvd.roles))));
+
+CREATE POLICY mine ON qvd.administrators TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine ON qvd.configs FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((tenant_id = ANY (ARRAY[( SELECT qvd.my_tenant() AS my_tenant), '-1'::integer])) AND (NOT qvd.is_secret(key)))));
+
+CREATE POLICY mine ON qvd.di_imports TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (di_id IN ( SELECT dis.id
+   FROM qvd.dis))));
+
+CREATE POLICY mine ON qvd.di_properties FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (di_id IN ( SELECT dis.id
+   FROM qvd.dis))));
+
+CREATE POLICY mine ON qvd.di_runtimes TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (di_id IN ( SELECT dis.id
+   FROM qvd.dis))));
+
+CREATE POLICY mine ON qvd.di_tags TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (di_id IN ( SELECT dis.id
+   FROM qvd.dis))));
+
+CREATE POLICY mine ON qvd.dis TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (osf_id IN ( SELECT osfs.id
+   FROM qvd.osfs))));
+
+CREATE POLICY mine ON qvd.end_counters TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine ON qvd.host_changes TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine ON qvd.host_counters TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine ON qvd.host_properties TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine ON qvd.host_runtimes TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine ON qvd.hosts TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine ON qvd.l7r_instances TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine ON qvd.log FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine ON qvd.osf_properties FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (osf_id IN ( SELECT osfs.id
+   FROM qvd.osfs))));
+
+CREATE POLICY mine ON qvd.osfs TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine ON qvd.properties_list TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine ON qvd.qvd_object_properties_list TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (property_id IN ( SELECT properties_list.id
+   FROM qvd.properties_list))));
+
+CREATE POLICY mine ON qvd.role_acls FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (role_id IN ( SELECT roles.id
+   FROM qvd.roles))));
+
+CREATE POLICY mine ON qvd.role_administrator_relations FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (administrator_id IN ( SELECT administrators.id
+   FROM qvd.administrators))));
+
+CREATE POLICY mine ON qvd.role_role_relations FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (inheritor_id IN ( SELECT roles.id
+   FROM qvd.roles))));
+
+CREATE POLICY mine ON qvd.roles FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ANY (ARRAY[( SELECT qvd.my_tenant() AS my_tenant), '-1'::integer]))));
+
+CREATE POLICY mine ON qvd.ssl_configs TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine ON qvd.staging FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ( SELECT qvd.can('di.create.'::text) AS can)));
+
+CREATE POLICY mine ON qvd.storage_reports FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ( SELECT qvd.can('di.create.'::text) AS can)));
+
+CREATE POLICY mine ON qvd.tenants TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine ON qvd.tunnel_counters TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine ON qvd.user_properties FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (user_id IN ( SELECT users.id
+   FROM qvd.users))));
+
+CREATE POLICY mine ON qvd.user_sessions TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine ON qvd.users TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine ON qvd.views_setups TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine ON qvd.vm_counters TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (vm_id IN ( SELECT vms.id
+   FROM qvd.vms))));
+
+CREATE POLICY mine ON qvd.vm_progress TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (vm_id IN ( SELECT vms.id
+   FROM qvd.vms))));
+
+CREATE POLICY mine ON qvd.vm_properties FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (vm_id IN ( SELECT vms.id
+   FROM qvd.vms))));
+
+CREATE POLICY mine ON qvd.vm_runtimes TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine ON qvd.vms TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine_delete ON qvd.acl_role_relations FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (role_id IN ( SELECT roles.id
+   FROM qvd.roles
+  WHERE (roles.tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))))));
+
+CREATE POLICY mine_delete ON qvd.configs FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine_delete ON qvd.di_properties FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((di_id IN ( SELECT dis.id
+   FROM qvd.dis)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_delete ON qvd.log FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_delete ON qvd.osf_properties FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((osf_id IN ( SELECT osfs.id
+   FROM qvd.osfs)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_delete ON qvd.role_acls FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_delete ON qvd.role_administrator_relations FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((administrator_id IN ( SELECT administrators.id
+   FROM qvd.administrators)) AND (role_id IN ( SELECT roles.id
+   FROM qvd.roles)))));
+
+CREATE POLICY mine_delete ON qvd.role_role_relations FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((inheritor_id IN ( SELECT roles.id
+   FROM qvd.roles
+  WHERE (roles.tenant_id = ( SELECT qvd.my_tenant() AS my_tenant)))) AND (inherited_id IN ( SELECT roles.id
+   FROM qvd.roles)))));
+
+CREATE POLICY mine_delete ON qvd.roles FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine_delete ON qvd.staging FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_delete ON qvd.storage_reports FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_delete ON qvd.user_properties FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((user_id IN ( SELECT users.id
+   FROM qvd.users)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_delete ON qvd.vm_properties FOR DELETE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((vm_id IN ( SELECT vms.id
+   FROM qvd.vms)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_insert ON qvd.acl_role_relations FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR (role_id IN ( SELECT roles.id
+   FROM qvd.roles
+  WHERE (roles.tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))))));
+
+CREATE POLICY mine_insert ON qvd.configs FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine_insert ON qvd.di_properties FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((di_id IN ( SELECT dis.id
+   FROM qvd.dis)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_insert ON qvd.log FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_insert ON qvd.osf_properties FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((osf_id IN ( SELECT osfs.id
+   FROM qvd.osfs)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_insert ON qvd.role_acls FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_insert ON qvd.role_administrator_relations FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((administrator_id IN ( SELECT administrators.id
+   FROM qvd.administrators)) AND (role_id IN ( SELECT roles.id
+   FROM qvd.roles)))));
+
+CREATE POLICY mine_insert ON qvd.role_role_relations FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((inheritor_id IN ( SELECT roles.id
+   FROM qvd.roles
+  WHERE (roles.tenant_id = ( SELECT qvd.my_tenant() AS my_tenant)))) AND (inherited_id IN ( SELECT roles.id
+   FROM qvd.roles)))));
+
+CREATE POLICY mine_insert ON qvd.roles FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine_insert ON qvd.staging FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_insert ON qvd.storage_reports FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_insert ON qvd.user_properties FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((user_id IN ( SELECT users.id
+   FROM qvd.users)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_insert ON qvd.vm_properties FOR INSERT TO qvd_admin, qvd_readonly, qvd_administrators WITH CHECK ((( SELECT qvd.sees_all() AS sees_all) OR ((vm_id IN ( SELECT vms.id
+   FROM qvd.vms)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_update ON qvd.acl_role_relations FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (role_id IN ( SELECT roles.id
+   FROM qvd.roles
+  WHERE (roles.tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))))));
+
+CREATE POLICY mine_update ON qvd.configs FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine_update ON qvd.di_properties FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((di_id IN ( SELECT dis.id
+   FROM qvd.dis)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_update ON qvd.log FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_update ON qvd.osf_properties FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((osf_id IN ( SELECT osfs.id
+   FROM qvd.osfs)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_update ON qvd.role_acls FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_update ON qvd.role_administrator_relations FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((administrator_id IN ( SELECT administrators.id
+   FROM qvd.administrators)) AND (role_id IN ( SELECT roles.id
+   FROM qvd.roles)))));
+
+CREATE POLICY mine_update ON qvd.role_role_relations FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((inheritor_id IN ( SELECT roles.id
+   FROM qvd.roles
+  WHERE (roles.tenant_id = ( SELECT qvd.my_tenant() AS my_tenant)))) AND (inherited_id IN ( SELECT roles.id
+   FROM qvd.roles)))));
+
+CREATE POLICY mine_update ON qvd.roles FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR (tenant_id = ( SELECT qvd.my_tenant() AS my_tenant))));
+
+CREATE POLICY mine_update ON qvd.staging FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_update ON qvd.storage_reports FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR false));
+
+CREATE POLICY mine_update ON qvd.user_properties FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((user_id IN ( SELECT users.id
+   FROM qvd.users)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY mine_update ON qvd.vm_properties FOR UPDATE TO qvd_admin, qvd_readonly, qvd_administrators USING ((( SELECT qvd.sees_all() AS sees_all) OR ((vm_id IN ( SELECT vms.id
+   FROM qvd.vms)) AND (property_id IN ( SELECT qvd_object_properties_list.id
+   FROM qvd.qvd_object_properties_list)))));
+
+CREATE POLICY no_secrets ON qvd.configs AS RESTRICTIVE FOR SELECT TO qvd_node, qvd_admin, qvd_readonly, qvd_administrators USING ((NOT qvd.is_secret(key)));
+
+CREATE POLICY no_secrets ON qvd.user_properties AS RESTRICTIVE FOR SELECT TO qvd_admin, qvd_readonly, qvd_administrators USING ((NOT (property_id IN ( SELECT o.id
    FROM (qvd.qvd_object_properties_list o
      JOIN qvd.properties_list l ON ((l.id = o.property_id)))
   WHERE qvd.is_secret(l.key)))));
 
-CREATE POLICY removing ON qvd.configs FOR DELETE TO qvd_admin USING (true);
+ALTER TABLE qvd.osf_properties ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY removing ON qvd.user_properties FOR DELETE TO qvd_admin USING (true);
+ALTER TABLE qvd.osfs ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY owner ON qvd.acl_role_relations TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.administrators TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.configs TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.di_imports TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.di_properties TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.di_runtimes TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.di_tags TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.dis TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.end_counters TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.host_changes TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.host_counters TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.host_properties TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.host_runtimes TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.hosts TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.l7r_instances TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.log TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.osf_properties TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.osfs TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.properties_list TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.qvd_object_properties_list TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.role_acls TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.role_administrator_relations TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.role_role_relations TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.roles TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.ssl_configs TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.staging TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.storage_reports TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.tenants TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.tunnel_counters TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.user_properties TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.user_sessions TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.users TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.views_setups TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.vm_counters TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.vm_progress TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.vm_properties TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.vm_runtimes TO postgres USING (true);
+
+CREATE POLICY owner ON qvd.vms TO postgres USING (true);
+
+CREATE POLICY programs ON qvd.configs FOR SELECT TO qvd_node, qvd_l7r USING (true);
+
+ALTER TABLE qvd.properties_list ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.qvd_object_properties_list ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.role_acls ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.role_administrator_relations ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.role_role_relations ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.roles ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.ssl_configs ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.staging ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.storage_reports ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.tenants ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.tunnel_counters ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY unchanged ON qvd.configs AS RESTRICTIVE FOR UPDATE TO qvd_admin, qvd_administrators USING ((NOT qvd.is_secret(key))) WITH CHECK (true);
+
+CREATE POLICY unchanged ON qvd.user_properties AS RESTRICTIVE FOR UPDATE TO qvd_admin, qvd_administrators USING ((NOT (property_id IN ( SELECT o.id
+   FROM (qvd.qvd_object_properties_list o
+     JOIN qvd.properties_list l ON ((l.id = o.property_id)))
+  WHERE qvd.is_secret(l.key))))) WITH CHECK (true);
 
 ALTER TABLE qvd.user_properties ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.user_sessions ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.users ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.views_setups ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.vm_counters ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.vm_progress ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.vm_properties ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.vm_runtimes ENABLE ROW LEVEL SECURITY;
+
+ALTER TABLE qvd.vms ENABLE ROW LEVEL SECURITY;
 
 GRANT USAGE ON SCHEMA qvd TO qvd_node;
 GRANT USAGE ON SCHEMA qvd TO qvd_l7r;
 GRANT USAGE ON SCHEMA qvd TO qvd_admin;
 GRANT USAGE ON SCHEMA qvd TO qvd_readonly;
+GRANT USAGE ON SCHEMA qvd TO qvd_administrators;
 
 REVOKE ALL ON LANGUAGE plpgsql FROM PUBLIC;
 GRANT ALL ON LANGUAGE plpgsql TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.acl_check(acl text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.acl_check(acl text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.acl_check(acl text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.acl_check(acl text) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.acl_names() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.acls_of(administrator integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.acls_of(administrator integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.acls_of(administrator integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.acls_of(administrator integer) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.act_as(administrator integer, address inet, source text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.act_as(administrator integer, address inet, source text) TO qvd_wat;
+
+REVOKE ALL ON FUNCTION qvd.acting(OUT administrator integer, OUT name text, OUT superadmin boolean, OUT address inet, OUT source text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.administered_log() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.administered_permit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.administrator_role(administrator integer, verifier text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.administrator_role_drop(administrator integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.administrators_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.administrators_roles(ids integer[], given jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.agent_time(at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.announce(channel text, payload text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.announce(channel text, payload text) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.announce(channel text, payload text) TO qvd_administrators;
 GRANT ALL ON FUNCTION qvd.announce(channel text, payload text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.audit(action text, object text, id integer, name text, tenant integer, arguments jsonb) FROM PUBLIC;
@@ -4528,27 +7749,42 @@ GRANT ALL ON FUNCTION qvd.beat_try(age interval) TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.beat_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.can(acl text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.can(acl text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.can(acl text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.can(acl text) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.column_acls() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.config_get(wanted text, tenant integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.config_get(wanted text, tenant integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.config_get(wanted text, tenant integer) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.config_problem(wanted text, value text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.config_problem(wanted text, value text) TO qvd_administrators;
 GRANT ALL ON FUNCTION qvd.config_problem(wanted text, value text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.config_reset(wanted text, tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.config_reset(wanted text, tenant text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.config_reset(wanted text, tenant text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.config_set(wanted text, new_value text, tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.config_set(wanted text, new_value text, tenant text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.config_set(wanted text, new_value text, tenant text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.config_ssl(certificate text, private_key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.config_ssl(certificate text, private_key text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.config_ssl(certificate text, private_key text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.config_ssl_clients(authorities text, revoked text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.config_ssl_clients(authorities text, revoked text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.config_ssl_clients(authorities text, revoked text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.config_ssl_reset() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.config_ssl_reset() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.config_ssl_reset() TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.config_tenant(wanted text, tenant text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.configs_balancer() FROM PUBLIC;
 
@@ -4556,18 +7792,36 @@ REVOKE ALL ON FUNCTION qvd.configs_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.configs_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.created(kind text, wanted integer, OUT at timestamp with time zone, OUT by_whom text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.created(kind text, wanted integer, OUT at timestamp with time zone, OUT by_whom text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.created(kind text, wanted integer, OUT at timestamp with time zone, OUT by_whom text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.created(kind text, wanted integer, OUT at timestamp with time zone, OUT by_whom text) TO qvd_administrators;
+
 REVOKE ALL ON FUNCTION qvd.database_restored(complete boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.demand(acl text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.demand_any(any_of text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.demand_having(acls text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.demand_owning(tenant integer, what text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.demand_superadministrator(what text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.di_block(wanted text, blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_block(wanted text, blocked boolean) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_block(wanted text, blocked boolean) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_check_tag(osf integer, di integer, tag text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.di_create(osf text, path text, version text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_create(osf text, path text, version text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_create(osf text, path text, version text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_delete(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_delete(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_delete(wanted text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_for(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_for(vm integer) TO qvd_readonly;
@@ -4575,23 +7829,30 @@ GRANT ALL ON FUNCTION qvd.di_for(vm integer) TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_admin;
+GRANT SELECT ON TABLE qvd.di_runtimes TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.dis TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.dis TO qvd_admin;
+GRANT SELECT ON TABLE qvd.dis TO qvd_administrators;
+
+GRANT UPDATE(description) ON TABLE qvd.dis TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_for_change(wanted text, OUT di qvd.dis, OUT runtime qvd.di_runtimes, OUT tenant integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.di_id(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_id(wanted text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.di_id(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_id(wanted text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_import(osf text, file text, version text, move boolean, tags text[], publish boolean, soft interval, hard interval) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_import(osf text, file text, version text, move boolean, tags text[], publish boolean, soft interval, hard interval) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_import(osf text, file text, version text, move boolean, tags text[], publish boolean, soft interval, hard interval) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_import_attempts() FROM PUBLIC;
 
 GRANT SELECT ON TABLE qvd.di_imports TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.di_imports TO qvd_admin;
+GRANT SELECT ON TABLE qvd.di_imports TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_import_free(wanted qvd.di_imports, node integer) FROM PUBLIC;
 
@@ -4603,11 +7864,13 @@ REVOKE ALL ON FUNCTION qvd.di_path(wanted integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.di_publish(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_publish(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_publish(wanted text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_runtimes_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.di_tag(wanted text, tag text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_tag(wanted text, tag text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_tag(wanted text, tag text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_tags_wake() FROM PUBLIC;
 
@@ -4615,10 +7878,19 @@ REVOKE ALL ON FUNCTION qvd.di_take_tags(wanted qvd.dis) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.di_untag(wanted text, tag text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_untag(wanted text, tag text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_untag(wanted text, tag text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_version_free(osf integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.dis_block(ids integer[], blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.dis_block(ids integer[], blocked boolean) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.dis_block(ids integer[], blocked boolean) TO qvd_administrators;
+
 REVOKE ALL ON FUNCTION qvd.dis_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.dis_publish(ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.dis_publish(ids integer[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.dis_publish(ids integer[]) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.dis_wake() FROM PUBLIC;
 
@@ -4627,15 +7899,30 @@ GRANT ALL ON FUNCTION qvd.epoch_is_over(node integer, node_epoch bigint) TO qvd_
 
 REVOKE ALL ON FUNCTION qvd.failed_starts_left(starts real, since timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.field_demand(kind text, field text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.fixed_roles() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.fresh_secret() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.governed_still(before bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.governors() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.host_block(wanted text, blocked boolean) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.host_create(name text, address inet, description text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_create(name text, address inet, description text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.host_create(name text, address inet, description text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.host_forget(node integer, reason text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.host_label(wanted integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.host_label(wanted integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.host_label(wanted integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.host_label(wanted integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.host_obstacle(node integer) FROM PUBLIC;
 
@@ -4643,27 +7930,47 @@ REVOKE ALL ON FUNCTION qvd.host_recount(node integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_release(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_release(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.host_release(wanted text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.host_runtimes_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.host_runtimes_log() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_runtimes_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.host_stop(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_stop(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.host_stop(wanted text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.host_transition_allowed(was qvd.host_state, becomes qvd.host_state) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.hosts_block(ids integer[], blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.hosts_block(ids integer[], blocked boolean) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.hosts_block(ids integer[], blocked boolean) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.hosts_guard() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.hosts_stop(ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.hosts_stop(ids integer[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.hosts_stop(ids integer[]) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.hosts_stop_vms(ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.hosts_stop_vms(ids integer[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.hosts_stop_vms(ids integer[]) TO qvd_administrators;
+
 REVOKE ALL ON FUNCTION qvd.hosts_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.is_program() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.is_secret(key text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_node;
 GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_l7r;
 GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) TO qvd_l7r;
@@ -4767,11 +8074,41 @@ GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer) TO qvd_l7r;
 REVOKE ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) TO qvd_l7r;
 
+REVOKE ALL ON FUNCTION qvd.log_entry(part text, kind text, key text, was jsonb, becomes jsonb, OUT action text, OUT object_id integer, OUT name text, OUT tenant integer, OUT arguments jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.logged(part text, object jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.me() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.me() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.me() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.me() TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.me_update(changes jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.me_update(changes jsonb) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.me_update(changes jsonb) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.members(given jsonb, what text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.merged(payload text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.merged(payload text) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.merged(payload text) TO qvd_administrators;
+GRANT ALL ON FUNCTION qvd.merged(payload text) TO qvd_admin;
+
 REVOKE ALL ON FUNCTION qvd.moment(at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.my_tenant() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.my_tenant() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.my_tenant() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.my_tenant() TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.my_tenant_update(changes jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.my_tenant_update(changes jsonb) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.my_tenant_update(changes jsonb) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.node_address(node_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_address(node_name text) TO qvd_node;
@@ -4864,31 +8201,74 @@ GRANT ALL ON FUNCTION qvd.node_vm_told(node integer, node_epoch bigint, vm integ
 
 GRANT SELECT ON TABLE qvd.vm_runtimes TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.vm_runtimes TO qvd_admin;
+GRANT SELECT ON TABLE qvd.vm_runtimes TO qvd_administrators;
 
 GRANT UPDATE(blocked) ON TABLE qvd.vm_runtimes TO qvd_admin;
+GRANT UPDATE(blocked) ON TABLE qvd.vm_runtimes TO qvd_administrators;
 
 GRANT UPDATE(vm_cmd) ON TABLE qvd.vm_runtimes TO qvd_admin;
+GRANT UPDATE(vm_cmd) ON TABLE qvd.vm_runtimes TO qvd_administrators;
 
 GRANT UPDATE(user_cmd) ON TABLE qvd.vm_runtimes TO qvd_admin;
+GRANT UPDATE(user_cmd) ON TABLE qvd.vm_runtimes TO qvd_administrators;
 
 GRANT UPDATE(vm_expiration_soft) ON TABLE qvd.vm_runtimes TO qvd_admin;
+GRANT UPDATE(vm_expiration_soft) ON TABLE qvd.vm_runtimes TO qvd_administrators;
 
 GRANT UPDATE(vm_expiration_hard) ON TABLE qvd.vm_runtimes TO qvd_admin;
+GRANT UPDATE(vm_expiration_hard) ON TABLE qvd.vm_runtimes TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_vms(node integer, node_epoch bigint) TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.object_create(kind text, fields jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.object_create(kind text, fields jsonb) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.object_create(kind text, fields jsonb) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.object_fields() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.object_label(kind text, object jsonb, OUT name text, OUT tenant integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.object_row(kind text, wanted integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.object_table(kind text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.object_verb(kind text, ids integer[], verb text, arguments jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.objects_delete(kind text, ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.objects_delete(kind text, ids integer[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.objects_delete(kind text, ids integer[]) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.objects_do(kind text, ids integer[], verb text, arguments jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.objects_mine(kind text, ids integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.objects_remove(kind text, ids integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.objects_set(kind text, ids integer[], changes jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.objects_update(kind text, ids integer[], changes jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.objects_update(kind text, ids integer[], changes jsonb) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.objects_update(kind text, ids integer[], changes jsonb) TO qvd_administrators;
+
 REVOKE ALL ON FUNCTION qvd.osf_create(name text, memory integer, user_storage integer, tenant text, cpus integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.osf_create(name text, memory integer, user_storage integer, tenant text, cpus integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.osf_create(name text, memory integer, user_storage integer, tenant text, cpus integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.osf_id(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.osf_id(wanted text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.osf_id(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.osf_id(wanted text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.osfs_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.outcome_of(kind text, wanted integer, name text, state text, said text, hint text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.part_acls(part text, changed jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.password_hash(password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
 
@@ -4898,12 +8278,42 @@ REVOKE ALL ON FUNCTION qvd.place_load(vm integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.properties_list_guard() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.properties_set(kind text, ids integer[], given jsonb, gone jsonb) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.qvd_object_properties_list_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.reaches(tenant integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.reaches(tenant integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.reaches(tenant integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.reaches(tenant integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.retention_apply(batch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.retention_apply(batch integer) TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.role_acls_renew() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.role_ids(wanted jsonb, what text, of_tenant integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.roles_acls(ids integer[], given jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.roles_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.roles_inherit(ids integer[], given jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.roles_not_fixed(ids integer[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.roles_renew() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.row_acls(part text, kind text, key text, was jsonb, becomes jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.runtime_permit() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.seconds(value text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.sees_all() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.sees_all() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.sees_all() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.sees_all() TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.session_vm(wanted bigint) FROM PUBLIC;
 
@@ -4913,17 +8323,35 @@ REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.staging_refresh() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.staging_refresh() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.staging_refresh() TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.statistics() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.statistics() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.statistics() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.statistics() TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.storage_place(node integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.storage_wake(wanted text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION qvd.tenant_create(name text, description text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.tenant_create(name text, description text) TO qvd_admin;
+REVOKE ALL ON FUNCTION qvd.tenant_create(name text, description text, language qvd.language, block integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.tenant_create(name text, description text, language qvd.language, block integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.tenant_create(name text, description text, language qvd.language, block integer) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.tenant_for(wanted text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.tenant_id(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.tenant_id(wanted text) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.tenant_purge(wanted integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.tenant_purge(wanted integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.tenant_purge(wanted integer) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.tenants_block(ids integer[], blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.tenants_block(ids integer[], blocked boolean) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.tenants_block(ids integer[], blocked boolean) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.tenants_wake() FROM PUBLIC;
 
@@ -4933,18 +8361,24 @@ REVOKE ALL ON FUNCTION qvd.token_resume(session bigint, token text, learnt jsonb
 
 REVOKE ALL ON FUNCTION qvd.tokens_expire(account integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.update_acl(kind text, col text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.user_block(wanted text, blocked boolean) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.user_create(login text, password text, tenant text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_create(login text, password text, tenant text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.user_create(login text, password text, tenant text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.user_id(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_id(wanted text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.user_id(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.user_id(wanted text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.user_password(wanted text, password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_password(wanted text, password text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.user_password(wanted text, password text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.user_sessions_ended() FROM PUBLIC;
 
@@ -4954,12 +8388,30 @@ REVOKE ALL ON FUNCTION qvd.user_tokens_gone() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.user_totp(wanted text, secret text, OUT account text, OUT had_one boolean, OUT required boolean, OUT digits bigint, OUT period bigint, OUT t0 bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_totp(wanted text, secret text, OUT account text, OUT had_one boolean, OUT required boolean, OUT digits bigint, OUT period bigint, OUT t0 bigint) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.user_totp(wanted text, secret text, OUT account text, OUT had_one boolean, OUT required boolean, OUT digits bigint, OUT period bigint, OUT t0 bigint) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.user_transition_allowed(was qvd.user_state, becomes qvd.user_state) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.users_block(ids integer[], blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.users_block(ids integer[], blocked boolean) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.users_block(ids integer[], blocked boolean) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.users_delete(ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.users_delete(ids integer[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.users_delete(ids integer[]) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.users_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.view_reset(object text, whose text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.view_reset(object text, whose text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.view_reset(object text, whose text) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.view_set(object text, field text, view_type qvd.view_type, device_type qvd.device_type, visible boolean, whose text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.view_set(object text, field text, view_type qvd.view_type, device_type qvd.device_type, visible boolean, whose text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.view_set(object text, field text, view_type qvd.view_type, device_type qvd.device_type, visible boolean, whose text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_address_free() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_address_free() TO qvd_readonly;
@@ -4967,19 +8419,24 @@ GRANT ALL ON FUNCTION qvd.vm_address_free() TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.vm_block(vm text, blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_block(vm text, blocked boolean) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_block(vm text, blocked boolean) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_create(owner text, name text, osf text, tag text, ip inet) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_create(owner text, name text, osf text, tag text, ip inet) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_create(owner text, name text, osf text, tag text, ip inet) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_disconnect(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_disconnect(vm integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_disconnect(vm integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_disconnect(vm text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_disconnect(vm text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_disconnect(vm text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_effective_properties(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_effective_properties(vm integer) TO qvd_readonly;
@@ -4987,23 +8444,34 @@ GRANT ALL ON FUNCTION qvd.vm_effective_properties(vm integer) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.vm_expire(vm integer, soft timestamp with time zone, hard timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_expire(vm integer, soft timestamp with time zone, hard timestamp with time zone) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_expire(vm integer, soft timestamp with time zone, hard timestamp with time zone) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_expire(vm text, soft timestamp with time zone, hard timestamp with time zone) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_expire(vm text, soft timestamp with time zone, hard timestamp with time zone) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_expire(vm text, soft timestamp with time zone, hard timestamp with time zone) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_id(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_id(wanted text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_id(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_id(wanted text) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.vm_mac(ip inet) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_mac(ip inet) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_mac(ip inet) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_mac(ip inet) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_name(wanted integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_name(wanted integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_run_account(vm integer, node integer, was qvd.vm_state, becomes qvd.vm_state, told qvd.vm_cmd) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_runtimes_count() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_runtimes_guard() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vm_runtimes_log() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_runtimes_wake() FROM PUBLIC;
 
@@ -5013,80 +8481,238 @@ REVOKE ALL ON FUNCTION qvd.vm_specs_renew_osf(osf integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_start(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_start(vm integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_start(vm integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_start(vm text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_start(vm text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_start(vm text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_start_found(spec qvd.vm_specs) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_stop(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_stop(vm integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_stop(vm integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_stop(vm text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_stop(vm text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_stop(vm text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_why(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_why(vm integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_why(vm integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_why(vm integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_why(vm text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_why(vm text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_why(vm text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_why(vm text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_why_facts(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_why_facts(vm integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_why_facts(vm integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_why_facts(vm integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_why_phase(f jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vms_block(ids integer[], blocked boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vms_block(ids integer[], blocked boolean) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vms_block(ids integer[], blocked boolean) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.vms_delete(ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vms_delete(ids integer[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vms_delete(ids integer[]) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.vms_disconnect(ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vms_disconnect(ids integer[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vms_disconnect(ids integer[]) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.vms_expire(ids integer[], soft timestamp with time zone, hard timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vms_expire(ids integer[], soft timestamp with time zone, hard timestamp with time zone) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vms_expire(ids integer[], soft timestamp with time zone, hard timestamp with time zone) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vms_guard() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vms_restart() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vms_restart() TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.vms_start(ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vms_start(ids integer[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vms_start(ids integer[]) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.vms_stop(ids integer[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vms_stop(ids integer[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vms_stop(ids integer[]) TO qvd_administrators;
+
 REVOKE ALL ON FUNCTION qvd.vms_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) TO qvd_administrators;
 GRANT ALL ON FUNCTION qvd.wake(channel text, kind text, id bigint, tenant integer) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) TO qvd_administrators;
 GRANT ALL ON FUNCTION qvd.wake_payload(kind text, id bigint, tenant integer) TO qvd_admin;
+
+REVOKE ALL ON FUNCTION qvd.wat_administrator(wanted text, tenant text, OUT id integer, OUT tenant_id integer, OUT password text, OUT language qvd.language, OUT block integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.wat_administrator(wanted text, tenant text, OUT id integer, OUT tenant_id integer, OUT password text, OUT language qvd.language, OUT block integer) TO qvd_wat;
+
+REVOKE ALL ON FUNCTION qvd.wat_login_log(wanted text, tenant text, address inet, entered boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.wat_login_log(wanted text, tenant text, address inet, entered boolean) TO qvd_wat;
+
+REVOKE ALL ON FUNCTION qvd.wat_password_upgrade(account integer, was text, becomes text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.wat_password_upgrade(account integer, was text, becomes text) TO qvd_wat;
 
 REVOKE ALL ON FUNCTION qvd.watch() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.watch() TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.watch() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.watch() TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.acl_role_relations TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.acl_role_relations TO qvd_admin;
+GRANT SELECT ON TABLE qvd.acl_role_relations TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.acls TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.acls TO qvd_admin;
+GRANT SELECT ON TABLE qvd.acls TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.role_acls TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.role_acls TO qvd_admin;
+GRANT SELECT ON TABLE qvd.role_acls TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.roles TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.roles TO qvd_admin;
+GRANT SELECT ON TABLE qvd.roles TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.acl_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.acl_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.acl_list TO qvd_administrators;
+
+GRANT USAGE ON SEQUENCE qvd.acl_role_relations_id_seq TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.acls_id_seq TO qvd_admin;
+
+GRANT SELECT(id) ON TABLE qvd.administrators TO qvd_readonly;
+GRANT SELECT(id) ON TABLE qvd.administrators TO qvd_admin;
+GRANT SELECT(id) ON TABLE qvd.administrators TO qvd_administrators;
+
+GRANT SELECT(tenant_id) ON TABLE qvd.administrators TO qvd_readonly;
+GRANT SELECT(tenant_id) ON TABLE qvd.administrators TO qvd_admin;
+GRANT SELECT(tenant_id) ON TABLE qvd.administrators TO qvd_administrators;
+
+GRANT SELECT(name) ON TABLE qvd.administrators TO qvd_readonly;
+GRANT SELECT(name) ON TABLE qvd.administrators TO qvd_admin;
+GRANT SELECT(name) ON TABLE qvd.administrators TO qvd_administrators;
+
+GRANT SELECT(language) ON TABLE qvd.administrators TO qvd_readonly;
+GRANT SELECT(language) ON TABLE qvd.administrators TO qvd_admin;
+GRANT SELECT(language) ON TABLE qvd.administrators TO qvd_administrators;
+
+GRANT SELECT(block) ON TABLE qvd.administrators TO qvd_readonly;
+GRANT SELECT(block) ON TABLE qvd.administrators TO qvd_admin;
+GRANT SELECT(block) ON TABLE qvd.administrators TO qvd_administrators;
+
+GRANT SELECT(description) ON TABLE qvd.administrators TO qvd_readonly;
+GRANT SELECT(description) ON TABLE qvd.administrators TO qvd_admin;
+GRANT SELECT(description) ON TABLE qvd.administrators TO qvd_administrators;
+
+GRANT SELECT(role_name) ON TABLE qvd.administrators TO qvd_readonly;
+GRANT SELECT(role_name) ON TABLE qvd.administrators TO qvd_admin;
+GRANT SELECT(role_name) ON TABLE qvd.administrators TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.role_administrator_relations TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.role_administrator_relations TO qvd_admin;
+GRANT SELECT ON TABLE qvd.role_administrator_relations TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.tenants TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.tenants TO qvd_admin;
+GRANT SELECT ON TABLE qvd.tenants TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.administrator_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.administrator_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.administrator_list TO qvd_administrators;
+
+GRANT USAGE ON SEQUENCE qvd.administrators_id_seq TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.beat TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.beat TO qvd_admin;
+GRANT SELECT ON TABLE qvd.beat TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.config_keys TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.config_keys TO qvd_admin;
+GRANT SELECT ON TABLE qvd.config_keys TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.configs TO qvd_node;
 GRANT SELECT ON TABLE qvd.configs TO qvd_l7r;
 GRANT SELECT ON TABLE qvd.configs TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.configs TO qvd_admin;
+GRANT SELECT,INSERT,DELETE ON TABLE qvd.configs TO qvd_administrators;
 
-GRANT SELECT ON TABLE qvd.di_tags TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.di_tags TO qvd_admin;
+GRANT UPDATE(value) ON TABLE qvd.configs TO qvd_administrators;
 
-GRANT SELECT ON TABLE qvd.osfs TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.osfs TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.tenants TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.tenants TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.di_list TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.di_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.config_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.config_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.config_list TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.di_properties TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.di_properties TO qvd_admin;
+GRANT SELECT,DELETE ON TABLE qvd.di_properties TO qvd_administrators;
+
+GRANT INSERT(di_id) ON TABLE qvd.di_properties TO qvd_administrators;
+
+GRANT INSERT(property_id) ON TABLE qvd.di_properties TO qvd_administrators;
+
+GRANT INSERT(value),UPDATE(value) ON TABLE qvd.di_properties TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.di_tags TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.di_tags TO qvd_admin;
+GRANT SELECT ON TABLE qvd.di_tags TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.osfs TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.osfs TO qvd_admin;
+GRANT SELECT,DELETE ON TABLE qvd.osfs TO qvd_administrators;
+
+GRANT INSERT(tenant_id) ON TABLE qvd.osfs TO qvd_administrators;
+
+GRANT INSERT(name),UPDATE(name) ON TABLE qvd.osfs TO qvd_administrators;
+
+GRANT INSERT(memory),UPDATE(memory) ON TABLE qvd.osfs TO qvd_administrators;
+
+GRANT INSERT(use_overlay),UPDATE(use_overlay) ON TABLE qvd.osfs TO qvd_administrators;
+
+GRANT INSERT(user_storage_size),UPDATE(user_storage_size) ON TABLE qvd.osfs TO qvd_administrators;
+
+GRANT INSERT(description),UPDATE(description) ON TABLE qvd.osfs TO qvd_administrators;
+
+GRANT INSERT(cpus),UPDATE(cpus) ON TABLE qvd.osfs TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.properties_list TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.properties_list TO qvd_admin;
+GRANT SELECT,DELETE ON TABLE qvd.properties_list TO qvd_administrators;
+
+GRANT INSERT(key),UPDATE(key) ON TABLE qvd.properties_list TO qvd_administrators;
+
+GRANT INSERT(tenant_id) ON TABLE qvd.properties_list TO qvd_administrators;
+
+GRANT INSERT(description),UPDATE(description) ON TABLE qvd.properties_list TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.qvd_object_properties_list TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.qvd_object_properties_list TO qvd_admin;
+GRANT SELECT,DELETE ON TABLE qvd.qvd_object_properties_list TO qvd_administrators;
+
+GRANT INSERT(property_id) ON TABLE qvd.qvd_object_properties_list TO qvd_administrators;
+
+GRANT INSERT(qvd_object) ON TABLE qvd.qvd_object_properties_list TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.di_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.di_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.di_list TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.di_tags_id_seq TO qvd_admin;
 
@@ -5094,31 +8720,51 @@ GRANT USAGE ON SEQUENCE qvd.dis_id_seq TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.end_counters TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.end_counters TO qvd_admin;
+GRANT SELECT ON TABLE qvd.end_counters TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.hosts TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.hosts TO qvd_admin;
+GRANT SELECT ON TABLE qvd.hosts TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.end_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.end_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.end_list TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.host_changes TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.host_changes TO qvd_admin;
+GRANT SELECT ON TABLE qvd.host_changes TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.host_counters TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.host_counters TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.host_runtimes TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.host_runtimes TO qvd_admin;
-
-GRANT UPDATE(blocked) ON TABLE qvd.host_runtimes TO qvd_admin;
-
-GRANT UPDATE(cmd) ON TABLE qvd.host_runtimes TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.host_list TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.host_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.host_counters TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.host_properties TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.host_properties TO qvd_admin;
+GRANT SELECT,DELETE ON TABLE qvd.host_properties TO qvd_administrators;
+
+GRANT INSERT(host_id) ON TABLE qvd.host_properties TO qvd_administrators;
+
+GRANT INSERT(property_id) ON TABLE qvd.host_properties TO qvd_administrators;
+
+GRANT INSERT(value),UPDATE(value) ON TABLE qvd.host_properties TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.host_runtimes TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.host_runtimes TO qvd_admin;
+GRANT SELECT ON TABLE qvd.host_runtimes TO qvd_administrators;
+
+GRANT UPDATE(blocked) ON TABLE qvd.host_runtimes TO qvd_admin;
+GRANT UPDATE(blocked) ON TABLE qvd.host_runtimes TO qvd_administrators;
+
+GRANT UPDATE(cmd) ON TABLE qvd.host_runtimes TO qvd_admin;
+GRANT UPDATE(cmd) ON TABLE qvd.host_runtimes TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_admin;
+GRANT SELECT ON TABLE qvd.l7r_instances TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.host_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.host_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.host_list TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.hosts_id_seq TO qvd_admin;
 
@@ -5126,81 +8772,154 @@ GRANT USAGE ON SEQUENCE qvd.l7r_instances_id_seq TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.log TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.log TO qvd_admin;
+GRANT SELECT ON TABLE qvd.log TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.log_id_seq TO qvd_admin;
 
+GRANT SELECT ON TABLE qvd.log_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.log_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.log_list TO qvd_administrators;
+
 GRANT SELECT ON TABLE qvd.osf_properties TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.osf_properties TO qvd_admin;
+GRANT SELECT,DELETE ON TABLE qvd.osf_properties TO qvd_administrators;
+
+GRANT INSERT(osf_id) ON TABLE qvd.osf_properties TO qvd_administrators;
+
+GRANT INSERT(property_id) ON TABLE qvd.osf_properties TO qvd_administrators;
+
+GRANT INSERT(value),UPDATE(value) ON TABLE qvd.osf_properties TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.vms TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.vms TO qvd_admin;
+GRANT SELECT,DELETE ON TABLE qvd.vms TO qvd_administrators;
+
+GRANT UPDATE(name) ON TABLE qvd.vms TO qvd_administrators;
+
+GRANT UPDATE(di_tag) ON TABLE qvd.vms TO qvd_administrators;
+
+GRANT UPDATE(description) ON TABLE qvd.vms TO qvd_administrators;
+
+GRANT UPDATE(keep_running) ON TABLE qvd.vms TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.osf_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.osf_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.osf_list TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.osfs_id_seq TO qvd_admin;
 
 GRANT USAGE ON SEQUENCE qvd.placements TO qvd_admin;
 
-GRANT SELECT ON TABLE qvd.properties_list TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.properties_list TO qvd_admin;
-
 GRANT USAGE ON SEQUENCE qvd.properties_list_id_seq TO qvd_admin;
 
-GRANT SELECT ON TABLE qvd.qvd_object_properties_list TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.qvd_object_properties_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.property_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.property_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.property_list TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.qvd_object_properties_list_id_seq TO qvd_admin;
 
+GRANT SELECT ON TABLE qvd.role_role_relations TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.role_role_relations TO qvd_admin;
+GRANT SELECT ON TABLE qvd.role_role_relations TO qvd_administrators;
+
+GRANT USAGE ON SEQUENCE qvd.role_administrator_relations_id_seq TO qvd_admin;
+
+GRANT SELECT ON TABLE qvd.role_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.role_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.role_list TO qvd_administrators;
+
+GRANT USAGE ON SEQUENCE qvd.role_role_relations_id_seq TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.roles_id_seq TO qvd_admin;
+
 GRANT SELECT ON TABLE qvd.user_sessions TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.user_sessions TO qvd_admin;
+GRANT SELECT ON TABLE qvd.user_sessions TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.session_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.session_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.session_list TO qvd_administrators;
 
 GRANT INSERT,DELETE,UPDATE ON TABLE qvd.ssl_configs TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.staging TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.staging TO qvd_admin;
+GRANT SELECT ON TABLE qvd.staging TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.storage_reports TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.storage_reports TO qvd_admin;
+GRANT SELECT ON TABLE qvd.storage_reports TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.staging_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.staging_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.staging_list TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.startable_dis TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.startable_dis TO qvd_admin;
+GRANT SELECT ON TABLE qvd.startable_dis TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.tenant_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.tenant_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.tenant_list TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.tenants_id_seq TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.tunnel_counters TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.tunnel_counters TO qvd_admin;
+GRANT SELECT ON TABLE qvd.tunnel_counters TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.tunnel_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.tunnel_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.tunnel_list TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.user_auth_parameters_id_seq TO qvd_admin;
 
+GRANT SELECT ON TABLE qvd.user_properties TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.user_properties TO qvd_admin;
+GRANT SELECT,DELETE ON TABLE qvd.user_properties TO qvd_administrators;
+
+GRANT INSERT(user_id) ON TABLE qvd.user_properties TO qvd_administrators;
+
+GRANT INSERT(property_id) ON TABLE qvd.user_properties TO qvd_administrators;
+
+GRANT INSERT(value),UPDATE(value) ON TABLE qvd.user_properties TO qvd_administrators;
+
 GRANT INSERT,DELETE,UPDATE ON TABLE qvd.users TO qvd_admin;
+GRANT DELETE ON TABLE qvd.users TO qvd_administrators;
 
 GRANT SELECT(id) ON TABLE qvd.users TO qvd_readonly;
 GRANT SELECT(id) ON TABLE qvd.users TO qvd_admin;
+GRANT SELECT(id) ON TABLE qvd.users TO qvd_administrators;
 
 GRANT SELECT(tenant_id) ON TABLE qvd.users TO qvd_readonly;
 GRANT SELECT(tenant_id) ON TABLE qvd.users TO qvd_admin;
+GRANT SELECT(tenant_id),INSERT(tenant_id) ON TABLE qvd.users TO qvd_administrators;
 
 GRANT SELECT(login) ON TABLE qvd.users TO qvd_readonly;
 GRANT SELECT(login) ON TABLE qvd.users TO qvd_admin;
+GRANT SELECT(login),INSERT(login) ON TABLE qvd.users TO qvd_administrators;
+
+GRANT INSERT(password),UPDATE(password) ON TABLE qvd.users TO qvd_administrators;
 
 GRANT SELECT(blocked) ON TABLE qvd.users TO qvd_readonly;
 GRANT SELECT(blocked) ON TABLE qvd.users TO qvd_admin;
+GRANT SELECT(blocked),INSERT(blocked),UPDATE(blocked) ON TABLE qvd.users TO qvd_administrators;
 
 GRANT SELECT(description) ON TABLE qvd.users TO qvd_readonly;
 GRANT SELECT(description) ON TABLE qvd.users TO qvd_admin;
+GRANT SELECT(description),INSERT(description),UPDATE(description) ON TABLE qvd.users TO qvd_administrators;
 
 GRANT SELECT(language) ON TABLE qvd.users TO qvd_readonly;
 GRANT SELECT(language) ON TABLE qvd.users TO qvd_admin;
+GRANT SELECT(language),INSERT(language),UPDATE(language) ON TABLE qvd.users TO qvd_administrators;
 
-GRANT SELECT ON TABLE qvd.vms TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.vms TO qvd_admin;
+GRANT SELECT(has_password) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(has_password) ON TABLE qvd.users TO qvd_admin;
+GRANT SELECT(has_password) ON TABLE qvd.users TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.user_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.user_list TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.user_properties TO qvd_readonly;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.user_properties TO qvd_admin;
+GRANT SELECT ON TABLE qvd.user_list TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.user_sessions_id_seq TO qvd_admin;
 
@@ -5210,17 +8929,38 @@ GRANT SELECT ON TABLE qvd.versions TO qvd_node;
 GRANT SELECT ON TABLE qvd.versions TO qvd_l7r;
 GRANT SELECT ON TABLE qvd.versions TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.versions TO qvd_admin;
+GRANT SELECT ON TABLE qvd.versions TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.views_setups TO qvd_readonly;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.views_setups TO qvd_admin;
+GRANT SELECT ON TABLE qvd.views_setups TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.view_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.view_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.view_list TO qvd_administrators;
+
+GRANT USAGE ON SEQUENCE qvd.views_setups_id_seq TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.vm_counters TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.vm_counters TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.vm_list TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.vm_list TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.vm_progress TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.vm_progress TO qvd_admin;
+GRANT SELECT ON TABLE qvd.vm_counters TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.vm_properties TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.vm_properties TO qvd_admin;
+GRANT SELECT,DELETE ON TABLE qvd.vm_properties TO qvd_administrators;
+
+GRANT INSERT(vm_id) ON TABLE qvd.vm_properties TO qvd_administrators;
+
+GRANT INSERT(property_id) ON TABLE qvd.vm_properties TO qvd_administrators;
+
+GRANT INSERT(value),UPDATE(value) ON TABLE qvd.vm_properties TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.vm_list TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.vm_list TO qvd_admin;
+GRANT SELECT ON TABLE qvd.vm_list TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.vm_progress TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.vm_progress TO qvd_admin;
+GRANT SELECT ON TABLE qvd.vm_progress TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.vms_id_seq TO qvd_admin;

@@ -9,14 +9,15 @@ begin
         end if;
         return old;
     end if;
-    if (select tenant_id from users where id = new.user_id) is distinct from
-        (select tenant_id from osfs where id = new.osf_id) then
+    -- What somebody else's is, is not there for a tenant's administrator.
+    new.tenant_id := (select tenant_id from users where id = new.user_id);
+    if new.tenant_id is null or new.tenant_id is distinct from (select tenant_id from osfs where id = new.osf_id) then
         raise exception 'user and OSF of VM % belong to different tenants', new.name using errcode = 'QV023';
     end if;
     return new;
 end $$;
 
-create or replace trigger guard before insert or update of user_id, osf_id or delete on vms
+create or replace trigger guard before insert or update of user_id, osf_id, tenant_id or delete on vms
     for each row execute function vms_guard();
 
 create or replace function vms_wake() returns trigger
@@ -32,7 +33,8 @@ begin
         select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
             d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
         from vm_specs_due d where d.vm_id = new.id;
-    elsif tg_op = 'UPDATE' then
+    elsif (new.name, new.user_id, new.osf_id, new.di_tag, new.ip)
+        is distinct from (old.name, old.user_id, old.osf_id, old.di_tag, old.ip) and tg_op = 'UPDATE' then
         perform vm_specs_renew(array[new.id]);
     end if;
     perform wake('qvd_admin', 'vm', coalesce(new.id, old.id),

@@ -15,6 +15,14 @@ create or replace view settings as
     select k.key, coalesce(c.value, k.default_value) as value
     from config_keys k left join configs c on c.key = k.key and c.tenant_id = -1;
 
+-- The tenant that something is made in: the one that is named, else that of who acts, else the first.
+create or replace function tenant_for(wanted text) returns integer
+language plpgsql stable set search_path = qvd, pg_temp as $$
+begin
+    return case when wanted is not null or my_tenant() = 0 or my_tenant() is null
+        then tenant_id(coalesce(wanted, 'default')) else my_tenant() end;
+end $$;
+
 -- The value of a configuration key: the tenant's, else everybody's, else the programs' default. Secrets are not told.
 create or replace function config_get(wanted text, tenant integer default -1) returns text
 language plpgsql stable security definer set search_path = qvd, pg_temp
@@ -40,16 +48,6 @@ language sql stable parallel safe as $$
     select case when starts < 0.01 then 0 else starts * 0.5 ^ (extract(epoch from now() - since)::float8 / 60) end
 $$;
 
-create or replace function audit(
-    action text, object text, id integer, name text, tenant integer, arguments jsonb default null
-) returns void
-language plpgsql security definer set search_path = qvd, pg_temp
-    set plan_cache_mode = force_generic_plan as $$
-begin
-    insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments)
-    values (action, object, id, name, tenant, arguments);
-end $$;
-
 -- What a node and the agent in a VM share for one run.
 create or replace function fresh_secret() returns bytea
 language sql volatile as $$ select uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()) $$;
@@ -68,14 +66,28 @@ begin
     perform pg_advisory_lock_shared(hashtext('qvd.watch'));
 end $$;
 
+-- What administrators hear of a transaction that changes much names no ids after the first hundred: then there is one notification
+-- for each kind and tenant, since the server sends equal ones once.
+create or replace function merged(payload text) returns text
+language plpgsql as $$
+declare
+    told integer := coalesce(nullif(current_setting('qvd.told', true), ''), '0')::integer;
+begin
+    if told >= 100 then
+        return regexp_replace(payload, ',"id":[0-9]+', '');
+    end if;
+    perform set_config('qvd.told', (told + 1)::text, true);
+    return payload;
+end $$;
+
 -- The one place that notifies. Plain SQL, so that it costs nothing but its content. A notification wakes every process of the
 -- server that listens to anything, so administrators are notified only while one watches; who begins to, waits for those who
 -- found nobody.
 create or replace function announce(channel text, payload text) returns void
 language sql volatile as $$
     select case
-        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'))
-        then pg_notify(channel, payload)
+        when channel <> 'qvd_admin' then pg_notify(channel, payload)
+        when not pg_try_advisory_xact_lock(hashtext('qvd.watch')) then pg_notify(channel, qvd.merged(payload))
     end
 $$;
 
@@ -92,7 +104,7 @@ language plpgsql stable security definer set search_path = qvd, pg_temp
 declare
     found_id integer;
 begin
-    select id into found_id from tenants where name = wanted;
+    select id into found_id from tenants where name = wanted and reaches(id);
     if found_id is null then
         raise exception 'there is no tenant %', wanted
             using errcode = 'QV010', hint = 'select name from tenants;';
@@ -117,7 +129,7 @@ begin
     select array_agg(u.id), string_agg(u.login || '@' || t.name, ', ' order by t.name)
     into ids, candidates
     from users u join tenants t on t.id = u.tenant_id, name_and_tenant(wanted) n
-    where u.login = n.name and t.name = coalesce(n.tenant, t.name);
+    where u.login = n.name and t.name = coalesce(n.tenant, t.name) and reaches(t.id);
     if ids is null then
         raise exception 'there is no user %', wanted using errcode = 'QV010', hint = 'select login from users;';
     elsif cardinality(ids) > 1 then
@@ -137,7 +149,7 @@ begin
     select array_agg(o.id), string_agg(o.name || '@' || t.name, ', ' order by t.name)
     into ids, candidates
     from osfs o join tenants t on t.id = o.tenant_id, name_and_tenant(wanted) n
-    where o.name = n.name and t.name = coalesce(n.tenant, t.name);
+    where o.name = n.name and t.name = coalesce(n.tenant, t.name) and reaches(t.id);
     if ids is null then
         raise exception 'there is no OSF %', wanted using errcode = 'QV010', hint = 'select name from osfs;';
     elsif cardinality(ids) > 1 then
@@ -161,7 +173,7 @@ begin
     end if;
     ids := array(
         select v.id from qvd.vms v join qvd.users u on u.id = v.user_id join qvd.tenants t on t.id = u.tenant_id
-        where u.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', t.name));
+        where u.login = wanted_login and v.name = wanted_name and wanted_tenant in ('', t.name) and qvd.reaches(t.id));
     if ids = '{}' then
         raise exception 'there is no VM %', wanted using errcode = 'QV010', hint = 'select vm from vm_list;';
     elsif cardinality(ids) > 1 then
@@ -179,5 +191,5 @@ begin
     return (
         select u.login || '@' || t.name || '/' || v.name
     from vms v join users u on u.id = v.user_id join tenants t on t.id = u.tenant_id
-    where v.id = wanted);
+    where v.id = wanted and reaches(t.id));
 end $$;

@@ -1,15 +1,29 @@
 -- Administration: making things.
 
-create or replace function tenant_create(name text, description text default null) returns integer
+create or replace function tenant_create(
+    name text, description text default null, language language default 'auto', block integer default 10
+) returns integer
 language plpgsql security definer set search_path = qvd, pg_temp as $$
 declare
     new_id integer;
 begin
-    insert into tenants (name, description) values (name, description) returning id into new_id;
-    perform audit('create', 'tenant', new_id, tenant_create.name, new_id);
+    perform demand_superadministrator('making tenants');
+    perform demand('tenant.create.');
+    insert into tenants (name, description, language, block)
+    values (btrim(name), description, language, block) returning id into new_id;
     return new_id;
 exception when unique_violation then
     raise exception 'tenant % exists already', name using errcode = 'QV013';
+end $$;
+
+-- Superadministrators own no objects of QVD.
+create or replace function demand_owning(tenant integer, what text) returns void
+language plpgsql stable as $$
+begin
+    if tenant <= 0 then
+        raise exception 'the tenant of superadministrators has no %', what
+            using errcode = 'QV014', hint = 'Name another tenant.';
+    end if;
 end $$;
 
 -- A password is hashed with bcrypt here; the first login turns it into argon2id.
@@ -26,7 +40,9 @@ declare
     new_id integer;
 begin
     select * into wanted from name_and_tenant(login);
-    in_tenant := tenant_id(coalesce(wanted.tenant, user_create.tenant, 'default'));
+    in_tenant := tenant_for(coalesce(wanted.tenant, user_create.tenant));
+    perform demand('user.create.');
+    perform demand_owning(in_tenant, 'users');
     if password = '' then
         raise exception 'user % needs a password that is not empty', login
             using errcode = 'QV014', hint = 'Leave it out for a user who cannot log in with a password kept here.';
@@ -37,7 +53,6 @@ begin
             then wanted.name else lower(wanted.name) end,
         password_hash(user_create.password))
     returning id into new_id;
-    perform audit('create', 'user', new_id, wanted.name, in_tenant);
     return new_id;
 exception when unique_violation then
     raise exception 'user % exists already', login using errcode = 'QV013';
@@ -51,9 +66,9 @@ begin
     if coalesce(password, '') = '' then
         raise exception 'the password of % must not be empty', wanted using errcode = 'QV014';
     end if;
+    perform demand('user.update.password.');
     update users u set password = password_hash(user_password.password) where u.id = user_id(wanted)
     returning * into target;
-    perform audit('update', 'user', target.id, target.login, target.tenant_id, '{"password": "changed"}');
 end $$;
 
 -- Stores what the one-time passwords of a user are made from (base32); null: forgets it. Says how they are used in the
@@ -68,6 +83,7 @@ declare
     property integer;
     kind integer;
 begin
+    perform demand('user.update.password.');
     select * into target from users u where u.id = user_id(wanted);
     if secret !~ '^[A-Z2-7]{16,}$' then
         raise exception 'the secret of % must be at least 16 characters of base32', wanted using errcode = 'QV014';
@@ -102,9 +118,10 @@ language plpgsql security definer set search_path = qvd, pg_temp as $$
 declare
     new_id integer;
 begin
+    perform demand_superadministrator('making hosts');
+    perform demand('host.create.');
     insert into hosts (name, address, description) values (name, host_create.address, description)
     returning id into new_id;
-    perform audit('create', 'host', new_id, host_create.name, 0);
     return new_id;
 exception when unique_violation then
     raise exception 'a host named % or with address % exists already', name, address
@@ -123,12 +140,19 @@ declare
     new_id integer;
 begin
     select * into wanted from name_and_tenant(osf_create.name);
-    in_tenant := tenant_id(coalesce(wanted.tenant, osf_create.tenant, 'default'));
+    in_tenant := tenant_for(coalesce(wanted.tenant, osf_create.tenant));
+    perform demand('osf.create.');
+    perform demand_owning(in_tenant, 'OSFs');
+    if osf_create.memory is not null then
+        perform demand('osf.create.memory.');
+    end if;
+    if user_storage <> 0 then
+        perform demand('osf.create.user-storage.');
+    end if;
     insert into osfs (tenant_id, name, memory, user_storage_size, cpus)
     values (in_tenant, wanted.name, coalesce(osf_create.memory, config_get('osf.default.memory', in_tenant)::integer),
         user_storage, osf_create.cpus)
     returning id into new_id;
-    perform audit('create', 'osf', new_id, wanted.name, in_tenant);
     return new_id;
 exception when unique_violation then
     raise exception 'OSF % exists already', name using errcode = 'QV013';
@@ -143,6 +167,7 @@ declare
     wanted text := version;
     new_id integer;
 begin
+    perform demand('di.create.');
     perform 1 from osfs where id = of_osf for update;
     if wanted is null then
         wanted := di_version_free(of_osf);
@@ -154,7 +179,6 @@ begin
     -- Only now, so that at no moment a VM of the OSF has no image.
     delete from di_tags t using dis d
     where d.id = t.di_id and d.osf_id = of_osf and d.id <> new_id and t.tag in ('head', 'default') and not t.fixed;
-    perform audit('create', 'di', new_id, path, (select tenant_id from osfs where id = of_osf));
     return new_id;
 exception when unique_violation then
     raise exception 'OSF % has a version % already', osf, wanted using errcode = 'QV013';
@@ -210,6 +234,13 @@ declare
     of_osf osfs;
     new_id integer;
 begin
+    perform demand('vm.create.');
+    if tag <> 'default' then
+        perform demand('vm.create.di-tag.');
+    end if;
+    if vm_create.ip is not null then
+        perform demand_superadministrator('choosing the address of a VM');
+    end if;
     select * into of_user from users where id = owner_id;
     -- An OSF without a tenant is looked for in the owner's.
     select o.* into of_osf from osfs o join tenants t on t.id = o.tenant_id, name_and_tenant(osf) n
@@ -223,7 +254,6 @@ begin
     insert into vms (name, user_id, osf_id, di_tag, ip)
     values (vm_create.name, of_user.id, of_osf.id, tag, coalesce(vm_create.ip, vm_address_free()))
     returning id into new_id;
-    perform audit('create', 'vm', new_id, vm_name(new_id), of_user.tenant_id);
     return new_id;
 exception when unique_violation then
     raise exception 'VM % of % exists already, or another VM has its address', name, owner using errcode = 'QV013';

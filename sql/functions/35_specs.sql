@@ -2,7 +2,7 @@
 -- changes of an OSF and its images, and VMs that are made of it meanwhile, wait for each other at the row of the OSF.
 
 -- The image versions that VMs can be started from.
-create or replace view startable_dis as
+create or replace view startable_dis with (security_invoker) as
     select d.osf_id, t.tag, d.id, r.state = 'published' as published
     from dis d
         join di_tags t on t.di_id = d.id

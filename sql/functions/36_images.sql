@@ -19,6 +19,7 @@ end $$;
 create or replace function staging_refresh() returns void
 language plpgsql security definer set search_path = qvd, pg_temp as $$
 begin
+    perform demand('di.create.');
     update storage_reports set reported_at = '-infinity';
     perform storage_wake(null);
 end $$;
@@ -31,7 +32,7 @@ declare
     found_id integer;
 begin
     if wanted ~ '^[0-9]{1,9}$' then
-        select id into found_id from dis where id = wanted::integer;
+        select d.id into found_id from dis d join osfs o on o.id = d.osf_id where d.id = wanted::integer and reaches(o.tenant_id);
     elsif parts is not null then
         select d.id into found_id
         from dis d join di_tags t on t.di_id = d.id join di_runtimes r on r.di_id = d.id
@@ -112,6 +113,7 @@ declare
     new_id integer;
     given text;
 begin
+    perform demand('di.create.');
     select o.* into of_osf from osfs o where o.id = osf_id(osf) for update;
     if coalesce(file, '') !~ '^[A-Za-z0-9_+~@-][A-Za-z0-9._+~@-]*$' or file like 'lock.%' or length(file) > 200 then
         raise exception '% cannot be the file name of a disk image', quote_nullable(file)
@@ -150,8 +152,6 @@ begin
         insert into di_tags (di_id, tag) values (new_id, 'default');
     end if;
     insert into di_imports (di_id, place, source, move) values (new_id, at, file, move);
-    perform audit('create', 'di', new_id, file, of_osf.tenant_id,
-        jsonb_build_object('osf', of_osf.name, 'version', chosen, 'move', move));
     perform storage_wake(at);
     return new_id;
 exception when unique_violation then
@@ -165,6 +165,7 @@ language plpgsql security definer set search_path = qvd, pg_temp as $$
 declare
     target record;
 begin
+    perform demand('di.update.publish.');
     select * into target from di_for_change(wanted);
     if (target.runtime).state = 'published' then
         return (target.di).id;
@@ -192,13 +193,13 @@ language plpgsql security definer set search_path = qvd, pg_temp as $$
 declare
     target record;
 begin
+    perform demand(case when tag = 'default' then 'di.update.default.' else 'di.update.tags.' end);
     select * into target from di_for_change(wanted);
     perform di_check_tag((target.di).osf_id, (target.di).id, di_tag.tag);
     insert into di_tags (di_id, tag) values ((target.di).id, di_tag.tag) on conflict do nothing;
     if (target.runtime).state = 'published' then
         perform di_take_tags(target.di);
     end if;
-    perform audit('update', 'di', (target.di).id, (target.di).path, target.tenant, jsonb_build_object('tag', di_tag.tag));
     return (target.di).id;
 end $$;
 
@@ -209,6 +210,7 @@ declare
     target record;
     mark di_tags;
 begin
+    perform demand(case when tag = 'default' then 'di.update.default.' else 'di.update.tags.' end);
     select * into target from di_for_change(wanted);
     select t.* into mark from di_tags t where t.di_id = (target.di).id and t.tag = di_untag.tag;
     if mark.id is null then
@@ -221,7 +223,6 @@ begin
             using errcode = 'QV014', hint = 'Give it to another image.';
     end if;
     delete from di_tags t where t.id = mark.id;
-    perform audit('update', 'di', (target.di).id, (target.di).path, target.tenant, jsonb_build_object('untag', tag));
     return (target.di).id;
 end $$;
 
@@ -231,9 +232,9 @@ language plpgsql security definer set search_path = qvd, pg_temp as $$
 declare
     target record;
 begin
+    perform demand('di.update.block.');
     select * into target from di_for_change(wanted);
     update dis d set blocked = di_block.blocked where d.id = (target.di).id;
-    perform audit(case when blocked then 'block' else 'unblock' end, 'di', (target.di).id, (target.di).path, target.tenant);
     return (target.di).id;
 end $$;
 
@@ -247,6 +248,7 @@ declare
     dependent integer[];
     orphan integer;
 begin
+    perform demand('di.delete.');
     select * into target from di_for_change(wanted);
     if (target.runtime).state = 'published' then
         select d.id into heir from dis d join di_runtimes r on r.di_id = d.id
@@ -268,7 +270,6 @@ begin
         raise exception 'VM % would be left without a disk image', vm_name(orphan)
             using errcode = 'QV022', hint = 'Give its tag to another image, or the VM another tag.';
     end if;
-    perform audit('delete', 'di', (target.di).id, (target.di).path, target.tenant);
     perform storage_wake(null);
     return (target.di).id;
 end $$;

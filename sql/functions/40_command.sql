@@ -20,13 +20,8 @@ begin
         raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
             full_name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
     end if;
-    with asked as (
-        update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec.vm_id)), vm_cmd = 'start'
-        where r.vm_id = spec.vm_id and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start'
-        returning r.vm_id
-    )
-    insert into qvd.log (action, qvd_object, object_id, object_name, tenant_id)
-    select 'start', 'vm', vm_id, full_name, spec.tenant_id from asked;
+    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec.vm_id)), vm_cmd = 'start'
+    where r.vm_id = spec.vm_id and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start';
     return spec.vm_id;
 end $$;
 
@@ -39,9 +34,10 @@ declare
     spec vm_specs;
 begin
     select * into spec from vm_specs where vm_id = vm;
-    if not found then
+    if not found or not reaches(spec.tenant_id) then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
+    perform demand('vm.update.state.');
     return vm_start_found(spec);
 end $$;
 
@@ -54,11 +50,12 @@ declare
     wanted_name text := split_part(vm, '/', 2);
     specs vm_specs[] := array(
         select s from vm_specs s
-        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant));
+        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant) and reaches(s.tenant_id));
 begin
     if cardinality(specs) <> 1 then
         perform vm_id(vm); -- says what is wrong with it
     end if;
+    perform demand('vm.update.state.');
     return vm_start_found(specs[1]);
 end $$;
 
@@ -70,9 +67,10 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null then
+    if target.vm_id is null or not reaches(target.tenant_id) then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
+    perform demand('vm.update.state.');
     if target.vm_state = 'stopped' and target.vm_cmd = 'start' then
         update vm_runtimes set vm_cmd = null, host_id = null, vm_reason = 'the start was withdrawn' where vm_id = vm;
     elsif target.restart_due then
@@ -81,6 +79,7 @@ begin
         return vm;
     else
         update vm_runtimes set vm_cmd = 'stop', vm_reason = null where vm_id = vm;
+        return vm;
     end if;
     perform audit('stop', 'vm', vm, vm_name(vm), target.tenant_id);
     return vm;
@@ -94,12 +93,12 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null then
+    if target.vm_id is null or not reaches(target.tenant_id) then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
+    perform demand('vm.update.disconnect-user.');
     if target.user_state <> 'disconnected' then
         update vm_runtimes set user_cmd = 'abort' where vm_id = vm;
-        perform audit('disconnect', 'vm', vm, vm_name(vm), target.tenant_id);
     end if;
     return vm;
 end $$;
@@ -113,8 +112,8 @@ language plpgsql security definer set search_path = qvd, pg_temp
 declare
     target vm_runtimes;
 begin
+    perform demand('vm.update.block.');
     update vm_runtimes r set blocked = vm_block.blocked where r.vm_id = vm_id(vm) returning * into target;
-    perform audit(case when blocked then 'block' else 'unblock' end, 'vm', target.vm_id, vm, target.tenant_id);
     return target.vm_id;
 end $$;
 
@@ -124,8 +123,8 @@ language plpgsql security definer set search_path = qvd, pg_temp
 declare
     target users;
 begin
+    perform demand('user.update.block.');
     update users u set blocked = user_block.blocked where u.id = user_id(wanted) returning * into target;
-    perform audit(case when blocked then 'block' else 'unblock' end, 'user', target.id, wanted, target.tenant_id);
     return target.id;
 end $$;
 
@@ -135,12 +134,13 @@ language plpgsql security definer set search_path = qvd, pg_temp
 declare
     target integer;
 begin
+    perform demand_superadministrator('blocking hosts');
+    perform demand('host.update.block.');
     update host_runtimes r set blocked = host_block.blocked from hosts h where h.id = r.host_id and h.name = wanted
     returning r.host_id into target;
     if target is null then
         raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
     end if;
-    perform audit(case when blocked then 'block' else 'unblock' end, 'host', target, wanted, 0);
     return target;
 end $$;
 
@@ -173,13 +173,24 @@ language sql stable security definer set search_path = qvd, pg_temp as $$
     from config_keys where key = wanted
 $$;
 
+-- Whose value of a key somebody means to change: the tenant's that he names, else, for superadministrators, everybody's.
+create or replace function config_tenant(wanted text, tenant text) returns integer
+language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+begin
+    perform demand(case when wanted like 'wat.%' then 'config.wat.' else 'config.qvd.' end);
+    if tenant is null and sees_all() then
+        return -1;
+    end if;
+    return tenant_for(tenant);
+end $$;
+
 -- Sets a configuration key for everybody or one tenant. A bad value is refused; a key that no program knows is kept
 -- with a warning, since other programs may.
 create or replace function config_set(wanted text, new_value text, tenant text default null) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
+    of_tenant integer := config_tenant(wanted, tenant);
     problem text := config_problem(wanted, new_value);
 begin
     if problem is not null then
@@ -194,7 +205,6 @@ begin
     end if;
     insert into configs (tenant_id, key, value) values (of_tenant, wanted, new_value)
     on conflict (tenant_id, key) do update set value = excluded.value;
-    perform audit('update', 'config', null, wanted, of_tenant, jsonb_build_object('value', case when is_secret(wanted) then '(secret)' else new_value end));
 end $$;
 
 -- Back to the default.
@@ -202,10 +212,9 @@ create or replace function config_reset(wanted text, tenant text default null) r
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    of_tenant integer := case when tenant is null then -1 else tenant_id(tenant) end;
+    of_tenant integer := config_tenant(wanted, tenant);
 begin
     delete from configs c where c.tenant_id = of_tenant and c.key = wanted;
-    perform audit('delete', 'config', null, wanted, of_tenant);
 end $$;
 
 -- Sets the certificate chain and the key (PEM) that every L7R shows to its clients.
@@ -213,6 +222,8 @@ create or replace function config_ssl(certificate text, private_key text) return
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
+    perform demand_superadministrator('certificates');
+    perform demand('config.qvd.');
     if certificate !~ '-----BEGIN CERTIFICATE-----' then
         raise exception 'the certificate is not in PEM form' using errcode = 'QV014';
     elsif private_key !~ '-----BEGIN [A-Z ]*PRIVATE KEY-----' then
@@ -220,7 +231,6 @@ begin
     end if;
     insert into ssl_configs (key, value) values ('l7r.ssl.cert', certificate), ('l7r.ssl.key', private_key)
     on conflict (key) do update set value = excluded.value;
-    perform audit('update', 'config', null, 'l7r.ssl', -1);
 end $$;
 
 -- Sets whose certificates clients may show: authorities, and certificates that were revoked (PEM). Null leaves what is
@@ -229,6 +239,8 @@ create or replace function config_ssl_clients(authorities text, revoked text def
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
+    perform demand_superadministrator('certificates');
+    perform demand('config.qvd.');
     if authorities !~ '-----BEGIN CERTIFICATE-----' then
         raise exception 'the authorities are not in PEM form' using errcode = 'QV014';
     elsif revoked !~ '-----BEGIN X509 CRL-----' then
@@ -238,7 +250,6 @@ begin
     select key, value from (values ('l7r.ssl.ca', authorities), ('l7r.ssl.crl', revoked)) given (key, value)
     where value is not null
     on conflict (key) do update set value = excluded.value;
-    perform audit('update', 'config', null, 'l7r.ssl', -1);
 end $$;
 
 -- Forgets certificate, key, authorities and revocations: every L7R shows its node's own certificate again.
@@ -246,6 +257,7 @@ create or replace function config_ssl_reset() returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
+    perform demand_superadministrator('certificates');
+    perform demand('config.qvd.');
     delete from ssl_configs;
-    perform audit('delete', 'config', null, 'l7r.ssl', -1);
 end $$;

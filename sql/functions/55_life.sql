@@ -131,7 +131,7 @@ declare
 begin
     for due in select vm_id from vm_runtimes where restart_due order by vm_id for update skip locked limit 100 loop
         begin
-            perform vm_start(due);
+            perform vm_start_found(s) from vm_specs s where s.vm_id = due;
             started := started + 1;
         exception
             when sqlstate 'QV030' then
@@ -155,6 +155,8 @@ declare
     node integer;
     released integer[];
 begin
+    perform demand_superadministrator('releasing hosts');
+    perform demand('host.update.stop-vms.');
     select id into node from hosts where name = wanted;
     if node is null then
         raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';

@@ -8,9 +8,11 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null then
+    if target.vm_id is null or not reaches(target.tenant_id) then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
-    elsif target.vm_state = 'stopped' and coalesce(soft, hard) is not null then
+    end if;
+    perform demand('vm.update.expiration.');
+    if target.vm_state = 'stopped' and coalesce(soft, hard) is not null then
         raise exception 'VM % is stopped and cannot expire', vm_name(vm)
             using errcode = 'QV021', hint = 'Only a run of a VM expires; the next one does not.';
     elsif hard < soft then
@@ -20,7 +22,6 @@ begin
         raise exception 'an expiration has a date' using errcode = 'QV014', hint = 'For never, leave it out.';
     end if;
     update vm_runtimes set vm_expiration_soft = soft, vm_expiration_hard = hard where vm_id = vm;
-    perform audit('expire', 'vm', vm, vm_name(vm), target.tenant_id, jsonb_build_object('soft', soft, 'hard', hard));
     return vm;
 end $$;
 
@@ -56,8 +57,6 @@ begin
         order by r.vm_id for update
     loop
         update vm_runtimes r set vm_cmd = 'stop', vm_reason = 'it expired' where r.vm_id = over;
-        perform audit('stop', 'vm', over, vm_name(over), (select tenant_id from vm_runtimes where vm_id = over),
-            jsonb_build_object('why', 'it expired'));
     end loop;
     select array_agg(r.vm_id), array_agg(agent_time(r.vm_expiration_soft)), array_agg(agent_time(r.vm_expiration_hard))
     into vms, softs, hards
@@ -91,6 +90,8 @@ language plpgsql security definer set search_path = qvd, pg_temp
 declare
     target host_runtimes;
 begin
+    perform demand_superadministrator('stopping hosts');
+    perform demand('host.update.stop-vms.');
     select r.* into target from host_runtimes r join hosts h on h.id = r.host_id where h.name = wanted for update of r;
     if target.host_id is null then
         raise exception 'there is no host %', wanted using errcode = 'QV010', hint = 'select name from hosts;';
@@ -99,7 +100,6 @@ begin
             using errcode = 'QV021', hint = 'select * from host_list;';
     elsif target.cmd is null then
         update host_runtimes set cmd = 'stop' where host_id = target.host_id;
-        perform audit('stop', 'host', target.host_id, wanted, 0);
     end if;
     return target.host_id;
 end $$;

@@ -75,7 +75,7 @@ begin
             'user_state', r.user_state, 'user_since', r.user_state_ts, 'user_command', r.user_cmd, 'session', r.session_id,
             'client', host(u.client_address), 'router', l.name,
             'hosts', case when r.vm_state = 'stopped' and r.vm_cmd is null then (
-                select jsonb_object_agg(n.name, host_obstacle(n.id) order by n.name) from hosts n) end)
+                select jsonb_object_agg(case when sees_all() then n.name else 'host ' || n.id end, host_obstacle(n.id) order by n.name) from hosts n) end)
         from vm_runtimes r
             join vm_specs s on s.vm_id = r.vm_id
             left join hosts h on h.id = r.host_id
@@ -84,7 +84,7 @@ begin
             left join dis d on d.id = r.current_di_id
             left join user_sessions u on u.id = r.session_id
             left join hosts l on l.id = r.l7r_host_id
-        where r.vm_id = vm);
+        where r.vm_id = vm and reaches(r.tenant_id));
 end $$;
 
 -- What a VM on its node does, from what the node says of it.

@@ -239,7 +239,8 @@ create function l7r_vm_start(wanted bigint) returns text
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    perform vm_start(r.vm_id) from vm_runtimes r where r.vm_id = session_vm(wanted) and r.session_id = wanted;
+    perform vm_start_found(s) from vm_runtimes r join vm_specs s on s.vm_id = r.vm_id
+    where r.vm_id = session_vm(wanted) and r.session_id = wanted;
     return null;
 exception when sqlstate 'QV030' or sqlstate 'QV031' then
     update vm_runtimes set vm_reason = sqlerrm where vm_id = session_vm(wanted) and session_id = wanted;

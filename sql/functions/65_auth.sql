@@ -53,7 +53,6 @@ language plpgsql security definer set search_path = qvd, pg_temp
 declare
     account users;
     chosen text;
-    new_id integer;
 begin
     select * into account from users where login = wanted_login and tenant_id = in_tenant;
     if account.blocked or exists (select from vms where user_id = account.id and osf_id = of_osf) then
@@ -67,10 +66,7 @@ begin
     -- One at a time chooses a name and an address; whoever waited looks again.
     perform pg_advisory_xact_lock(hashtext('qvd.vm_address'));
     insert into users (tenant_id, login) values (in_tenant, wanted_login)
-    on conflict (login, tenant_id) do nothing returning id into new_id;
-    if new_id is not null then
-        perform audit('create', 'user', new_id, wanted_login, in_tenant);
-    end if;
+    on conflict (login, tenant_id) do nothing;
     select * into account from users where login = wanted_login and tenant_id = in_tenant;
     if exists (select from vms where user_id = account.id and osf_id = of_osf) then
         return;
@@ -84,8 +80,7 @@ begin
             using errcode = 'QV013', hint = 'Raise auth.auto.max_vms.';
     end if;
     insert into vms (name, user_id, osf_id, di_tag, ip)
-    values (chosen, account.id, of_osf, tag, vm_address_free()) returning id into new_id;
-    perform audit('create', 'vm', new_id, vm_name(new_id), in_tenant);
+    values (chosen, account.id, of_osf, tag, vm_address_free());
 end $$;
 
 -- What the one-time passwords of a user are made from (base32): a property of users in the user's own tenant.

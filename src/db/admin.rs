@@ -63,13 +63,23 @@ impl Connector {
         if !["vm", "host", "session", "user", "di", "tunnel", "end"].contains(&what) {
             return Err(AdminError::NoList(what.to_owned()));
         }
-        Ok(self.table(&format!("{what}_list")).await?)
+        // Long lists have no order of their own.
+        let order = match what {
+            "vm" => "vm",
+            "user" => "\"user\"",
+            "di" => "osf, id",
+            "session" => "started_at desc, id desc",
+            "host" => "host",
+            "tunnel" => "host, tunnel",
+            _ => "host, sessions desc, reason",
+        };
+        Ok(self.table(&format!("{what}_list order by {order}")).await?)
     }
 
     /// All of a view.
     pub(super) async fn table(&self, view: &str) -> Result<Table, DbError> {
         let client = self.client().await?;
-        let rows = client.query(&format!("select to_json(l)::text from qvd.{view} l"), &[]).await?;
+        let rows = client.query(&format!("select to_json(l)::text from (select * from qvd.{view}) l"), &[]).await?;
         let mut table = Table::default();
         for row in rows {
             let object: Value = serde_json::from_str(row.get(0)).map_err(|error| DbError::Shape(error.to_string()))?;

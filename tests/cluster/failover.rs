@@ -181,7 +181,7 @@ async fn nobody_is_taken_over_because_of_a_database_that_was_away() {
     db.sql(&format!("alter database {} connection limit -1", db.name())).await;
     cluster.watched(2).await;
     assert_eq!(cluster.epochs().await, before);
-    assert_eq!(db.rows("select state, host from vm_list").await, [["running", "n1"], ["running", "n1"]]);
+    assert_eq!(db.rows("select state, host from vm_list order by vm").await, [["running", "n1"], ["running", "n1"]]);
     for hkd in [&first.hkd, &second.hkd] {
         assert!(!hkd.said().contains("taking its VMs over"), "{}", hkd.said());
     }
@@ -410,7 +410,7 @@ async fn vms_that_are_to_run_wait_for_a_node_that_can_take_them() {
     db.sql("update host_runtimes set ok_ts = now() - interval '1 minute'").await;
     let admin = db.session("qvd_admin").await;
     admin.sql("select host_release('n1')").await;
-    let vms = "select state, command, host from vm_list";
+    let vms = "select state, command, host from vm_list order by vm";
     assert_eq!(db.rows(vms).await, [["stopped", "", ""]; 3], "nobody can take them yet");
     db.sql("select vm_stop('alice/d2')").await;
     let _n1 = db.node_runs().await;

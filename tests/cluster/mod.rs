@@ -1,11 +1,14 @@
 //! The database, the event plane and hkd with simulated VMs. Containers, routers and clients are not needed here.
 
+mod acls;
 mod administration;
+mod audit;
 mod backup;
 mod balancer;
 mod claims;
 mod command_line;
 mod contention;
+mod cookbook;
 pub mod database;
 mod doctor;
 mod expiry;
@@ -33,6 +36,8 @@ mod specs;
 mod steps;
 mod stopping;
 mod storage;
+mod tenancy;
+mod tenants;
 mod upgrade;
 mod watching;
 mod why;

@@ -8,6 +8,8 @@ use std::{
 use super::database::Db;
 
 const ROLES: [&str; 4] = ["qvd_node", "qvd_l7r", "qvd_admin", "qvd_readonly"];
+/// What administrators with a login of their own, and the web tool, are members of.
+const GROUP: &str = "qvd_administrators";
 
 /// Whether a role gets past the permission check of a statement, whatever comes of it; nothing does.
 const TRIED: &str = "
@@ -28,25 +30,55 @@ const TABLES: &[(&str, &[&str])] = &[
     (
         "qvd_admin",
         &[
-            "select: beat config_keys di_imports di_list di_runtimes end_counters end_list host_counters host_list l7r_instances log
-             session_list staging staging_list storage_reports tunnel_counters tunnel_list user_list user_sessions versions vm_counters vm_list vm_progress",
+            "select: acl_list acl_role_relations acls administrator_list beat config_keys config_list di_imports
+             di_list di_runtimes end_counters end_list host_changes host_counters host_list l7r_instances log log_list
+             osf_list property_list role_acls role_administrator_relations role_list role_role_relations roles
+             session_list staging staging_list startable_dis storage_reports tenant_list tunnel_counters tunnel_list
+             user_list user_sessions versions view_list vm_counters vm_list vm_progress",
             "select update insert delete: configs di_properties di_tags dis host_properties hosts osf_properties osfs
-             properties_list qvd_object_properties_list tenants user_properties vm_properties vms",
+             properties_list qvd_object_properties_list tenants user_properties views_setups vm_properties vms",
             "select update(blocked cmd): host_runtimes",
             "select update(blocked vm_cmd user_cmd vm_expiration_soft vm_expiration_hard): vm_runtimes",
-            "select(id tenant_id login blocked description language) update insert delete: users",
+            "select(id tenant_id login blocked description language has_password) update insert delete: users",
+            "select(id tenant_id name language block description role_name): administrators",
             "update insert delete: ssl_configs",
         ],
     ),
     (
         "qvd_readonly",
         &[
-            "select: beat config_keys configs di_imports di_list di_properties di_runtimes di_tags dis end_counters end_list
-             host_counters host_list
-             host_properties host_runtimes hosts l7r_instances log osf_properties osfs properties_list
-             qvd_object_properties_list session_list staging staging_list storage_reports tenants tunnel_counters tunnel_list user_list user_properties user_sessions versions
-             vm_counters vm_list vm_progress vm_properties vm_runtimes vms",
-            "select(id tenant_id login blocked description language): users",
+            "select: acl_list acl_role_relations acls administrator_list beat config_keys config_list configs
+             di_imports di_list di_properties di_runtimes di_tags dis end_counters end_list host_changes host_counters
+             host_list host_properties host_runtimes hosts l7r_instances log log_list osf_list osf_properties osfs
+             properties_list property_list qvd_object_properties_list role_acls role_administrator_relations role_list
+             role_role_relations roles session_list staging staging_list startable_dis storage_reports tenant_list
+             tenants tunnel_counters tunnel_list user_list user_properties user_sessions versions view_list
+             views_setups vm_counters vm_list vm_progress vm_properties vm_runtimes vms",
+            "select(id tenant_id login blocked description language has_password): users",
+            "select(id tenant_id name language block description role_name): administrators",
+        ],
+    ),
+    (
+        "qvd_administrators",
+        &[
+            "select: acl_list acl_role_relations acls administrator_list beat config_keys config_list di_imports
+             di_list di_runtimes di_tags end_counters end_list host_changes host_counters host_list hosts
+             l7r_instances log log_list osf_list property_list role_acls role_administrator_relations role_list
+             role_role_relations roles session_list staging staging_list startable_dis storage_reports tenant_list
+             tenants tunnel_counters tunnel_list user_list user_sessions versions view_list views_setups vm_counters
+             vm_list vm_progress",
+            "select insert delete: qvd_object_properties_list",
+            "select update(blocked cmd): host_runtimes",
+            "select update(blocked vm_cmd user_cmd vm_expiration_soft vm_expiration_hard): vm_runtimes",
+            "select update(description): dis",
+            "select update(key description) insert delete: properties_list",
+            "select update(name di_tag description keep_running) delete: vms",
+            "select update(name memory use_overlay user_storage_size description cpus) insert delete: osfs",
+            "select update(value) insert delete: configs di_properties host_properties osf_properties user_properties
+             vm_properties",
+            "select(id tenant_id login blocked description language has_password) update(password blocked description
+             language) insert delete: users",
+            "select(id tenant_id name language block description role_name): administrators",
         ],
     ),
 ];
@@ -55,42 +87,46 @@ const TABLES: &[(&str, &[&str])] = &[
 const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
-        &["announce beat_try epoch_is_over is_secret node_address node_adopt node_claim node_di_failed node_di_paths node_di_progress node_di_ready node_di_removed node_duties node_former node_images node_lease node_peers node_program node_progress
-           node_routers node_routers_gone node_serves node_staging node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
-           node_vm_told node_vms retention_apply vms_restart wake wake_payload"],
+        &["announce beat_try epoch_is_over is_secret merged node_address node_adopt node_claim
+               node_di_failed node_di_paths node_di_progress node_di_ready node_di_removed node_duties node_former
+               node_images node_lease node_peers node_program node_progress node_routers node_routers_gone node_serves
+               node_staging node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
+               node_vm_told node_vms retention_apply vms_restart wake wake_payload"],
     ),
     (
         "qvd_l7r",
-        &["is_secret l7r_aborted l7r_acquire l7r_auth_parameters_keep l7r_auto l7r_connected l7r_count l7r_count_refused
-           l7r_count_sessions l7r_end
-           l7r_gone l7r_host l7r_instances_of l7r_list l7r_password_upgrade l7r_pool_find l7r_pool_has
-           l7r_pool_take l7r_problem l7r_session l7r_session_end l7r_sessions
-           l7r_ssl l7r_start l7r_tenant l7r_token_create l7r_token_use l7r_totp_secret l7r_totp_use l7r_traffic l7r_user
-           l7r_vm l7r_vm_start l7r_vm_stop l7r_way"],
+        &["is_secret l7r_aborted l7r_acquire l7r_auth_parameters_keep l7r_auto l7r_connected l7r_count
+               l7r_count_refused l7r_count_sessions l7r_end l7r_gone l7r_host l7r_instances_of l7r_list
+               l7r_password_upgrade l7r_pool_find l7r_pool_has l7r_pool_take l7r_problem l7r_session l7r_session_end
+               l7r_sessions l7r_ssl l7r_start l7r_tenant l7r_token_create l7r_token_use l7r_totp_secret l7r_totp_use
+               l7r_traffic l7r_user l7r_vm l7r_vm_start l7r_vm_stop l7r_way"],
     ),
-    (
-        "qvd_admin",
-        &[
-            READING,
-            "announce config_problem config_reset config_set config_ssl config_ssl_clients config_ssl_reset di_block di_create di_delete di_import di_publish di_tag di_untag host_block host_create host_release host_stop osf_create
-             password_hash staging_refresh tenant_create user_block user_create user_password user_totp vm_block vm_create
-             vm_disconnect vm_expire vm_start vm_stop wake wake_payload",
-        ],
-    ),
-    ("qvd_readonly", &[READING]),
+    ("qvd_admin", &[SEEING, LOOKING_UP, CHANGING]),
+    ("qvd_readonly", &[SEEING, LOOKING_UP]),
+    (GROUP, &[SEEING, CHANGING]),
+    ("qvd_wat", &[SEEING, CHANGING, "act_as wat_administrator wat_login_log wat_password_upgrade"]),
 ];
 
-/// What changes nothing and tells nothing that the tables do not.
-const READING: &str =
-    "config_get di_for di_id is_secret host_transition_allowed name_and_tenant osf_id tenant_id user_id
-    user_transition_allowed vm_address_free vm_command_allowed vm_effective_properties vm_id vm_name
-    vm_transition_allowed vm_why vm_why_facts watch";
+/// What changes nothing and tells nothing that tables and lists do not.
+const SEEING: &str = "acl_check acls_of can created di_id host_label host_transition_allowed is_secret me my_tenant
+    name_and_tenant osf_id reaches sees_all statistics tenant_id user_id user_transition_allowed
+    vm_command_allowed vm_id vm_mac vm_name vm_transition_allowed vm_why vm_why_facts watch";
+/// The same, of all tenants.
+const LOOKING_UP: &str = "config_get di_for vm_address_free vm_effective_properties";
+/// What asks for ACLs and changes.
+const CHANGING: &str = "announce config_problem config_reset config_set config_ssl config_ssl_clients
+    config_ssl_reset di_block di_create di_delete di_import di_publish di_tag di_untag dis_block dis_publish
+    host_block host_create host_release host_stop hosts_block hosts_stop hosts_stop_vms merged me_update
+    my_tenant_update object_create objects_delete objects_update osf_create password_hash staging_refresh
+    tenant_create tenant_purge tenants_block user_block user_create user_password user_totp users_block
+    users_delete view_reset view_set vm_block vm_create vm_disconnect vm_expire vm_start vm_stop vms_block
+    vms_delete vms_disconnect vms_expire vms_start vms_stop wake wake_payload";
 
 #[tokio::test]
 async fn each_role_may_do_with_tables_what_it_needs_and_nothing_else() {
     let db = Db::new().await;
     db.sql(TRIED).await;
-    for role in ROLES {
+    for role in ROLES.into_iter().chain([GROUP]) {
         let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let relations = "select relname, relkind = 'r' from pg_class
             where relnamespace = 'qvd'::regnamespace and relkind in ('r', 'v') order by relname";
@@ -112,7 +148,7 @@ async fn rights(db: &Db, role: &str, table: &str, writable: bool) -> String {
         db.sql(&format!("select pg_temp.tried('{role}', $q${statement}$q$)")).await.unwrap() == "t"
     };
     let columns = format!(
-        "select attname from pg_attribute where attrelid = 'qvd.{table}'::regclass and attnum > 0 and not attisdropped order by attnum"
+        "select quote_ident(attname) from pg_attribute where attrelid = 'qvd.{table}'::regclass and attnum > 0 and not attisdropped order by attnum"
     );
     let columns: Vec<String> = db.rows(&columns).await.into_iter().flatten().collect();
     let (mut read, mut written) = (Vec::new(), Vec::new());
@@ -149,7 +185,7 @@ async fn rights(db: &Db, role: &str, table: &str, writable: bool) -> String {
 async fn each_role_may_call_the_functions_it_needs_and_no_others() {
     let db = Db::new().await;
     db.sql(TRIED).await;
-    for role in ROLES {
+    for role in ROLES.into_iter().chain([GROUP, "qvd_wat"]) {
         // A function that is granted must also work inside; nulls go through its whole way of permissions.
         let calls = format!(
             "select distinct proname from pg_proc p,
@@ -264,7 +300,7 @@ async fn a_stranger_cannot_even_connect() {
                where has_database_privilege(oid, current_database(), 'connect') and not rolsuper and rolname !~ '^pg_'
                -- The logins of nodes are members, and those of other tests are on this server too.
                and not exists (select from pg_auth_members m where m.member = pg_roles.oid and m.roleid::regrole::text ~ '^qvd_')";
-    assert_eq!(db.sql(may).await.unwrap(), "qvd_admin qvd_l7r qvd_node qvd_readonly");
+    assert_eq!(db.sql(may).await.unwrap(), "qvd_admin qvd_administrators qvd_l7r qvd_node qvd_readonly");
     assert_eq!(db.sql("select has_schema_privilege('pg_monitor', 'qvd', 'usage')").await.unwrap(), "f");
     let powers = "select count(*) from pg_roles where rolname ~ '^qvd_'
                   and (rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls)";

@@ -24,8 +24,8 @@ async fn cluster(vms: u32) -> Db {
     db.sql(&format!(
         "set session_replication_role = replica;
          insert into users (id, tenant_id, login) select 20000 + n, 1, 'u' || n from generate_series(1, {vms}) n;
-         insert into vms (id, name, user_id, osf_id, ip)
-         select 20000 + n, 'desk', 20000 + n, (select id from osfs), inet '10.20.0.0' + n from generate_series(1, {vms}) n;
+         insert into vms (id, tenant_id, name, user_id, osf_id, ip)
+         select 20000 + n, 1, 'desk', 20000 + n, (select id from osfs), inet '10.20.0.0' + n from generate_series(1, {vms}) n;
          insert into l7r_instances (host_id, boot_id, pid, pid_start)
          select id, gen_random_uuid(), 1, 1 from hosts order by id;
          insert into user_sessions (vm_id, vm_name, user_id, login, tenant_id, l7r_host_id, l7r_instance, client_address)
