@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    auth::{Authenticated, Login, LoginRules, Purpose, Rejection, Visit},
+    auth::{Authenticated, Login, LoginAttempt, LoginRules, Purpose, Rates, Rejection, Visit},
     db::{DbError, HostStatus, ListedVm, VmCheck},
     model::{
         HostState, SessionId, UserId, VmId,
@@ -22,7 +22,7 @@ use crate::{
 use super::{
     connect,
     http::{Answer, Credentials, Dialogue, DialogueError, Patience, Request, Status},
-    limits::{Attempt, Rates, Stranger},
+    limits::Stranger,
     router::{Router, count},
     stop,
 };
@@ -278,7 +278,7 @@ impl Connection {
     }
 
     /// Lets a login be checked, unless too many have failed lately.
-    pub(super) fn attempt(&self, typed: &str, config: &Config) -> Result<Attempt, Answer> {
+    pub(super) fn attempt(&self, typed: &str, config: &Config) -> Result<LoginAttempt, Answer> {
         // However it is written, it is one account.
         let Login { login, tenant } = LoginRules::from_config(config).parse(typed);
         let account = format!("{login}\0{tenant}");

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    auth::Chain,
+    auth::{Chain, FailedLogins},
     db::{AbortCause, Database, DbError, Started},
     events::{Cause, Channel, Hub},
     model::{HostId, InstanceId, SessionId, config::Config},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 use super::{
-    limits::{FailedLogins, Strangers},
+    limits::Strangers,
     metrics::{End, Metrics},
 };
 
