@@ -10,6 +10,8 @@ pub mod vma;
 #[cfg(feature = "node")]
 pub mod auth;
 #[cfg(feature = "node")]
+pub mod certificate;
+#[cfg(feature = "node")]
 pub mod cli;
 #[cfg(feature = "node")]
 pub mod client;

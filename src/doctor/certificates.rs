@@ -9,8 +9,9 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use x509_cert::{Certificate, der::Decode};
 
 use crate::{
+    certificate::Identity,
     db::Certificates as Stored,
-    l7r::tls::{Clients, Identity},
+    l7r::tls::Clients,
     model::{
         config::{Config, keys},
         in_one_line,

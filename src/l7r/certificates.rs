@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use crate::{
+    certificate::{Identity, TlsError},
     db::{Certificates, Database},
     model::{
         InstanceId,
@@ -14,7 +15,7 @@ use crate::{
 
 use super::{
     offer::Offer,
-    tls::{Clients, Identity, Settings, Tls, TlsError},
+    tls::{Clients, Settings, Tls},
 };
 
 /// What the node has by itself; read while the process may still read it.

@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{Chain, Hashing},
+    certificate::TlsError,
     db::{Connector, Database, DbError, Role},
     events::{self, Channel, Polls},
     logging,
@@ -38,7 +39,6 @@ use super::{
     port::Port,
     quic::QuicPort,
     router::{Counts, Process, Refused, Router, Sessions, count},
-    tls::TlsError,
 };
 
 /// Why the router cannot run.

@@ -4,7 +4,8 @@ use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerNa
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{super::tls::Identity, *};
+use super::*;
+use crate::certificate::Identity;
 use crate::tunnel::testing::soon;
 
 const LIMIT: Duration = Duration::from_secs(20);

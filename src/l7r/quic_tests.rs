@@ -1,7 +1,8 @@
 use rustls::crypto::aws_lc_rs::default_provider;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{super::tls::Identity, *};
+use super::*;
+use crate::certificate::Identity;
 use crate::tunnel::Way;
 use crate::tunnel::testing::{AnyCertificate, soon};
 

@@ -14,8 +14,8 @@ use rand::{RngExt, distr::Alphanumeric};
 use thiserror::Error;
 
 use crate::{
+    certificate::{Identity, TlsError},
     db::{Connector, Database, DbError, Joined, Role},
-    l7r::tls::{Identity, TlsError},
     model::{
         HostId, StorageId,
         config::{Config, ConfigError, keys},
