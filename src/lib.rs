@@ -8,6 +8,8 @@ pub mod model;
 pub mod vma;
 
 #[cfg(feature = "node")]
+pub mod admin;
+#[cfg(feature = "node")]
 pub mod auth;
 #[cfg(feature = "node")]
 pub mod certificate;

@@ -23,6 +23,8 @@ pub enum Role {
     Node,
     /// l7r: `qvd_l7r`.
     L7r,
+    /// The web tool: `qvd_wat`.
+    Wat,
     /// Administrators at the node's command line: `qvd_admin`.
     Admin,
     /// Who makes the schema: `postgres`.
@@ -71,6 +73,12 @@ impl Connector {
                 config.get(&keys::DATABASE_L7R_PASSWORD),
                 "qvd_l7r",
                 format!("qvd l7r {}", config.get(&keys::NODENAME)),
+            ),
+            Role::Wat => (
+                config.get(&keys::DATABASE_WAT_USER),
+                config.get(&keys::DATABASE_WAT_PASSWORD),
+                "qvd_wat",
+                "qvd wat".to_owned(),
             ),
             // Not daemons, so the file holds no password of theirs: the server must trust the socket's peer.
             Role::Admin => (String::new(), String::new(), "qvd_admin", "qvd admin".to_owned()),

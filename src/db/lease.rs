@@ -16,7 +16,7 @@ use std::{
 
 use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Row, Statement, error::SqlState, types::ToSql};
+use tokio_postgres::{Client, Row, Statement, error::SqlState, types::ToSql};
 
 use super::{
     Connector, DbError,
@@ -126,6 +126,17 @@ impl Lease {
     /// Gives the connection back; it is known as the one that something was committed over.
     pub fn into_origin(self) -> Origin {
         self.connection.link.origin()
+    }
+
+    /// The connection itself, for a transaction. Nobody is to borrow it again until `returned` says that it is over.
+    pub fn taken(&self) -> &Client {
+        self.connection.broken.store(true, Relaxed);
+        &self.connection.link.client
+    }
+
+    /// The transaction is over.
+    pub fn returned(&self) {
+        self.connection.broken.store(false, Relaxed);
     }
 
     /// Prepares a statement, once for each connection.

@@ -4,6 +4,7 @@
 //! A refusal by the database's own rules (SQLSTATE class `QV`) is an error of its own kind, because its sentence is
 //! meant for people. What a refusal means for the caller is not decided here.
 
+mod acting;
 mod admin;
 mod auth;
 mod connect;
@@ -15,6 +16,7 @@ mod join;
 mod l7r;
 mod lease;
 mod listen;
+mod lists;
 mod migrate;
 mod node;
 mod servers;
@@ -22,6 +24,7 @@ mod settle;
 mod storage;
 mod tls;
 
+pub use acting::{Acting, AdminAccount, Administrator, Outcome, Refused, VmStanding};
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
@@ -35,6 +38,7 @@ pub use l7r::{
     Started, TunnelCount, VmCheck,
 };
 pub use listen::{Listen, Listener, Notification};
+pub use lists::{List, ListError, Query};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
 

@@ -7,6 +7,7 @@ mod census;
 pub mod config;
 #[cfg(test)]
 pub(crate) mod diagram;
+pub mod filter;
 mod ids;
 pub mod networks;
 mod owner;

@@ -42,6 +42,12 @@ pub const READ_AT_START: &[&str] = &[
     "database.password",
     "database.l7r.user",
     "database.l7r.password",
+    "database.wat.user",
+    "database.wat.password",
+    "path.api.ssl",
+    "path.api.ssl.cert",
+    "path.api.ssl.key",
+    "api.url",
     "database.sslmode",
     "internal.database.client.connect.timeout",
     "internal.database.statement.timeout",
@@ -149,6 +155,10 @@ keys! {
     DATABASE_L7R_USER: String = "database.l7r.user", "";
     /// Password of the role of l7r. Only in the file.
     DATABASE_L7R_PASSWORD: String = "database.l7r.password", "";
+    /// Role that the web tool logs in as; empty for qvd_wat. Only in the file.
+    DATABASE_WAT_USER: String = "database.wat.user", "";
+    /// Password of the role of the web tool. Only in the file.
+    DATABASE_WAT_PASSWORD: String = "database.wat.password", "";
     /// TLS to the database: disable, prefer (where the server has it; nothing is verified), verify-ca (its certificate is
     /// verified, its name is not), verify-full or require (both are). Only in the file.
     DATABASE_SSLMODE: String = "database.sslmode", "prefer";
@@ -207,6 +217,16 @@ keys! {
     PATH_L7R_SSL_CA: PathBuf = "path.l7r.ssl.ca", "${path.l7r.ssl}/ca.pem";
     /// Client certificates that were revoked, unless the database holds a list.
     PATH_L7R_SSL_CRL: PathBuf = "path.l7r.ssl.crl", "${path.l7r.ssl}/crl.pem";
+    /// Whether there are tenants of which administrators may be; without, those above all tenants may not enter the web tool.
+    WAT_MULTITENANT: bool = "wat.multitenant", "1";
+    /// Directory of the certificate that the web tool shows, made there unless one is given.
+    PATH_API_SSL: PathBuf = "path.api.ssl", "/etc/qvd/api/certs";
+    /// Certificate chain that the web tool shows.
+    PATH_API_SSL_CERT: PathBuf = "path.api.ssl.cert", "${path.api.ssl}/cert.pem";
+    /// Private key of that certificate.
+    PATH_API_SSL_KEY: PathBuf = "path.api.ssl.key", "${path.api.ssl}/key.pem";
+    /// Where the web tool listens: scheme (https or http), address (* for all) and port.
+    API_URL: String = "api.url", "https://*:8444/";
     /// Directory that holds qvd-vma and qvd-keeper; empty for the directory of the running program.
     PATH_QVD_BIN: String = "path.qvd.bin", "";
 

@@ -1,0 +1,275 @@
+//! Administration over one connection: on behalf of the role that is logged in, or, in the web tool, of an administrator
+//! and within a transaction. Everything is decided and written to the log by SQL functions.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+use tokio_postgres::{Client, types::ToSql};
+
+use crate::model::{VmCommand, VmState};
+
+use super::{Connector, Database, DbError, lease::Lease, node::word};
+
+/// SQLSTATE of what went well.
+const DONE: &str = "00000";
+
+/// Somebody who administers.
+pub struct Acting {
+    connection: Connection,
+}
+
+enum Connection {
+    Own(Client),
+    /// In a transaction, which ends with this unless it is finished.
+    Pooled(Lease),
+}
+
+/// What became of one object.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Which.
+    pub id: i32,
+    /// Why nothing was done; `None`: it was.
+    pub refused: Option<Refused>,
+}
+
+/// Where a VM is on the way to where it was told to be.
+#[derive(Clone, Debug)]
+pub struct VmStanding {
+    /// Which.
+    pub id: i32,
+    /// Its state.
+    pub state: VmState,
+    /// What it was told and has not begun.
+    pub command: Option<VmCommand>,
+    /// Why it is in that state, if there is something to say.
+    pub reason: Option<String>,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// SQLSTATE.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Connector {
+    /// Acts as the role that is logged in.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn acting(&self) -> Result<Acting, DbError> {
+        Ok(Acting { connection: Connection::Own(self.client().await?) })
+    }
+}
+
+impl Database {
+    /// Acts as an administrator, who asks from an address by means of `source`. What is done counts when it is finished.
+    ///
+    /// # Errors
+    /// The database cannot be reached, the role may not do so, or there is no such administrator.
+    pub async fn acting_as(&self, administrator: i32, address: IpAddr, source: &str) -> Result<Acting, DbError> {
+        let lease = self.connection().await?;
+        let client = lease.taken();
+        client.batch_execute("begin").await?;
+        client.query("select qvd.act_as($1, $2, $3)", &[&administrator, &address, &source]).await?;
+        Ok(Acting { connection: Connection::Pooled(lease) })
+    }
+}
+
+impl Acting {
+    pub(super) fn client(&self) -> &Client {
+        match &self.connection {
+            Connection::Own(client) => client,
+            Connection::Pooled(lease) => lease.taken(),
+        }
+    }
+
+    /// Makes what was done count.
+    ///
+    /// # Errors
+    /// The database refuses, or is lost: then it may count or not.
+    pub async fn finish(self) -> Result<(), DbError> {
+        if let Connection::Pooled(lease) = &self.connection {
+            lease.taken().batch_execute("commit").await?;
+            lease.returned();
+        }
+        Ok(())
+    }
+
+    /// Makes an object. Returns its id.
+    ///
+    /// # Errors
+    /// The database says why it refuses.
+    pub async fn create(&self, kind: &str, fields: &Value) -> Result<i32, DbError> {
+        Ok(self.client().query_one("select qvd.object_create($1, $2)", &[&kind, fields]).await?.get(0))
+    }
+
+    /// Changes objects, deletes them, or does with them what `verb` says; each for itself, in the order of the ids.
+    ///
+    /// # Errors
+    /// There is no such verb for them, or the database cannot do it for any.
+    pub async fn act(&self, kind: &str, verb: &str, ids: &[i32], arguments: &Value) -> Result<Vec<Outcome>, DbError> {
+        let blocked = verb == "block";
+        let (call, parameters): (&str, &[&(dyn ToSql + Sync)]) = match (kind, verb) {
+            (_, "set") => ("qvd.objects_update($1, $2, $3)", &[&kind, &ids, arguments]),
+            (_, "del") => ("qvd.objects_delete($1, $2)", &[&kind, &ids]),
+            ("vm", "start") => ("qvd.vms_start($1)", &[&ids]),
+            ("vm", "stop") => ("qvd.vms_stop($1)", &[&ids]),
+            ("vm", "disconnect") => ("qvd.vms_disconnect($1)", &[&ids]),
+            ("vm", "block" | "unblock") => ("qvd.vms_block($1, $2)", &[&ids, &blocked]),
+            ("user", "block" | "unblock") => ("qvd.users_block($1, $2)", &[&ids, &blocked]),
+            ("host", "block" | "unblock") => ("qvd.hosts_block($1, $2)", &[&ids, &blocked]),
+            ("di", "block" | "unblock") => ("qvd.dis_block($1, $2)", &[&ids, &blocked]),
+            ("tenant", "block" | "unblock") => ("qvd.tenants_block($1, $2)", &[&ids, &blocked]),
+            // All of them or none.
+            ("tenant", "purge") => (
+                "unnest($1::integer[]) id, lateral (select '00000' sqlstate, '' message, '' hint from qvd.tenant_purge(id)) p",
+                &[&ids],
+            ),
+            ("di", "publish") => ("qvd.dis_publish($1)", &[&ids]),
+            _ => return Err(DbError::Setup(format!("nothing is known of {verb} for {kind}"))),
+        };
+        let query = format!("select id, sqlstate, message, hint from {call} order by id");
+        let rows = self.client().query(&query, parameters).await?;
+        let outcome = |row: tokio_postgres::Row| Outcome {
+            id: row.get(0),
+            refused: Some(row.get::<_, String>(1)).filter(|code| code != DONE).map(|code| Refused {
+                code,
+                message: row.get::<_, Option<String>>(2).unwrap_or_default(),
+                hint: row.get(3),
+            }),
+        };
+        Ok(rows.into_iter().map(outcome).collect())
+    }
+
+    /// Why a VM is in the state it is in, in words.
+    ///
+    /// # Errors
+    /// There is no such VM, or the database cannot be reached.
+    pub async fn vm_why(&self, id: i32) -> Result<String, DbError> {
+        Ok(self.client().query_one("select qvd.vm_why($1::integer)", &[&id]).await?.get(0))
+    }
+
+    /// How those VMs stand that are still there.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn vm_standings(&self, ids: &[i32]) -> Result<Vec<VmStanding>, DbError> {
+        let rows = self
+            .client()
+            .query(
+                "select vm_id, vm_state::text, vm_cmd::text, vm_reason from qvd.vm_runtimes where vm_id = any($1)",
+                &[&ids],
+            )
+            .await?;
+        rows.iter()
+            .map(|row| {
+                let command: Option<&str> = row.get(2);
+                let (state, command) = (word(row.get(1))?, command.map(word).transpose()?);
+                Ok(VmStanding { id: row.get(0), state, command, reason: row.get(3) })
+            })
+            .collect()
+    }
+}
+
+/// Somebody who administers in the web tool.
+#[derive(Clone, Debug)]
+pub struct Administrator {
+    /// Who.
+    pub id: i32,
+    /// The name.
+    pub name: String,
+    /// Of which tenant; 0 is above all.
+    pub tenant_id: i32,
+    /// Its name.
+    pub tenant: String,
+    /// `en`, `es` or `auto`.
+    pub language: String,
+    /// Rows on a page.
+    pub block: i64,
+    /// What he may do, in order.
+    pub acls: Vec<String>,
+}
+
+impl Administrator {
+    /// Whether things of this tenant are his business; those of none are everybody's.
+    #[must_use]
+    pub fn may_see(&self, tenant: Option<i32>) -> bool {
+        self.tenant_id == 0 || tenant.is_none_or(|tenant| tenant == self.tenant_id)
+    }
+
+    /// Whether he has a right. What he does is checked again where it is done.
+    #[must_use]
+    pub fn can(&self, acl: &str) -> bool {
+        self.acls.binary_search_by(|known| known.as_str().cmp(acl)).is_ok()
+    }
+}
+
+/// Who logs in, and what the password is checked against.
+#[derive(Clone, Debug)]
+pub struct AdminAccount {
+    /// Who; what he may do is not known yet.
+    pub administrator: Administrator,
+    /// The stored hash.
+    pub password: String,
+}
+
+impl Database {
+    /// The account that a name of a tenant means; none when there is none or the tenant is blocked.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or the role may not ask.
+    pub async fn wat_account(&self, name: &str, tenant: &str) -> Result<Option<AdminAccount>, DbError> {
+        let connection = self.connection().await?;
+        let query = "select id, tenant_id, password, language::text, block from qvd.wat_administrator($1, $2)";
+        let row = connection.query_one(query, &[&name, &tenant]).await?;
+        let (id, password): (Option<i32>, Option<String>) = (row.get(0), row.get(2));
+        Ok(id.zip(password).map(|(id, password)| AdminAccount {
+            administrator: Administrator {
+                id,
+                name: name.to_owned(),
+                tenant_id: row.get(1),
+                tenant: tenant.to_owned(),
+                language: row.get(3),
+                block: row.get::<_, i32>(4).into(),
+                acls: Vec::new(),
+            },
+            password,
+        }))
+    }
+
+    /// Replaces the hash of a password by a better one of the same, unless it was changed meanwhile.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or the role may not do so.
+    pub async fn wat_password_upgrade(&self, id: i32, old: &str, new: &str) -> Result<(), DbError> {
+        self.connection().await?.execute("select qvd.wat_password_upgrade($1, $2, $3)", &[&id, &old, &new]).await
+    }
+
+    /// Says in the log that somebody logged in, or did not get in.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or the role may not do so.
+    pub async fn wat_login_log(&self, name: &str, tenant: &str, address: IpAddr, entered: bool) -> Result<(), DbError> {
+        let connection = self.connection().await?;
+        connection.execute("select qvd.wat_login_log($1, $2, $3, $4)", &[&name, &tenant, &address, &entered]).await
+    }
+}
+
+impl Acting {
+    /// What this administrator may do, in order.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn acls(&self, administrator: i32) -> Result<Vec<String>, DbError> {
+        let rows = self.client().query("select a from qvd.acls_of($1) a", &[&administrator]).await?;
+        let mut acls: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        acls.sort_unstable();
+        Ok(acls)
+    }
+}

@@ -1,0 +1,414 @@
+//! Lists for administrators: the views of `sql/views`, chosen from by a filter, ordered, and given row by row. Columns
+//! and their types are asked of the database, so that a view and its list cannot differ.
+
+use std::fmt::Write as _;
+
+use futures_util::{Stream, TryStreamExt};
+use thiserror::Error;
+use tokio_postgres::{
+    Client, Statement,
+    types::{Kind, ToSql, Type},
+};
+
+use crate::model::filter::{Comparison, Condition, Filter};
+
+use super::{DbError, acting::Acting};
+
+/// What is asked of a list.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Which rows.
+    pub filter: Filter,
+    /// Which columns, or custom properties, in this order.
+    pub columns: Vec<String>,
+    /// What the rows are ordered by: columns, and whether from the last to the first. Then by id, if there is one.
+    pub order: Vec<(String, bool)>,
+    /// At most so many rows.
+    pub limit: Option<i64>,
+    /// Without so many at the beginning.
+    pub offset: i64,
+}
+
+/// A list that cannot be given.
+#[derive(Debug, Error)]
+pub enum ListError {
+    /// Neither a column nor a property is called so.
+    #[error("there is no field {name}; the fields are {known}")]
+    NoField {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// It has no order.
+    #[error("{name} cannot be compared in this way: it is {kind}")]
+    NoOrder {
+        /// What was to be compared.
+        name: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A value is none of the field's type; PostgreSQL says which.
+    #[error("{0}")]
+    NoValue(String),
+    /// The database refused, or is lost.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+impl From<tokio_postgres::Error> for ListError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            // Class 22 of appendix A of PostgreSQL's manual.
+            Some(said) if said.code().code().starts_with("22") => Self::NoValue(said.message().to_owned()),
+            _ => Self::Db(error.into()),
+        }
+    }
+}
+
+/// A view, its columns, and the connection by which it is asked.
+pub struct List<'a> {
+    client: &'a Client,
+    view: String,
+    columns: Vec<(String, Type)>,
+    properties: Vec<String>,
+}
+
+/// The column with an object's custom properties, as a JSON object.
+const PROPERTIES: &str = "properties";
+
+/// A condition or a row in SQL, and the values of its parameters.
+#[derive(Debug, Default)]
+struct Sql {
+    text: String,
+    values: Vec<Parameter>,
+}
+
+#[derive(Debug)]
+enum Parameter {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// A column, or a property, which is in column `properties`.
+enum Field<'a> {
+    Column(&'a str, &'a Type),
+    Property(&'a str),
+}
+
+impl Acting {
+    /// Looks at the columns of view `<name>_list`, and at the custom properties that such objects may have.
+    ///
+    /// # Errors
+    /// There is none, or the role may not read it.
+    pub async fn list(&self, name: &str) -> Result<List<'_>, DbError> {
+        let client = self.client();
+        let view = format!("qvd.{}", quoted(&format!("{name}_list")));
+        let statement = client.prepare(&format!("select * from {view}")).await?;
+        let columns: Vec<(String, Type)> =
+            statement.columns().iter().map(|column| (column.name().to_owned(), column.type_().clone())).collect();
+        let mut properties = Vec::new();
+        if columns.iter().any(|(column, _)| column == PROPERTIES) {
+            let query = "select distinct l.key
+                 from qvd.properties_list l join qvd.qvd_object_properties_list o on o.property_id = l.id
+                 where o.qvd_object::text = $1";
+            properties = client.query(query, &[&name]).await?.iter().map(|row| row.get(0)).collect();
+        }
+        Ok(List { client, view, columns, properties })
+    }
+}
+
+impl List<'_> {
+    /// The names of its columns.
+    pub fn columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// What can be shown, ordered by and filtered by: columns and custom properties.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.columns().filter(|name| *name != PROPERTIES).chain(self.properties.iter().map(String::as_str))
+    }
+
+    /// Every row as text, field by field; `None` is null.
+    ///
+    /// # Errors
+    /// A field does not exist, a value has not its type, or the database is lost.
+    pub async fn rows(
+        &self,
+        query: &Query,
+    ) -> Result<impl Stream<Item = Result<tokio_postgres::Row, ListError>> + use<>, ListError> {
+        let mut sql = Sql::default();
+        sql.text.push_str("select ");
+        for (at, name) in query.columns.iter().enumerate() {
+            let separator = if at == 0 { "" } else { ", " };
+            let text = self.field(name)?.shown();
+            let _ = write!(sql.text, "{separator}{text}");
+        }
+        self.finish(&mut sql, query)?;
+        sql.run(self.client).await
+    }
+
+    /// Every row as a JSON object in one text.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn objects(
+        &self,
+        query: &Query,
+    ) -> Result<impl Stream<Item = Result<tokio_postgres::Row, ListError>> + use<>, ListError> {
+        let mut sql = Sql::default();
+        sql.text.push_str("select json_build_object(");
+        for (at, name) in query.columns.iter().enumerate() {
+            let separator = if at == 0 { "" } else { ", " };
+            let value = self.field(name)?.sql();
+            let _ = write!(sql.text, "{separator}{}, {value}", literal(name));
+        }
+        sql.text.push_str(")::text");
+        self.finish(&mut sql, query)?;
+        sql.run(self.client).await
+    }
+
+    /// The ids of the rows, in the order of the query.
+    ///
+    /// # Errors
+    /// The same, or the list has no ids.
+    pub async fn ids(&self, filter: &Filter) -> Result<Vec<i32>, ListError> {
+        let order = vec![("id".to_owned(), false)];
+        let query = Query { filter: filter.clone(), columns: Vec::new(), order, limit: None, offset: 0 };
+        let mut sql = Sql { text: "select id".to_owned(), values: Vec::new() };
+        self.finish(&mut sql, &query)?;
+        let rows: Vec<_> = sql.run(self.client).await?.try_collect().await?;
+        rows.iter().map(|row| row.try_get(0).map_err(ListError::from)).collect()
+    }
+
+    /// How many rows the filter chooses.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn count(&self, filter: &Filter) -> Result<i64, ListError> {
+        let mut sql = Sql { text: format!("select count(*) from {} l where ", self.view), values: Vec::new() };
+        self.condition(&mut sql, filter)?;
+        let rows: Vec<_> = sql.run(self.client).await?.try_collect().await?;
+        Ok(rows.first().map_or(Ok(0), |row| row.try_get(0))?)
+    }
+
+    /// What is behind the columns.
+    fn finish(&self, sql: &mut Sql, query: &Query) -> Result<(), ListError> {
+        let _ = write!(sql.text, " from {} l where ", self.view);
+        self.condition(sql, &query.filter)?;
+        let mut order = Vec::new();
+        for (name, descending) in &query.order {
+            let direction = if *descending { " desc nulls last" } else { "" };
+            order.push(format!("{}{direction}", self.field(name)?.sql()));
+        }
+        if !order.is_empty() && self.columns().any(|name| name == "id") {
+            order.push("l.id".to_owned());
+        }
+        if !order.is_empty() {
+            let _ = write!(sql.text, " order by {}", order.join(", "));
+        }
+        if let Some(limit) = query.limit {
+            let _ = write!(sql.text, " limit {limit}");
+        }
+        if query.offset > 0 {
+            let _ = write!(sql.text, " offset {}", query.offset);
+        }
+        Ok(())
+    }
+
+    fn field<'a>(&'a self, name: &'a str) -> Result<Field<'a>, ListError> {
+        if let Some((name, kind)) = self.columns.iter().find(|(column, _)| column == name) {
+            return Ok(Field::Column(name, kind));
+        }
+        match self.properties.iter().any(|property| property == name) {
+            true => Ok(Field::Property(name)),
+            false => {
+                let known = self.columns().chain(self.properties.iter().map(String::as_str)).collect::<Vec<_>>();
+                Err(ListError::NoField { name: name.to_owned(), known: known.join(", ") })
+            }
+        }
+    }
+
+    fn condition(&self, sql: &mut Sql, filter: &Filter) -> Result<(), ListError> {
+        match filter {
+            Filter::All(parts) => self.joined(sql, parts, " and ", "true"),
+            Filter::Any(parts) => self.joined(sql, parts, " or ", "false"),
+            Filter::Not(part) => {
+                // What is unknown is not so.
+                sql.text.push_str("not coalesce(");
+                self.condition(sql, part)?;
+                sql.text.push_str(", false)");
+                Ok(())
+            }
+            Filter::Field(name, condition) => self.test(sql, name, condition),
+        }
+    }
+
+    fn joined(&self, sql: &mut Sql, parts: &[Filter], by: &str, without: &str) -> Result<(), ListError> {
+        if parts.is_empty() {
+            sql.text.push_str(without);
+            return Ok(());
+        }
+        for (at, part) in parts.iter().enumerate() {
+            sql.text.push_str(if at == 0 { "(" } else { by });
+            self.condition(sql, part)?;
+        }
+        sql.text.push(')');
+        Ok(())
+    }
+
+    fn test(&self, sql: &mut Sql, name: &str, condition: &Condition) -> Result<(), ListError> {
+        let field = self.field(name)?;
+        let (column, kind) = (field.sql(), field.type_name());
+        if let Some(element) = field.element() {
+            return several(sql, name, (&column, &element), condition);
+        }
+        match condition {
+            Condition::Is(Comparison::Equal, value) if value.is_empty() => {
+                let _ = write!(sql.text, "coalesce({}, '') = ''", field.shown());
+            }
+            Condition::Is(Comparison::NotEqual, value) if value.is_empty() => {
+                let _ = write!(sql.text, "coalesce({}, '') <> ''", field.shown());
+            }
+            Condition::Is(Comparison::Like, pattern) => {
+                let at = sql.value(Parameter::One(pattern.clone()));
+                let _ = write!(sql.text, "{} ilike {at}", field.shown());
+            }
+            Condition::Is(comparison, value) => {
+                let at = sql.value(Parameter::One(value.clone()));
+                let _ = write!(sql.text, "{column} {} {at}::{kind}", sign(*comparison));
+            }
+            Condition::OneOf(values) => {
+                let at = sql.value(Parameter::Many(values.clone()));
+                let _ = write!(sql.text, "{column} = any({at}::{kind}[])");
+            }
+            Condition::Between(first, last) => {
+                let first = sql.value(Parameter::One(first.clone()));
+                let last = sql.value(Parameter::One(last.clone()));
+                let _ = write!(sql.text, "{column} between {first}::{kind} and {last}::{kind}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of a column that holds several values, any must be so.
+fn several(sql: &mut Sql, name: &str, (column, element): (&str, &str), condition: &Condition) -> Result<(), ListError> {
+    match condition {
+        Condition::Is(Comparison::Equal, value) if value.is_empty() => {
+            let _ = write!(sql.text, "coalesce(cardinality({column}), 0) = 0");
+        }
+        Condition::Is(Comparison::NotEqual, value) if value.is_empty() => {
+            let _ = write!(sql.text, "cardinality({column}) > 0");
+        }
+        Condition::Is(Comparison::Equal, value) => {
+            let at = sql.value(Parameter::One(value.clone()));
+            let _ = write!(sql.text, "{at}::{element} = any({column})");
+        }
+        Condition::Is(Comparison::NotEqual, value) => {
+            let at = sql.value(Parameter::One(value.clone()));
+            let _ = write!(sql.text, "not coalesce({at}::{element} = any({column}), false)");
+        }
+        Condition::Is(Comparison::Like, pattern) => {
+            let at = sql.value(Parameter::One(pattern.clone()));
+            let _ = write!(sql.text, "exists (select from unnest({column}) e where e::text ilike {at})");
+        }
+        Condition::OneOf(values) => {
+            let at = sql.value(Parameter::Many(values.clone()));
+            let _ = write!(sql.text, "{column} && {at}::{element}[]");
+        }
+        Condition::Is(..) | Condition::Between(..) => {
+            return Err(ListError::NoOrder { name: name.to_owned(), kind: "a list" });
+        }
+    }
+    Ok(())
+}
+
+impl Field<'_> {
+    /// Its value.
+    fn sql(&self) -> String {
+        match self {
+            Self::Column(name, _) => format!("l.{}", quoted(name)),
+            Self::Property(name) => format!("(l.properties ->> {})", literal(name)),
+        }
+    }
+
+    /// Its value as people read it.
+    fn shown(&self) -> String {
+        let sql = self.sql();
+        match self {
+            Self::Property(_) => sql,
+            Self::Column(_, kind) => match **kind {
+                Type::TEXT | Type::VARCHAR => sql,
+                Type::INET => format!("host({sql})"),
+                Type::TIMESTAMPTZ | Type::TIMESTAMP => format!("to_char({sql}, 'YYYY-MM-DD HH24:MI:SS')"),
+                Type::INTERVAL => format!("date_trunc('second', {sql})::text"),
+                _ if matches!(kind.kind(), Kind::Array(_)) => format!("array_to_string({sql}, ',')"),
+                _ => format!("{sql}::text"),
+            },
+        }
+    }
+
+    fn type_name(&self) -> String {
+        match self {
+            Self::Column(_, kind) => type_name(kind),
+            Self::Property(_) => "text".to_owned(),
+        }
+    }
+
+    /// What a list consists of.
+    fn element(&self) -> Option<String> {
+        match self {
+            Self::Column(_, kind) => match kind.kind() {
+                Kind::Array(element) => Some(type_name(element)),
+                _ => None,
+            },
+            Self::Property(_) => None,
+        }
+    }
+}
+
+impl Sql {
+    /// The place of a value in the statement. Values go as text and are cast, so that PostgreSQL reads them.
+    fn value(&mut self, value: Parameter) -> String {
+        let kind = if matches!(value, Parameter::One(_)) { "text" } else { "text[]" };
+        self.values.push(value);
+        format!("${}::{kind}", self.values.len())
+    }
+
+    async fn run(
+        self,
+        client: &Client,
+    ) -> Result<impl Stream<Item = Result<tokio_postgres::Row, ListError>> + use<>, ListError> {
+        let statement: Statement = client.prepare(&self.text).await?;
+        let values = self.values.iter().map(|value| match value {
+            Parameter::One(value) => value as &(dyn ToSql + Sync),
+            Parameter::Many(values) => values,
+        });
+        Ok(client.query_raw(&statement, values).await?.map_err(ListError::from))
+    }
+}
+
+fn sign(comparison: Comparison) -> &'static str {
+    match comparison {
+        Comparison::Equal => "=",
+        Comparison::NotEqual => "is distinct from",
+        Comparison::Less => "<",
+        Comparison::Greater => ">",
+        Comparison::AtMost => "<=",
+        Comparison::AtLeast => ">=",
+        Comparison::Like => "ilike",
+    }
+}
+
+fn type_name(kind: &Type) -> String {
+    format!("{}.{}", quoted(kind.schema()), quoted(kind.name()))
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
