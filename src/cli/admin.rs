@@ -1,13 +1,22 @@
-//! `qvd admin`: lists, and events as they happen. Everything else is SQL for now.
+//! `qvd admin`: a word for each kind of objects, and events as they happen.
 
 use std::process::ExitCode;
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
-use crate::db::{self, Listener, Role};
+use crate::{
+    admin::objects,
+    db::{self, Listener, Role},
+};
 
-use super::{di, host, settings::DatabaseArg, storage, user, vm};
+use super::{
+    di, host,
+    settings::DatabaseArg,
+    storage, tenant, user,
+    verbs::{self, Common, Only},
+    vm,
+};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -19,55 +28,76 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// What is done with a whole node
-    #[command(subcommand)]
-    Host(host::Command),
-    /// What is done with one VM
+    /// Virtual machines
     #[command(subcommand)]
     Vm(vm::Command),
+    /// Users
+    #[command(subcommand)]
+    User(user::Command),
+    /// Nodes
+    #[command(subcommand)]
+    Host(host::Command),
+    /// Kinds of desktops: what their VMs have in common
+    #[command(subcommand)]
+    Osf(Common),
     /// Disk images: staging, versions, tags
     #[command(subcommand)]
     Di(di::Command),
+    /// Organisations that do not know of each other
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Those who administer
+    #[command(subcommand)]
+    Admin(Common),
+    /// Sets of rights for administrators
+    #[command(subcommand)]
+    Role(Common),
+    /// Rights
+    #[command(subcommand)]
+    Acl(Only),
+    /// Custom properties that objects may have
+    #[command(subcommand)]
+    Property(Common),
+    /// Settings
+    #[command(subcommand)]
+    Config(Only),
+    /// What was done, by whom and from where
+    #[command(subcommand)]
+    Log(Only),
+    /// Users that are or were connected
+    #[command(subcommand)]
+    Session(Only),
+    /// How tunnels move their bytes
+    #[command(subcommand)]
+    Tunnel(Only),
+    /// Why sessions ended
+    #[command(subcommand)]
+    End(Only),
     /// The storage that this machine has mounted
     #[command(subcommand)]
     Storage(storage::Command),
-    /// What is done with one user
-    #[command(subcommand)]
-    User(user::Command),
-    /// Print a list
-    List {
-        /// Of what
-        what: What,
-        #[command(flatten)]
-        database: DatabaseArg,
-        /// Print a JSON array
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum What {
-    Vm,
-    Host,
-    Session,
-    User,
-    Di,
-    Tunnel,
-    End,
 }
 
 pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Watch { database, json } => watch(&database, json).await?,
-        Command::Di(command) => di::run(command).await?,
-        Command::Host(command) => host::run(command).await?,
-        Command::Vm(command) => vm::run(command).await?,
-        Command::Storage(command) => return Ok(storage::run(command).await),
-        Command::User(command) => user::run(command).await?,
-        Command::List { what, database, json } => list(&database, what, json).await?,
+        Command::Watch { database, json } => watch(&database, json).await.map(|()| ExitCode::SUCCESS),
+        Command::Vm(command) => vm::run(command).await,
+        Command::User(command) => user::run(command).await,
+        Command::Host(command) => host::run(command).await,
+        Command::Osf(command) => verbs::common(&objects::OSF, command).await,
+        Command::Di(command) => di::run(command).await,
+        Command::Tenant(command) => tenant::run(command).await,
+        Command::Admin(command) => verbs::common(&objects::ADMINISTRATOR, command).await,
+        Command::Role(command) => verbs::common(&objects::ROLE, command).await,
+        Command::Acl(command) => verbs::only(&objects::ACL, command).await,
+        Command::Property(command) => verbs::common(&objects::PROPERTY, command).await,
+        Command::Config(command) => verbs::only(&objects::CONFIG, command).await,
+        Command::Log(command) => verbs::only(&objects::LOG, command).await,
+        Command::Session(command) => verbs::only(&objects::SESSION, command).await,
+        Command::Tunnel(command) => verbs::only(&objects::TUNNEL, command).await,
+        Command::End(command) => verbs::only(&objects::END, command).await,
+        Command::Storage(command) => Ok(storage::run(command).await),
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn watch(database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
@@ -86,19 +116,6 @@ async fn watch(database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
         }
     }
     anyhow::bail!("the connection to the database was lost")
-}
-
-async fn list(database: &DatabaseArg, what: What, json: bool) -> anyhow::Result<()> {
-    let name = match what {
-        What::Vm => "vm",
-        What::Host => "host",
-        What::Session => "session",
-        What::User => "user",
-        What::Di => "di",
-        What::Tunnel => "tunnel",
-        What::End => "end",
-    };
-    print(database.connector(Role::Admin)?.list(name).await?, json)
 }
 
 /// Prints a list for people, or as a JSON array.

@@ -7,8 +7,9 @@ use clap::{ArgGroup, Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
 use crate::{
+    certificate::Identity,
     db::{Certificates, Role},
-    l7r::tls::{Clients, Identity},
+    l7r::tls::Clients,
     model::config::{Config, KEYS, Origin},
 };
 

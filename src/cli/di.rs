@@ -3,6 +3,7 @@
 
 use std::{
     io::{IsTerminal, Write},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -10,9 +11,16 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::db::{Connector, ImageStanding, Listener, NewImage, Role};
+use crate::{
+    admin::objects,
+    db::{Connector, ImageStanding, Listener, NewImage, Role},
+};
 
-use super::{admin, settings::DatabaseArg};
+use super::{
+    admin,
+    settings::DatabaseArg,
+    verbs::{self, Only},
+};
 
 /// For a node to list its staging directory. What does not answer is shown as it was last seen.
 const LIST_LIMIT: Duration = Duration::from_secs(3);
@@ -20,6 +28,8 @@ const LIST_POLL: Duration = Duration::from_millis(50);
 
 #[derive(Subcommand)]
 pub enum Command {
+    #[command(flatten)]
+    Only(Only),
     /// List the files in the staging directory of the storage
     Staging {
         #[command(flatten)]
@@ -102,17 +112,20 @@ pub struct Create {
     json: bool,
 }
 
-pub async fn run(command: Command) -> anyhow::Result<()> {
+pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     let (one, done) = match command {
-        Command::Staging { database, json } => return staging(&database, json).await,
-        Command::Create(create) => return make(create).await,
+        Command::Only(command) => return verbs::only(&objects::DI, command).await,
+        Command::Staging { database, json } => {
+            return staging(&database, json).await.map(|()| ExitCode::SUCCESS);
+        }
+        Command::Create(create) => return make(create).await.map(|()| ExitCode::SUCCESS),
         Command::Delete(one) => {
             let di = connector(&one)?.di_delete(&one.di).await?;
             match one.json {
                 true => println!("{}", json!({ "di": di, "deleted": true })),
                 false => println!("{} is deleted.", one.di),
             }
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         Command::Publish(one) => {
             let di = connector(&one)?.di_publish(&one.di).await?;
@@ -133,7 +146,7 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
     };
     let Some(standing) = connector(&one)?.di_standing(done).await? else { bail!("{} was just deleted", one.di) };
     tell(&standing, one.json);
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn connector(one: &One) -> anyhow::Result<Connector> {

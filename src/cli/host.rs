@@ -1,19 +1,27 @@
 //! `qvd admin host`: what is done with a whole node. The node is not asked; the database is told.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Subcommand;
 use serde_json::json;
 
 use crate::{
+    admin::objects,
     db::{Connector, HostUse, Listener, Role},
     model::HostState,
 };
 
-use super::settings::DatabaseArg;
+use super::{
+    settings::DatabaseArg,
+    verbs::{self, Common, Lock},
+};
 
 #[derive(Subcommand)]
 pub enum Command {
+    #[command(flatten)]
+    Common(Common),
+    #[command(flatten)]
+    Lock(Lock),
     /// Stop a node with all its VMs; `qvd node` ends there
     Stop {
         /// Name of the node
@@ -58,12 +66,15 @@ pub enum Command {
     },
 }
 
-pub async fn run(command: Command) -> anyhow::Result<()> {
+pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Stop { host, database, wait, json } => stop(&host, &database, wait, json).await,
-        Command::Drain { host, database, wait, undo, json } => drain(&host, &database, wait, undo, json).await,
-        Command::Release { host, database, force, json } => release(&host, &database, force, json).await,
+        Command::Common(command) => return verbs::common(&objects::HOST, command).await,
+        Command::Lock(command) => return verbs::lock(&objects::HOST, command).await,
+        Command::Stop { host, database, wait, json } => stop(&host, &database, wait, json).await?,
+        Command::Drain { host, database, wait, undo, json } => drain(&host, &database, wait, undo, json).await?,
+        Command::Release { host, database, force, json } => release(&host, &database, force, json).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn drain(host: &str, database: &DatabaseArg, wait: bool, undo: bool, json: bool) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! The `qvd` command line: what people and service managers type. Each command is a file that parses its arguments
 //! and calls the room that does the work; nothing is decided here.
 
+mod act;
 mod admin;
 mod config;
 mod daemons;
@@ -8,17 +9,23 @@ mod db;
 mod demo;
 mod di;
 mod doctor;
+mod grid;
 mod host;
 mod image;
+mod list;
 mod node;
+mod pages;
+mod power;
 mod settings;
 mod storage;
+mod tenant;
 mod user;
+mod verbs;
 mod vm;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{client, l7r, logging, node::OUTDATED};
 
@@ -46,7 +53,7 @@ enum Command {
     L7r(daemons::Daemon),
     /// Print the counters of this node's event plane as JSON
     Status(daemons::Status),
-    /// Look at the cluster
+    /// Administer: users, VMs, nodes, images and the rest
     #[command(subcommand)]
     Admin(admin::Command),
     /// Prepare the database and see how it stands
@@ -58,11 +65,16 @@ enum Command {
     /// Look at the configuration, store certificates
     #[command(subcommand)]
     Config(config::Command),
+    /// Print what makes a shell complete these commands
+    Completion(pages::Completion),
+    /// Write manual pages of all commands
+    Man(pages::Manual),
 }
 
 /// Parses the command line and runs it. Errors are printed with their causes.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let words = verbs::verb_first(std::env::args_os().collect(), &Arguments::command());
+    let arguments = Arguments::parse_from(words);
     logging::begin();
     let prepared = match arguments.command {
         Command::L7r(_) => l7r::forgo_new_privileges(),
@@ -103,6 +115,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Db(command) => db::run(command).await?,
         Command::Image(command) => return image::run(command).await,
         Command::Config(command) => config::run(command).await?,
+        Command::Completion(arguments) => pages::completion(&arguments, Arguments::command())?,
+        Command::Man(arguments) => pages::manual(&arguments, Arguments::command())?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! `qvd admin user`: what is done with one user and takes more than SQL.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::Context;
 use clap::Subcommand;
@@ -8,14 +8,22 @@ use qrcode::{QrCode, render::unicode::Dense1x2};
 use serde_json::json;
 
 use crate::{
+    admin::objects,
     auth::Enrolment,
     db::{Role, TotpSettings},
 };
 
-use super::settings::DatabaseArg;
+use super::{
+    settings::DatabaseArg,
+    verbs::{self, Common, Lock},
+};
 
 #[derive(Subcommand)]
 pub enum Command {
+    #[command(flatten)]
+    Common(Common),
+    #[command(flatten)]
+    Lock(Lock),
     /// Give a user a secret for one-time passwords (TOTP), in the place of an older one
     Totp {
         /// Who, as login or login@tenant
@@ -35,11 +43,20 @@ pub enum Command {
     },
 }
 
-pub async fn run(command: Command) -> anyhow::Result<()> {
-    let Command::Totp { user, database, issuer, remove, json } = command;
+pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Common(command) => verbs::common(&objects::USER, command).await,
+        Command::Lock(command) => verbs::lock(&objects::USER, command).await,
+        Command::Totp { user, database, issuer, remove, json } => {
+            totp(&user, &database, &issuer, remove, json).await.map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn totp(user: &str, database: &DatabaseArg, issuer: &str, remove: bool, json: bool) -> anyhow::Result<()> {
     let connector = database.connector(Role::Admin)?;
     if remove {
-        let settings = connector.user_totp(&user, None).await?;
+        let settings = connector.user_totp(user, None).await?;
         let had = settings.had_one;
         if json {
             println!("{}", json!({ "user": settings.user, "removed": had, "required": settings.required }));
@@ -59,8 +76,8 @@ pub async fn run(command: Command) -> anyhow::Result<()> {
         return Ok(());
     }
     let enrolment = Enrolment::random();
-    let settings = connector.user_totp(&user, Some(enrolment.secret())).await?;
-    let uri = enrolment.uri(&issuer, &settings.user, settings.digits, settings.interval);
+    let settings = connector.user_totp(user, Some(enrolment.secret())).await?;
+    let uri = enrolment.uri(issuer, &settings.user, settings.digits, settings.interval);
     if json {
         let secret = enrolment.secret();
         println!("{}", json!({ "user": settings.user, "secret": secret, "uri": uri, "required": settings.required }));

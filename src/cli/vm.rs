@@ -1,14 +1,26 @@
 //! `qvd admin vm`: what is done with one VM. The database is told, and the VM's node with it.
 
+use std::process::ExitCode;
+
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
-use crate::db::Role;
+use crate::{admin::objects, db::Role};
 
-use super::settings::DatabaseArg;
+use super::{
+    power::{self, Power},
+    settings::DatabaseArg,
+    verbs::{self, Common, Lock},
+};
 
 #[derive(Subcommand)]
 pub enum Command {
+    #[command(flatten)]
+    Common(Common),
+    #[command(flatten)]
+    Lock(Lock),
+    #[command(flatten)]
+    Power(Power),
     /// Say in one paragraph what a VM does or waits for, since when, what was tried, and what comes next
     Why {
         /// The VM: login/vm or login@tenant/vm
@@ -44,11 +56,15 @@ pub struct Expire {
     json: bool,
 }
 
-pub async fn run(command: Command) -> anyhow::Result<()> {
+pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Why { vm, database, json } => why(&vm, &database, json).await,
-        Command::Expire(arguments) => expire(arguments).await,
+        Command::Common(command) => return verbs::common(&objects::VM, command).await,
+        Command::Lock(command) => return verbs::lock(&objects::VM, command).await,
+        Command::Power(command) => return power::run(command).await,
+        Command::Why { vm, database, json } => why(&vm, &database, json).await?,
+        Command::Expire(arguments) => expire(arguments).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn why(vm: &str, database: &DatabaseArg, json: bool) -> anyhow::Result<()> {

@@ -84,18 +84,122 @@ async fn qvd_admin_lists_what_there_is() {
     let db = Db::with_vms(2).await;
     let host = Host::new(&db, &[]);
     for (what, column, rows) in
-        [("vm", "vm", 2), ("host", "host", 1), ("user", "user", 1), ("di", "path", 1), ("session", "vm", 0)]
+        [("vm", "name", 2), ("host", "name", 1), ("user", "name", 1), ("di", "name", 1), ("session", "vm", 0)]
     {
-        let list = host.qvd(&["admin", "list", what, "--json"]);
+        let list = host.qvd(&["admin", what, "list", "--json"]);
         assert_eq!(code(&list), Some(0), "{list:?}");
         let objects = json(&list);
         let objects = objects.as_array().unwrap();
         assert_eq!(objects.len(), rows, "{what}");
         assert!(objects.iter().all(|object| object[column].is_string()), "{objects:?}");
     }
-    let table = text(&host.qvd(&["admin", "list", "vm", "--database", &db.url("qvd_readonly")]).stdout);
+    for what in ["osf", "tenant", "role", "admin", "config", "property", "acl", "log", "tunnel", "end"] {
+        let list = host.qvd(&["admin", what, "list"]);
+        assert_eq!(code(&list), Some(0), "{what}: {list:?}");
+    }
+    let table = text(&host.qvd(&["admin", "vm", "list", "--all", "--database", &db.url("qvd_readonly")]).stdout);
     assert!(table.contains("STATE") && table.contains("alice@default/d1"), "{table}");
-    assert_eq!(code(&host.qvd(&["admin", "list", "users"])), Some(2), "a mistake of the caller");
+    assert_eq!(code(&host.qvd(&["admin", "users", "list"])), Some(2), "a mistake of the caller");
+}
+
+#[tokio::test]
+async fn lists_are_chosen_by_the_filters_that_administrators_know() {
+    let db = Db::with_vms(3).await;
+    db.sql(
+        "insert into properties_list (key, tenant_id) values ('room', 1);
+            insert into qvd_object_properties_list (property_id, qvd_object) select id, 'vm' from properties_list;
+            insert into vm_properties (vm_id, property_id, value)
+                select v.id, o.id, 'B ' || v.name from vms v, qvd_object_properties_list o;
+            update vm_runtimes set blocked = true where vm_id = vm_id('alice/d2')",
+    )
+    .await;
+    let host = Host::new(&db, &[]);
+    let named = |filter: &[&str]| {
+        let list =
+            host.qvd(&[&["admin", "vm", "list", "--columns", "name", "--order=-name", "--csv"], filter].concat());
+        assert_eq!(code(&list), Some(0), "{list:?}");
+        text(&list.stdout).lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (filter, found) in [
+        (&["d1"][..], &["d1"][..]),
+        (&["alice/d1"], &[]),
+        (&["alice@default/d1"], &["d1"]),
+        (&["d1;d3"], &["d3", "d1"]),
+        (&["blocked=1"], &["d2"]),
+        (&["blocked=no", "name!=d1"], &["d3"]),
+        (&["name=[d1,d2],!blocked=true"], &["d1"]),
+        (&["id=[1:1000000]"], &["d3", "d2", "d1"]),
+        (&["room='B d3'"], &["d3"]),
+        (&["room~b%"], &["d3", "d2", "d1"]),
+        (&["host=,user=alice"], &["d3", "d2", "d1"]),
+        (&["host!="], &[]),
+        (&["ip>10.0.0.0,tag=default,name=d2"], &["d2"]),
+    ] {
+        assert_eq!(named(filter), found, "{filter:?}");
+    }
+    let classic = host.qvd(&["admin", "vm", "blocked=1", "get", "name,room", "order", "desc", "name", "--csv"]);
+    assert_eq!(text(&classic.stdout), "name,room\r\nd2,B d2\r\n", "{classic:?}");
+    for (filter, problem) in [
+        ("(d1", "“(d1” cannot be understood: “)” is expected at the end"),
+        ("floor=1", "there is no field floor; the fields are id, name"),
+        ("id=one", "invalid input syntax for type integer"),
+    ] {
+        let list = host.qvd(&["admin", "vm", "list", filter]);
+        assert_eq!(code(&list), Some(1), "{list:?}");
+        assert!(text(&list.stderr).contains(problem), "{list:?}");
+    }
+}
+
+#[tokio::test]
+async fn objects_are_made_changed_and_deleted_from_the_command_line() {
+    let db = Db::with_vms(2).await;
+    let host = Host::new(&db, &[]);
+    let made = host.qvd(&["admin", "user", "new", "name=bob,password='p,w',description=the builder", "--json"]);
+    assert_eq!(code(&made), Some(0), "{made:?}");
+    assert!(json(&made)["id"].is_i64());
+    let vm = host.qvd(&["admin", "vm", "new", "name=d1,user=bob,osf=desk"]);
+    assert_eq!(code(&vm), Some(0), "{vm:?}");
+    let set = host.qvd(&["admin", "vm", "bob@default/d1", "set", "name=d9,description=a (new) desk"]);
+    assert_eq!(text(&set.stdout), "1 of 1 done.\n", "{set:?}");
+    assert_eq!(db.sql("select description from vms where name = 'd9'").await.as_deref(), Some("a (new) desk"));
+    let refused = host.qvd(&["admin", "vm", "new", "name=d1"]);
+    assert!(
+        code(&refused) == Some(1) && text(&refused.stderr).contains("a new vm needs user_id, osf_id"),
+        "{refused:?}"
+    );
+    let refused = host.qvd(&["admin", "user", "del", "alice"]);
+    assert!(code(&refused) == Some(1) && text(&refused.stderr).starts_with("user 1"), "it has VMs: {refused:?}");
+    let nobody = host.qvd(&["admin", "user", "del", "carol"]);
+    assert!(code(&nobody) == Some(1) && text(&nobody.stderr).contains("there is no such user"), "{nobody:?}");
+    let all = host.qvd(&["admin", "vm", "del"]);
+    assert!(code(&all) == Some(1) && text(&all.stderr).contains("say --force"), "{all:?}");
+    let dry = host.qvd(&["admin", "vm", "del", "--dry-run"]);
+    assert!(code(&dry) == Some(0) && text(&dry.stdout).starts_with("del: 3 × vm"), "{dry:?}");
+    assert_eq!(db.sql("select count(*) from vms").await.as_deref(), Some("3"));
+    let all = host.qvd(&["admin", "vm", "del", "--force", "--json"]);
+    assert_eq!(json(&all).as_array().map(Vec::len), Some(3), "{all:?}");
+    assert_eq!(db.sql("select count(*) from vms").await.as_deref(), Some("0"));
+}
+
+#[tokio::test]
+async fn start_and_stop_return_when_it_is_done_or_say_why_it_is_not() {
+    let db = Db::with_vms(3).await;
+    let host = Host::new(&db, &[]);
+    let nowhere = host.qvd(&["admin", "vm", "start", "d1", "--wait"]);
+    assert!(code(&nowhere) == Some(1) && text(&nowhere.stderr).contains("no host can take VM"), "{nowhere:?}");
+    let _hkd = host.started().await;
+    let up = host.qvd(&["admin", "vm", "start", "name~d%", "--wait"]);
+    assert_eq!((code(&up), text(&up.stdout)), (Some(0), "3 of 3 done.\n".to_owned()), "{up:?}");
+    assert_eq!(db.sql("select count(*) from vm_runtimes where vm_state = 'running'").await.as_deref(), Some("3"));
+    let down = host.qvd(&["admin", "vm", "d1", "stop", "--wait"]);
+    assert_eq!(code(&down), Some(0), "{down:?}");
+    assert_eq!(
+        db.sql("select vm_state from vm_runtimes where vm_id = vm_id('alice/d1')").await.as_deref(),
+        Some("stopped")
+    );
+    db.sql("update vm_runtimes set blocked = true where vm_id = vm_id('alice/d1')").await;
+    let late = host.qvd(&["admin", "vm", "stop", "d2", "--wait", "--timeout", "0"]);
+    assert!(code(&late) == Some(1) && text(&late.stderr).contains("when the time is over"), "{late:?}");
 }
 
 #[tokio::test]
@@ -193,4 +297,19 @@ async fn qvd_admin_host_release_frees_the_vms_of_a_node_that_is_off_and_no_other
     let vm: i32 = db.sql("select id from vms").await.unwrap().parse().unwrap();
     assert_eq!(json(&released), serde_json::json!({ "host": "n1", "released": [vm] }));
     db.wait_vm("d1", "stopped").await;
+}
+
+#[tokio::test]
+async fn every_command_has_a_manual_page_and_is_completed_by_shells() {
+    let pages = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| std::process::Command::new(QVD).args(arguments).output().unwrap();
+    let written = run(&["man", pages.path().to_str().unwrap()]);
+    assert_eq!(code(&written), Some(0), "{written:?}");
+    let page = std::fs::read_to_string(pages.path().join("qvd-admin-vm-list.1")).unwrap();
+    assert!(page.contains("Print a list") && page.contains(r"\-\-csv"), "{page}");
+    assert!(pages.path().join("qvd-client.1").exists());
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&run(&["completion", shell]).stdout);
+        assert!(script.contains("admin") && script.contains("--csv"), "{shell}");
+    }
 }
