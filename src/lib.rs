@@ -47,3 +47,5 @@ mod simulation;
 pub mod storage;
 #[cfg(feature = "node")]
 pub mod tunnel;
+#[cfg(feature = "node")]
+pub mod wat;

@@ -8,4 +8,5 @@ mod desktop;
 mod hosts;
 mod kvm;
 mod platform;
+mod wat;
 mod wire;

@@ -22,6 +22,7 @@ mod tenant;
 mod user;
 mod verbs;
 mod vm;
+mod wat;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,8 @@ enum Command {
     Hkd(daemons::Daemon),
     /// Run the router alone
     L7r(daemons::Daemon),
+    /// Run the web administration tool
+    Wat(wat::Wat),
     /// Print the counters of this node's event plane as JSON
     Status(daemons::Status),
     /// Administer: users, VMs, nodes, images and the rest
@@ -110,6 +113,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(arguments) => return doctor::run(arguments).await,
         Command::Hkd(arguments) => return daemons::hkd(arguments).await,
         Command::L7r(arguments) => daemons::l7r(arguments).await?,
+        Command::Wat(arguments) => wat::run(arguments).await?,
         Command::Status(arguments) => daemons::status(arguments).await?,
         Command::Admin(command) => return admin::run(command).await,
         Command::Db(command) => db::run(command).await?,

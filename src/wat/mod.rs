@@ -1,0 +1,13 @@
+//! The web administration tool: pages that show and change what is in the database, and change when it does. Each request
+//! acts in the name of its administrator within one transaction; what he may see and do is decided there and nowhere here.
+
+mod assets;
+mod door;
+mod guard;
+mod live;
+mod pages;
+mod server;
+mod text;
+mod visitor;
+
+pub use server::{Settings, run};

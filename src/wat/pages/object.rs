@@ -1,0 +1,179 @@
+//! An object: what is known of it, what can be done with it and changed.
+
+use std::{pin::pin, sync::Arc};
+
+use askama::Template;
+use axum::{
+    Form,
+    extract::{Path, State},
+    response::{IntoResponse, Redirect, Response},
+};
+use futures_util::TryStreamExt;
+use serde_json::{Map, Value};
+
+use crate::{
+    admin::objects::Object,
+    db::{self, Acting},
+    model::filter::{Comparison, Condition, Filter},
+};
+
+use super::{
+    super::{server::Wat, visitor::Visitor},
+    Page, Problem, acting, address,
+    cell::Cell,
+    form::{Field, FieldKind, field},
+    kind, sentence, show, status,
+    verb::{Verb, verbs},
+};
+
+#[derive(Template)]
+#[template(path = "object.html")]
+struct ObjectPage {
+    page: Page,
+    object: Shown,
+}
+
+struct Shown {
+    kind: &'static str,
+    id: i32,
+    facts: Vec<Fact>,
+    /// Why it is in its state, in words.
+    why: Option<String>,
+    verbs: Vec<Verb>,
+    fields: Vec<Field>,
+    problem: Option<String>,
+}
+
+struct Fact {
+    title: String,
+    cell: Cell,
+}
+
+/// What is known of an object.
+struct Known {
+    columns: Vec<String>,
+    values: Vec<Option<String>>,
+}
+
+impl Known {
+    async fn of(acting: &Acting, object: &Object, id: i32) -> Result<Self, Problem> {
+        let list = acting.list(object.name).await?;
+        let columns: Vec<String> = list.columns().map(str::to_owned).collect();
+        if !columns.iter().any(|column| column == "id") {
+            return Err(Problem::Missing);
+        }
+        let query = db::Query {
+            filter: Filter::Field("id".to_owned(), Condition::Is(Comparison::Equal, id.to_string())),
+            columns: columns.clone(),
+            order: Vec::new(),
+            limit: Some(1),
+            offset: 0,
+        };
+        let row = pin!(list.rows(&query).await?).try_next().await?.ok_or(Problem::Missing)?;
+        let values = (0..columns.len()).map(|at| row.get::<_, Option<&str>>(at).map(str::to_owned)).collect();
+        Ok(Self { columns, values })
+    }
+
+    fn value(&self, column: &str) -> Option<String> {
+        let at = self.columns.iter().position(|known| known == column)?;
+        self.values[at].clone()
+    }
+}
+
+type One = Path<(String, i32)>;
+
+pub async fn object(State(wat): State<Arc<Wat>>, visitor: Visitor, Path((name, id)): One) -> Response {
+    let made = look(&wat, &visitor, &name, id, None).await;
+    show(&visitor, made)
+}
+
+pub async fn change(
+    State(wat): State<Arc<Wat>>,
+    visitor: Visitor,
+    Path((name, id)): One,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> Response {
+    let made = async {
+        let object = kind(&name)?;
+        let acting = acting(&wat, &visitor).await?;
+        let known = Known::of(&acting, object, id).await?;
+        let mut changes = Map::new();
+        for name in object.update {
+            // What is as it was is not changed: that might take a right, and would be in the log.
+            match pairs.iter().rfind(|(typed, _)| typed == name) {
+                Some((_, value)) if *value != known.value(name).unwrap_or_default() => {
+                    changes.insert((*name).to_owned(), Value::String(value.clone()));
+                }
+                _ => {}
+            }
+        }
+        if changes.is_empty() {
+            acting.finish().await?;
+            return Ok(None);
+        }
+        let outcomes = acting.act(object.name, "set", &[id], &Value::Object(changes)).await?;
+        let refused = outcomes.into_iter().find_map(|outcome| outcome.refused);
+        if refused.is_none() {
+            acting.finish().await?;
+        }
+        Ok(refused)
+    };
+    let refused = match made.await {
+        Ok(None) => return Redirect::to(&format!("/{name}/{id}")).into_response(),
+        Ok(Some(why)) => {
+            let hint = why.hint.map_or(String::new(), |hint| format!(" ({hint})"));
+            (axum::http::StatusCode::UNPROCESSABLE_ENTITY, format!("{}{hint}", why.message))
+        }
+        Err(Problem::Refused(error)) => (status(&error), sentence(&error)),
+        Err(problem) => return show::<ObjectPage>(&visitor, Err(problem)),
+    };
+    let made = look(&wat, &visitor, &name, id, Some((refused.1, &pairs))).await;
+    let found = made.is_ok();
+    let page = show(&visitor, made);
+    if found { (refused.0, page).into_response() } else { page }
+}
+
+/// With what was typed and refused, and why.
+async fn look(
+    wat: &Wat,
+    visitor: &Visitor,
+    name: &str,
+    id: i32,
+    refused: Option<(String, &[(String, String)])>,
+) -> Result<ObjectPage, Problem> {
+    let object = kind(name)?;
+    let acting = acting(wat, visitor).await?;
+    let known = Known::of(&acting, object, id).await?;
+    let value = |column: &str| known.value(column);
+    let mut facts = Vec::new();
+    for column in &known.columns {
+        let Some(text) = value(column).filter(|text| !text.is_empty()) else { continue };
+        let href = value(&format!("{column}_id")).and_then(|id| address(column, &id));
+        facts.push(Fact {
+            title: visitor.language.field(column),
+            cell: Cell::new(column, &text, href, visitor.language),
+        });
+    }
+    let mut fields = Vec::new();
+    for name in object.update {
+        let typed = refused.as_ref().and_then(|(_, pairs)| pairs.iter().rfind(|(typed, _)| typed == name));
+        let shown = typed.map(|(_, value)| value.clone()).or_else(|| value(name)).unwrap_or_default();
+        fields.push(field(&acting, visitor, name, shown, false).await?);
+    }
+    let why = if object.name == "vm" { Some(acting.vm_why(id).await?) } else { None };
+    acting.finish().await?;
+    let called = value("name").or_else(|| value("key")).unwrap_or_else(|| id.to_string());
+    let title = format!("{} {called}", visitor.language.field(object.name));
+    Ok(ObjectPage {
+        page: Page::new(visitor, title, object.name),
+        object: Shown {
+            kind: object.name,
+            id,
+            facts,
+            why,
+            verbs: verbs(object, visitor),
+            fields,
+            problem: refused.map(|(problem, _)| problem),
+        },
+    })
+}

@@ -1,0 +1,46 @@
+//! What can be done with objects at the touch of a button.
+
+use crate::admin::objects::Object;
+
+use super::super::visitor::Visitor;
+
+/// A button.
+pub struct Verb {
+    pub name: &'static str,
+    pub title: String,
+    pub dangerous: bool,
+    /// Asked before.
+    pub question: String,
+}
+
+/// What this administrator may do with them.
+pub fn verbs(object: &Object, visitor: &Visitor) -> Vec<Verb> {
+    let delete = if object.create.is_empty() { None } else { Some("del") };
+    object
+        .verbs
+        .iter()
+        .copied()
+        .chain(delete)
+        .filter(|verb| visitor.who.can(&acl(object, verb)))
+        .map(|name| {
+            let dangerous = matches!(name, "del" | "purge" | "stop" | "disconnect");
+            let title = visitor.language.field(if name == "del" { "delete" } else { name });
+            let question = format!("{title}?");
+            Verb { name, title, dangerous, question }
+        })
+        .collect()
+}
+
+/// The right that a verb needs.
+pub fn acl(object: &Object, verb: &str) -> String {
+    let detail = match verb {
+        "del" => "delete.",
+        "purge" => "purge.",
+        "start" | "stop" => "update.state.",
+        "disconnect" => "update.disconnect-user.",
+        "block" | "unblock" => "update.block.",
+        "publish" => "update.publish.",
+        _ => "update.",
+    };
+    format!("{}.{detail}", object.name)
+}

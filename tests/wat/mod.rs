@@ -1,0 +1,6 @@
+//! The web tool as a process of its own, asked as browsers and programs ask it.
+
+mod logins;
+mod pages;
+mod stage;
+mod tenants;

@@ -1,0 +1,152 @@
+//! The web tool on a test's database, and somebody who asks it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use qvd::demo::site::free_port;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+};
+
+use crate::cluster::{database::Db, host::QVD, patience::until};
+
+/// Every administrator's password here.
+pub const PASSWORD: &str = "a secret: ñ";
+
+/// The web tool. It ends with this value.
+pub struct Wat {
+    child: Child,
+    address: SocketAddr,
+    _directory: TempDir,
+}
+
+impl Drop for Wat {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: String,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let line = self
+            .headers
+            .lines()
+            .find(|line| line.split_once(':').is_some_and(|(known, _)| known.eq_ignore_ascii_case(name)))?;
+        line.split_once(':').map(|(_, value)| value.trim())
+    }
+}
+
+/// Makes an administrator with a role; `*` is the tenant above all.
+pub async fn administrator(db: &Db, name: &str, tenant: &str, role: &str) {
+    let made = format!(
+        r#"select object_create('administrator',
+            '{{"name": "{name}", "password": "{PASSWORD}", "tenant": "{tenant}", "roles": ["{role}"]}}')"#
+    );
+    db.sql(&made).await;
+}
+
+impl Wat {
+    /// Starts it and waits until it answers.
+    pub async fn start(db: &Db) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("api.conf");
+        let text = format!("database.host = {}\ndatabase.name = {}\n", db.socket(), db.name());
+        fs::write(&config, text).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
+        let child = Command::new(QVD)
+            .args(["wat", "--url", &format!("http://{address}/"), "--config"])
+            .arg(&config)
+            .env("QVD_LIFELINE", "stdin")
+            .stdin(Stdio::piped())
+            .stderr(fs::File::create(directory.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let wat = Self { child, address, _directory: directory };
+        until("the web tool answers", async || TcpStream::connect(address).await.ok()).await;
+        wat
+    }
+
+    /// A page, as this administrator.
+    pub async fn get(&self, who: &str, path: &str) -> Answer {
+        self.ask("GET", path, &authorization(who, PASSWORD), "").await
+    }
+
+    /// Sends a form.
+    pub async fn post(&self, who: &str, path: &str, form: &[(&str, &str)]) -> Answer {
+        let form = serde_urlencoded::to_string(form).unwrap();
+        self.ask("POST", path, &authorization(who, PASSWORD), &form).await
+    }
+
+    /// One request with these headers, each with its line end.
+    pub async fn ask(&self, method: &str, path: &str, headers: &str, form: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(self.request(method, path, headers, form).as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (headers, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
+        let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+        Answer { status, headers: headers.to_owned(), body: body.to_owned() }
+    }
+
+    fn request(&self, method: &str, path: &str, headers: &str, form: &str) -> String {
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{form}",
+            self.address,
+            form.len()
+        )
+    }
+
+    /// The changes that an open page is told.
+    pub async fn live(&self, who: &str) -> Changes {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = self.request("GET", "/live", &authorization(who, PASSWORD), "");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut changes = Changes { lines: BufReader::new(stream) };
+        changes.next("data: live").await;
+        changes
+    }
+}
+
+pub fn authorization(who: &str, password: &str) -> String {
+    format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(format!("{who}:{password}")))
+}
+
+/// Lines of an event stream.
+pub struct Changes {
+    lines: BufReader<TcpStream>,
+}
+
+impl Changes {
+    /// Reads on until this line comes; the lines before it.
+    pub async fn next(&mut self, wanted: &str) -> Vec<String> {
+        let mut before = Vec::new();
+        let read = async {
+            loop {
+                let mut line = String::new();
+                assert_ne!(self.lines.read_line(&mut line).await.unwrap(), 0, "the stream ended: {before:?}");
+                if line.trim() == wanted {
+                    return;
+                }
+                before.push(line.trim().to_owned());
+            }
+        };
+        tokio::time::timeout(crate::cluster::patience::PATIENCE, read).await.unwrap_or_else(|_| panic!("no {wanted}"));
+        before
+    }
+}
