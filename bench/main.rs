@@ -10,6 +10,7 @@ mod cpu;
 mod crowd;
 mod desktop;
 mod ends;
+mod faces;
 mod failover;
 mod fake;
 mod first_pixel;
@@ -132,6 +133,20 @@ enum Scenario {
         #[arg(long, default_value_t = 1_000_000)]
         vms: usize,
     },
+    /// A page of 50 of many VMs in the web tool, with a filter and an order, beside its queries
+    Wat {
+        /// VMs
+        #[arg(long, default_value_t = 100_000)]
+        vms: usize,
+    },
+    /// The list of many VMs on the command line, beside psql
+    Cli {
+        /// VMs
+        #[arg(long, default_value_t = 100_000)]
+        vms: usize,
+    },
+    /// A start that the command line waits for, beside the start
+    Wait,
     /// All start requests at once over simulated nodes
     Storm(storm::Arguments),
     /// A node that only watches its running containers
@@ -200,6 +215,9 @@ fn main() -> ExitCode {
             Scenario::Failover { rounds } => failover::run(rounds).await,
             Scenario::Swarm(swarm) => swarm::run(arguments.repetitions.unwrap_or(3), swarm, seen).await,
             Scenario::Rows { vms } => rows::run(arguments.repetitions.unwrap_or(500), vms).await,
+            Scenario::Wat { vms } => faces::wat(arguments.repetitions.unwrap_or(100), vms).await,
+            Scenario::Cli { vms } => faces::cli(arguments.repetitions.unwrap_or(7), vms).await,
+            Scenario::Wait => faces::wait(arguments.repetitions.unwrap_or(25)).await,
             Scenario::Storm(storm) => storm::run(arguments.repetitions.unwrap_or(1), storm, seen).await,
             Scenario::Unpack { beside } => unpack::run(arguments.repetitions.unwrap_or(7), beside).await,
             Scenario::Rest(rest) => rest::run(rest).await,
