@@ -39,7 +39,8 @@ impl Firewall {
     /// Puts the rules in force, in place of those of before, without a moment between. VMs with these plugs are heard.
     pub async fn apply<'a>(&self, plugs: impl Iterator<Item = &'a Plug> + Clone) -> Result<Handles, NetworkError> {
         // It repeats what it has made, not what somebody else has made of it by now.
-        Ok(Handles::of(&self.nft(&["--echo", "--handle", "-f", "-"], self.forgotten() + &self.ruleset(plugs)).await?))
+        let rules = self.forgotten() + &self.ruleset(plugs);
+        Ok(Handles::of(&made(&self.nft(&["--echo", "--handle", "-f", "-"], rules).await?)))
     }
 
     /// The rules that are in force.
@@ -257,6 +258,15 @@ impl Firewall {
         let used = |family: &Family| self.subnets.iter().any(|subnet| subnet.family() == *family);
         [Family::V4, Family::V6].into_iter().filter(move |family| !used(family))
     }
+}
+
+/// What is there of what `nft` says to have made: tables that were not there before were made twice, first to be deleted.
+fn made(echoed: &str) -> String {
+    let table = |line: &str| Some(line.strip_prefix("add table ")?.split(" #").next()?.to_owned());
+    let lines: Vec<&str> = echoed.lines().collect();
+    let again = |at: usize, name: String| lines[at + 1..].iter().any(|line| table(line).as_ref() == Some(&name));
+    let there = |(at, line): &(usize, &&str)| table(line).is_none_or(|name| !again(*at, name));
+    lines.iter().enumerate().filter(there).map(|(_, line)| format!("{line}\n")).collect()
 }
 
 /// The numbers that the kernel gave to tables, chains, sets and rules. Whatever is made anew has another one.

@@ -329,6 +329,12 @@ async fn the_bridge_is_mended_and_its_port_isolated_and_all_can_be_removed_again
 }
 
 #[tokio::test]
+async fn what_was_made_for_the_first_time_is_not_taken_for_changed() {
+    let lab = Lab::of(32, Protocol::Both).await;
+    assert_eq!(lab.network.heal().await.unwrap(), [""; 0]);
+}
+
+#[tokio::test]
 async fn a_bridge_of_the_administrator_is_used_and_left_alone() {
     let lab = Lab::new(14).await;
     lab.network.remove().await.unwrap();
