@@ -17,6 +17,7 @@ mod lease;
 mod listen;
 mod migrate;
 mod node;
+mod routed;
 mod servers;
 mod settle;
 mod storage;
@@ -37,6 +38,7 @@ pub use l7r::{
 pub use listen::{Listen, Listener, Notification};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
+pub use routed::{NodeRouter, Passage, Reach};
 
 use std::{sync::Arc, time::Duration};
 
