@@ -292,7 +292,7 @@ impl Router {
     pub async fn moves(&self, way: Way) {
         match way {
             Way::Quic => self.replaced.cancelled().await,
-            Way::Splice | Way::Ktls | Way::User => std::future::pending().await,
+            Way::Splice | Way::Ktls | Way::User | Way::Node => std::future::pending().await,
         }
     }
 

@@ -94,8 +94,8 @@ impl Attempt {
             guard.cancel();
         });
         let last_call = router.moves(self.way);
-        let outer = tunnel::Settled::from(outer);
-        let announced = std::mem::replace(&mut self.way, outer.way());
+        let settled = tunnel::Settled::new(outer, inner.into());
+        let announced = std::mem::replace(&mut self.way, settled.way());
         router.metrics.tunnel(self.way);
         router.sessions.tunnel(session, self.way, self.limits);
         let correction = async {
@@ -106,7 +106,7 @@ impl Attempt {
                 }
             }
         };
-        let relay = outer.relay(inner, leftover, &held.counters, &held.abort, last_call);
+        let relay = settled.relay(leftover, &held.counters, &held.abort, last_call);
         let (ended, ()) = tokio::join!(relay, correction);
         link.abort();
         let (end, reason) = match &ended.reason {
