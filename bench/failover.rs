@@ -9,7 +9,7 @@ use qvd::{
         hosts::{Hosts, HostsOptions},
         postgres::Durability,
     },
-    model::config::{Config, keys},
+    model::config::{Config, NetworkMode, keys},
 };
 
 use crate::{
@@ -27,6 +27,7 @@ pub async fn run(rounds: usize) -> anyhow::Result<Report> {
         program: program()?,
         name: "bfo".to_owned(),
         network: (250, 9),
+        mode: NetworkMode::Flat,
         count: 3,
         durability: Durability::Durable,
         settings: Vec::new(),

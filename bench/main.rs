@@ -27,6 +27,7 @@ mod relay;
 mod report;
 mod rest;
 mod roam;
+mod routed;
 mod rows;
 mod sessions;
 mod shares;
@@ -97,6 +98,12 @@ enum Scenario {
         /// How often a node dies
         #[arg(long, default_value_t = 10)]
         rounds: usize,
+    },
+    /// Through the router of another node where nodes share no network, beside nodes that do
+    Routed {
+        /// MiB that are sent and come back in each round
+        #[arg(long, default_value_t = 64)]
+        mib: usize,
     },
     /// Bulk through a tunnel, both directions, 1, 8 and 64 connections, beside other proxies
     Tunnel {
@@ -213,6 +220,7 @@ fn main() -> ExitCode {
             Scenario::Weight(weight) => weight::run(weight).await,
             Scenario::Crowd(crowd) => crowd::run(crowd).await,
             Scenario::Failover { rounds } => failover::run(rounds).await,
+            Scenario::Routed { mib } => routed::run(arguments.repetitions.unwrap_or(9), mib << 20).await,
             Scenario::Swarm(swarm) => swarm::run(arguments.repetitions.unwrap_or(3), swarm, seen).await,
             Scenario::Rows { vms } => rows::run(arguments.repetitions.unwrap_or(500), vms).await,
             Scenario::Wat { vms } => faces::wat(arguments.repetitions.unwrap_or(100), vms).await,

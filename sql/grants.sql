@@ -37,13 +37,14 @@ grant execute on function
     node_start, node_former, node_program, node_state, node_serves, node_status, node_lease, node_claim, node_vms, node_vm_state, node_adopt,
     node_storage, node_address, node_peers, node_take_over, node_routers, node_routers_gone, node_duties, node_progress, node_vm_told, node_stopping, vms_restart,
     node_images, node_staging, node_di_progress, node_di_ready, node_di_failed, node_di_removed, node_di_paths,
-    epoch_is_over, beat_try, retention_apply, wake, wake_payload, announce, merged
+    epoch_is_over, beat_try, retention_apply, node_addresses, wake, wake_payload, announce, merged
     to qvd_node;
 grant execute on function
     l7r_start, l7r_instances_of, l7r_gone, l7r_host, l7r_user, l7r_password_upgrade, l7r_list, l7r_vm, l7r_acquire,
     l7r_session, l7r_vm_start, l7r_vm_stop, l7r_connected, l7r_way, l7r_aborted, l7r_sessions, l7r_end, l7r_session_end, l7r_traffic,
     l7r_count, l7r_count_refused, l7r_count_sessions, l7r_problem, l7r_ssl, l7r_auth_parameters_keep, l7r_token_create,
-    l7r_tenant, l7r_token_use, l7r_auto, l7r_totp_secret, l7r_totp_use, l7r_pool_find, l7r_pool_take, l7r_pool_has
+    l7r_tenant, l7r_token_use, l7r_auto, l7r_totp_secret, l7r_totp_use, l7r_pool_find, l7r_pool_take, l7r_pool_has,
+    l7r_listens, l7r_nodes, l7r_road, l7r_passage
     to qvd_l7r;
 
 -- Nobody reads what could be used to become somebody: password hashes, tokens, keys, the VMs' secrets.

@@ -1550,6 +1550,10 @@ begin
         insert into host_counters (host_id) values (new.id);
     end if;
     perform wake('qvd_admin', 'host', coalesce(new.id, old.id));
+    -- Nodes let each other in by their addresses.
+    if tg_op <> 'UPDATE' or new.address <> old.address then
+        perform wake('qvd_config', 'host', coalesce(new.id, old.id));
+    end if;
     return null;
 end $$;
 
@@ -1829,6 +1833,41 @@ begin
     order by l.name;
 end $$;
 
+CREATE FUNCTION qvd.l7r_listens(by_instance bigint, port integer, public_key bytea) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    update l7r_instances set node_port = port, node_key = public_key where id = by_instance and ended_at is null;
+    if not found then
+        raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
+    end if;
+end $$;
+
+CREATE FUNCTION qvd.l7r_nodes() RETURNS TABLE(node integer, address inet, instance bigint, port integer, public_key bytea)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return query select h.id, h.address, i.id, i.node_port, i.node_key
+    from hosts h left join l7r_instances i on i.host_id = h.id and i.ended_at is null and i.node_key is not null;
+end $$;
+
+CREATE FUNCTION qvd.l7r_passage(peer bigint, at_node integer, vm integer, OUT admitted boolean, OUT address inet, OUT vma_port integer, OUT x_port integer) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    admitted := exists (
+        select from l7r_instances i join host_runtimes h on h.host_id = i.host_id
+        where i.id = peer and i.ended_at is null and not h.blocked);
+    select r.vm_address, r.vm_vma_port, r.vm_x_port into address, vma_port, x_port
+    from vm_runtimes r where r.vm_id = vm and r.host_id = at_node and r.vm_state = 'running';
+end $$;
+
 CREATE FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -1895,6 +1934,19 @@ begin
             jsonb_build_object('problem', l7r_problem.text));
     end if;
     perform wake('qvd_admin', 'host', node);
+end $$;
+
+CREATE FUNCTION qvd.l7r_road(wanted bigint, OUT node integer, OUT address inet, OUT instance bigint, OUT port integer, OUT public_key bytea) RETURNS record
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    select h.id, h.address, i.id, i.node_port, i.node_key into node, address, instance, port, public_key
+    from vm_runtimes r join hosts h on h.id = r.host_id
+        left join l7r_instances i on i.host_id = h.id and i.ended_at is null and i.node_key is not null
+    where r.vm_id = session_vm(wanted) and r.session_id = wanted
+    order by i.id desc nulls last limit 1;
 end $$;
 
 CREATE FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT contender inet, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) RETURNS record
@@ -2277,6 +2329,15 @@ CREATE FUNCTION qvd.node_address(node_name text) RETURNS inet
     AS $$
 begin
     return (select address from hosts where name = node_name);
+end $$;
+
+CREATE FUNCTION qvd.node_addresses() RETURNS SETOF inet
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return query select h.address from hosts h order by 1;
 end $$;
 
 CREATE FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea DEFAULT NULL::bytea, image integer DEFAULT NULL::integer) RETURNS qvd.vm_state
@@ -5544,7 +5605,11 @@ CREATE TABLE qvd.l7r_instances (
     pid_start bigint NOT NULL,
     started_at timestamp with time zone DEFAULT now() NOT NULL,
     ended_at timestamp with time zone,
-    problem text
+    problem text,
+    node_port integer,
+    node_key bytea,
+    CONSTRAINT l7r_instances_node CHECK (((node_port IS NULL) = (node_key IS NULL))),
+    CONSTRAINT l7r_instances_node_port_check CHECK (((node_port >= 1) AND (node_port <= 65535)))
 );
 
 ALTER TABLE ONLY qvd.l7r_instances FORCE ROW LEVEL SECURITY;
@@ -8011,6 +8076,15 @@ GRANT ALL ON FUNCTION qvd.l7r_instances_of(node integer) TO qvd_l7r;
 REVOKE ALL ON FUNCTION qvd.l7r_list(node integer, account integer, applications boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_list(node integer, account integer, applications boolean) TO qvd_l7r;
 
+REVOKE ALL ON FUNCTION qvd.l7r_listens(by_instance bigint, port integer, public_key bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_listens(by_instance bigint, port integer, public_key bytea) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_nodes() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_nodes() TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_passage(peer bigint, at_node integer, vm integer, OUT admitted boolean, OUT address inet, OUT vma_port integer, OUT x_port integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_passage(peer bigint, at_node integer, vm integer, OUT admitted boolean, OUT address inet, OUT vma_port integer, OUT x_port integer) TO qvd_l7r;
+
 REVOKE ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_password_upgrade(account integer, was text, becomes text) TO qvd_l7r;
 
@@ -8025,6 +8099,9 @@ GRANT ALL ON FUNCTION qvd.l7r_pool_take(vm integer, owner integer, account integ
 
 REVOKE ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_problem(which bigint, text text) TO qvd_l7r;
+
+REVOKE ALL ON FUNCTION qvd.l7r_road(wanted bigint, OUT node integer, OUT address inet, OUT instance bigint, OUT port integer, OUT public_key bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_road(wanted bigint, OUT node integer, OUT address inet, OUT instance bigint, OUT port integer, OUT public_key bytea) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT contender inet, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_session(wanted bigint, OUT state qvd.vm_state, OUT commanded boolean, OUT aborted boolean, OUT contender inet, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) TO qvd_l7r;
@@ -8112,6 +8189,9 @@ GRANT ALL ON FUNCTION qvd.name_and_tenant(wanted text, OUT name text, OUT tenant
 
 REVOKE ALL ON FUNCTION qvd.node_address(node_name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_address(node_name text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_addresses() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_addresses() TO qvd_node;
 
 REVOKE ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea, image integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_adopt(node integer, node_epoch bigint, vm integer, vma_port integer, x_port integer, secret bytea, image integer) TO qvd_node;

@@ -21,6 +21,10 @@ begin
         insert into host_counters (host_id) values (new.id);
     end if;
     perform wake('qvd_admin', 'host', coalesce(new.id, old.id));
+    -- Nodes let each other in by their addresses.
+    if tg_op <> 'UPDATE' or new.address <> old.address then
+        perform wake('qvd_config', 'host', coalesce(new.id, old.id));
+    end if;
     return null;
 end $$;
 

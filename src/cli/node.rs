@@ -51,7 +51,7 @@ struct Owner {
 struct Join {
     #[command(flatten)]
     owner: Owner,
-    /// Address of the node in the VM network, below those of the VMs
+    /// Address of the node: in the VM network, below those of the VMs, or outside of it where vm.network.mode is routed
     #[arg(long)]
     address: IpAddr,
     /// Name of the node; without it the machine's own

@@ -17,7 +17,7 @@ use super::{Database, DbError, node::word};
 pub struct Started {
     /// Its node.
     pub host: HostId,
-    /// Address of its node in the VM network.
+    /// By which other nodes know its node: in the VM network unless that is routed.
     pub address: IpAddr,
     /// This run.
     pub instance: InstanceId,

@@ -19,6 +19,7 @@ mod listen;
 mod lists;
 mod migrate;
 mod node;
+mod routed;
 mod servers;
 mod settle;
 mod storage;
@@ -41,6 +42,7 @@ pub use listen::{Listen, Listener, Notification};
 pub use lists::{List, ListError, Query};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
+pub use routed::{NodeRouter, Passage, Reach};
 
 use std::{sync::Arc, time::Duration};
 

@@ -16,7 +16,7 @@ use super::{Database, DbError, Instance};
 pub struct Life {
     /// The node.
     pub host: HostId,
-    /// Its address in the VM network.
+    /// By which other nodes know it: in the VM network unless that is routed.
     pub address: IpAddr,
     /// Named in every write.
     pub epoch: Epoch,
@@ -149,7 +149,7 @@ impl Database {
             .transpose()
     }
 
-    /// The address of the node named `name` in the VM network; `None` when there is no such node.
+    /// The address of the node named `name`; `None` when there is no such node.
     pub async fn node_address(&self, name: &str) -> Result<Option<IpAddr>, DbError> {
         let connection = self.connection().await?;
         Ok(connection.query_one("select node_address($1)", &[&name]).await?.get(0))

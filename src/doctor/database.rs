@@ -228,11 +228,11 @@ fn of_node(node: &Node, names: &Names<'_>) -> Vec<Finding> {
     let Ok(()) = node.schema else { return findings };
     findings.push(match (&node.address, names.node.as_str()) {
         (_, "") => NODE.bad("it has no name", format!("echo 'nodename = …' >> {}", names.file.display())),
-        (Ok(Some(address)), name) => NODE.good(format!("{name}, {address} in the VM network")),
+        (Ok(Some(address)), name) => NODE.good(format!("{name}, {address}")),
         (Ok(None), name) => NODE.bad(
             format!("no node is named {name}"),
             format!(
-                "psql {} -c \"select host_create('{name}', '…')\"  # its address in the VM network",
+                "psql {} -c \"select host_create('{name}', '…')\"  # its address, in the VM network unless that is routed",
                 names.database
             ),
         ),

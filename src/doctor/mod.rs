@@ -12,6 +12,7 @@ mod finding;
 mod kernel;
 mod limits;
 mod network;
+mod nodes;
 mod page;
 mod ports;
 mod programs;
@@ -121,8 +122,14 @@ async fn with_database(read: Option<&Config>, file: &Path, bin: &Path) -> (Optio
         section("Network", async {
             let ports = ports::Wanted::new(&of_file, file);
             let number = ports.port;
-            let (network, held) = tokio::join!(network::look(&config, address), blocking(move || ports::look(number)));
+            let of_cluster = config.clone();
+            let (network, held, nodes) = tokio::join!(
+                network::look(&config, address),
+                blocking(move || ports::look(number)),
+                blocking(move || nodes::look(&of_cluster, address))
+            );
             let mut findings = network::judge(&network, &network::Wanted::new(&config, &ports));
+            findings.push(nodes::judge(nodes?.as_ref(), &ports.file));
             findings.extend(ports::judge(&held?, &ports));
             Some(findings)
         }),

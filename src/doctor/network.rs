@@ -10,7 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use crate::{
     model::{
         config::{Config, keys},
-        in_one_line,
+        in_one_line, node_ports,
     },
     network::{Bridge, Network, NetworkError, Subnet},
     process::Program,
@@ -76,9 +76,13 @@ pub struct Facts {
     pub filters: Result<Vec<Dropping>, String>,
 }
 
+/// An address that no node has, for documents (RFC 5737).
+const NOBODYS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
 /// Looks at the network. Where the address of the node is not known, one that it could have stands for it.
 pub async fn look(config: &Config, address: Option<IpAddr>) -> Facts {
     let address = address.unwrap_or_else(|| match config.get(&keys::VM_IP_START) {
+        _ if node_ports(config).is_some() => NOBODYS,
         IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits().saturating_sub(1)).into(),
         IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits().saturating_sub(1)).into(),
     });

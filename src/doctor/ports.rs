@@ -35,22 +35,27 @@ pub struct Facts {
 
 /// Looks who has the port.
 pub fn look(port: u16) -> Facts {
-    // TCP_LISTEN, and TCP_CLOSE, which is what UDP sockets that are not connected show (include/net/tcp_states.h).
-    let sockets = |kind: &str, state: &str| -> Vec<(IpAddr, u64)> {
-        let tables =
-            [kind.to_owned(), format!("{kind}6")].map(|table| fs::read_to_string(format!("/proc/net/{table}")));
-        tables.into_iter().flatten().flat_map(|table| bound(&table, port, state)).collect()
-    };
-    let (tcp, udp) = (sockets("tcp", "0A"), sockets("udp", "07"));
-    if tcp.is_empty() && udp.is_empty() {
-        return Facts::default();
+    Facts { tcp: holders("tcp", LISTENING, port), udp: udp_holders(port) }
+}
+
+/// Who has a UDP port.
+pub fn udp_holders(port: u16) -> Vec<Holder> {
+    holders("udp", UNCONNECTED, port)
+}
+
+// TCP_LISTEN, and TCP_CLOSE, which is what UDP sockets that are not connected show (include/net/tcp_states.h).
+const LISTENING: &str = "0A";
+const UNCONNECTED: &str = "07";
+
+fn holders(kind: &str, state: &str, port: u16) -> Vec<Holder> {
+    let tables = [kind.to_owned(), format!("{kind}6")].map(|table| fs::read_to_string(format!("/proc/net/{table}")));
+    let sockets: Vec<_> = tables.into_iter().flatten().flat_map(|table| bound(&table, port, state)).collect();
+    if sockets.is_empty() {
+        return Vec::new();
     }
     let owners = owners();
-    let held = |sockets: Vec<(IpAddr, u64)>| {
-        let holder = |(address, inode)| Holder { address, process: owners.get(&inode).cloned() };
-        sockets.into_iter().map(holder).collect()
-    };
-    Facts { tcp: held(tcp), udp: held(udp) }
+    let holder = |(address, inode)| Holder { address, process: owners.get(&inode).cloned() };
+    sockets.into_iter().map(holder).collect()
 }
 
 /// Address and inode of the sockets in a table of the kernel that have the port and that state (proc(5)).
@@ -153,13 +158,14 @@ pub fn judge(facts: &Facts, wanted: &Wanted) -> Vec<Finding> {
 
 impl Holder {
     /// A router, or a service manager that hands the port to one.
-    fn is_ours(&self) -> bool {
+    pub fn is_ours(&self) -> bool {
         let Some((_, command)) = &self.process else { return false };
         let program = command.first().and_then(|program| program.rsplit('/').next()).unwrap_or_default();
         program == "systemd" || (program == "qvd" && command.get(1).is_some_and(|word| word == "l7r"))
     }
 
-    fn name(&self) -> String {
+    /// For people.
+    pub fn name(&self) -> String {
         match &self.process {
             Some((pid, command)) => {
                 let program = command.first().and_then(|program| program.rsplit('/').next()).unwrap_or_default();

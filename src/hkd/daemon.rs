@@ -174,8 +174,10 @@ pub async fn run(
     if let Some(signs) = &signs {
         signs.order()?;
     }
+    let nodes = database.node_addresses().await?;
     let prepared = async {
         let hypervisor = make(&config, &life, Arc::new(Asked(database.clone())))?;
+        hypervisor.know_nodes(nodes).await?;
         hypervisor.prepare_node().await.map(|()| hypervisor)
     };
     let hypervisor = match prepared.await {
@@ -509,6 +511,8 @@ fn intervals(config: &Config) -> Intervals {
 
 async fn follow_config(node: Arc<Node>, file: Config, plane: Plane, outdated: Arc<OnceLock<(String, i32)>>) {
     let mut watch = plane.hub().watch(Channel::Config).await;
+    // Before it was listened to, nobody heard of them.
+    know_nodes(&node).await;
     loop {
         tokio::select! {
             _ = watch.changed() => {}
@@ -529,6 +533,16 @@ async fn follow_config(node: Arc<Node>, file: Config, plane: Plane, outdated: Ar
             node.slots.set_limit(config.get(&keys::HKD_MAX_HEAVY) as usize);
             node.config.store(Arc::new(config));
         }
+        know_nodes(&node).await;
+    }
+}
+
+/// Lets nodes in that have come, and no more those that have gone.
+async fn know_nodes(node: &Node) {
+    if let Ok(nodes) = node.database.node_addresses().await
+        && let Err(error) = node.hypervisor.know_nodes(nodes).await
+    {
+        tracing::warn!(host = %node.host, %error, "the packet filter does not know the nodes");
     }
 }
 

@@ -10,7 +10,7 @@ mod kvm;
 mod nothing;
 mod shims;
 
-use std::{fmt, io};
+use std::{fmt, io, net::IpAddr};
 
 use futures_util::future::BoxFuture;
 use thiserror::Error;
@@ -30,6 +30,11 @@ pub trait Hypervisor: Send + Sync {
     /// Keeps what `prepare_node` did to the node as it is though others change it, until it is dropped.
     fn guard_node(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::pending())
+    }
+
+    /// Lets the nodes with these addresses in and no others, where the node has its VM network for itself.
+    fn know_nodes(&self, _: Vec<IpAddr>) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async { Ok(()) })
     }
 
     /// Takes back what `prepare_node` did to the node, as far as no VM still uses it.

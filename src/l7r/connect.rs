@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -14,13 +13,14 @@ use crate::{
     db::{Acquired, DbError, SessionVm},
     events::{Channel, Hub, Watch},
     model::{SessionId, VmId, VmSecret, VmState, config::keys},
-    tunnel::{self, Conn, Way},
+    tunnel::{self, Conn, Inner, Way},
 };
 
 use super::{
     flow::{Event, Flow, Limits, Next, Operation, Step},
     http::{Dialogue, DialogueError, Request},
     metrics::End,
+    nodes::Road,
     requests::{Connection, Served, not_available},
     router::{Registered, Router, count},
     tokens::{random, random_token},
@@ -48,7 +48,9 @@ pub(super) struct Attempt {
     pub(super) seen: Option<SessionVm>,
     /// What the next look would see, as far as we know.
     pub(super) fresh: Option<SessionVm>,
-    pub(super) inner: Option<TcpStream>,
+    pub(super) inner: Option<Inner>,
+    /// To the VM as it was seen last, where that may be on another node.
+    pub(super) road: Option<Arc<Road>>,
     /// Of the tunnel, as the tenant has it.
     pub(super) limits: tunnel::Limits,
     /// Before the next question to an agent that cannot report changes, once it is known to be such a one.
@@ -81,6 +83,7 @@ pub async fn connect(
         seen: None,
         fresh: None,
         inner: None,
+        road: None,
         limits: tunnel::Limits::default(),
         pause: None,
         router,

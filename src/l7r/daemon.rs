@@ -36,6 +36,7 @@ use super::{
     listener::{BindError, Listener},
     memory,
     metrics::Metrics,
+    nodes::{self, Nodes, NodesError, Sockets},
     port::Port,
     quic::QuicPort,
     router::{Counts, Process, Refused, Router, Sessions, count},
@@ -75,6 +76,9 @@ pub enum L7rError {
         /// What this program has.
         known: i32,
     },
+    /// The routers of other nodes cannot be talked to.
+    #[error("this node cannot be reached from others")]
+    Nodes(#[from] NodesError),
     /// The runtime cannot watch the port.
     #[error("the port cannot be watched")]
     Io(#[from] io::Error),
@@ -100,6 +104,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         .inspect_err(|error| tracing::warn!(%error, "this router cannot be replaced without a pause"))
         .ok();
     let quic = own.as_ref().and_then(|_| QuicPort::get(&config, port.bound.local_addr().ok()?, port.udp.take()));
+    let sockets = Sockets::prepare(&config.get(&keys::PATH_L7R_SSL)).map_err(NodesError::from)?;
     drop_rights(&config.get(&keys::L7R_AS_USER))?;
 
     let connector = Connector::from_config(&config, Role::L7r)?;
@@ -133,6 +138,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     for refused in config.add_rows(database.config_rows().await?) {
         tracing::warn!(host = %started.host, "{refused}; ignored");
     }
+    let nodes = Nodes::open(sockets, &config, &database, &started).await?;
     let certificates = match own {
         Some(own) => {
             tracing::info!(fingerprint = own.fingerprint(), "own certificate");
@@ -157,6 +163,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         process,
         instance: started.instance.into(),
         sessions: Sessions::default(),
+        nodes: nodes.clone(),
         counts: Counts::default(),
         refused: Refused::default(),
         metrics: Metrics::default(),
@@ -185,6 +192,7 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
     let before = port.giver.map(Giver::ready);
 
     let connections = TaskTracker::new();
+    let nodes = nodes.map(|nodes| tokio::spawn(nodes::serve(router.clone(), nodes, connections.clone())));
     let quic = quic
         .zip(tls)
         .filter(|_| router.config.load().get(&keys::L7R_QUIC))
@@ -212,8 +220,8 @@ pub async fn run(mut config: Config, stop: CancellationToken) -> Result<(), L7rE
         }
     }
     let _ = tokio::time::timeout(FAREWELL, connections.wait()).await;
-    if let Some(quic) = quic {
-        let _ = tokio::time::timeout(FAREWELL, quic).await;
+    for endpoint in [quic, nodes].into_iter().flatten() {
+        let _ = tokio::time::timeout(FAREWELL, endpoint).await;
     }
     let _ = flusher.await;
     // Those that ended just now count, too.

@@ -78,7 +78,7 @@ impl End {
     }
 }
 
-const WAYS: [Way; 4] = [Way::Splice, Way::Ktls, Way::User, Way::Quic];
+const WAYS: [Way; 5] = [Way::Splice, Way::Ktls, Way::User, Way::Quic, Way::Node];
 
 #[derive(Default)]
 struct Moved {

@@ -16,6 +16,7 @@ mod hello;
 mod limits;
 mod memory;
 mod metrics;
+mod nodes;
 mod offer;
 mod port;
 mod proxy;
@@ -31,4 +32,5 @@ mod x;
 
 pub use daemon::{L7rError, forgo_new_privileges, run};
 pub(crate) use hello::read_any as fuzz_hello;
+pub use nodes::{Header, Identity, Refusal};
 pub(crate) use proxy::read_any as fuzz_proxy;

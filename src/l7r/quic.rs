@@ -96,7 +96,8 @@ impl Secret {
         Self(bytes)
     }
 
-    fn endpoint_config(&self) -> EndpointConfig {
+    /// What endpoints with this secret have in common.
+    pub fn endpoint_config(&self) -> EndpointConfig {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &self.0);
         let mut config = EndpointConfig::new(Arc::new(key));
         config.cid_generator(|| Box::new(Ids));
@@ -209,11 +210,7 @@ impl QuicListener {
         config: &Config,
         replaced: CancellationToken,
     ) -> Result<Self, QuicError> {
-        let congestion = match config.get(&keys::L7R_QUIC_CONGESTION) {
-            CongestionControl::Cubic => Congestion::Cubic,
-            CongestionControl::Bbr => Congestion::Bbr,
-            CongestionControl::NewReno => Congestion::NewReno,
-        };
+        let congestion = congestion(config);
         // Clients keep the way through their networks open, and only they know when that is worth it.
         let transport = Arc::new(udp::transport(congestion, config.get(&keys::L7R_QUIC_IDLE), None));
         let current = tls.config();
@@ -301,6 +298,15 @@ impl QuicListener {
     pub async fn close(&self) {
         self.endpoint.set_server_config(None);
         self.endpoint.wait_idle().await;
+    }
+}
+
+/// Who decides how fast QUIC sends.
+pub fn congestion(config: &Config) -> Congestion {
+    match config.get(&keys::L7R_QUIC_CONGESTION) {
+        CongestionControl::Cubic => Congestion::Cubic,
+        CongestionControl::Bbr => Congestion::Bbr,
+        CongestionControl::NewReno => Congestion::NewReno,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
 use super::{
     limits::Strangers,
     metrics::{End, Metrics},
+    nodes::Nodes,
 };
 
 /// One L7R process.
@@ -37,6 +38,8 @@ pub struct Router {
     pub instance: tokio::sync::Mutex<InstanceId>,
     pub authenticators: Chain,
     pub sessions: Sessions,
+    /// The routers of other nodes, where each node has a VM network of its own.
+    pub nodes: Option<Arc<Nodes>>,
     pub counts: Counts,
     pub refused: Refused,
     pub metrics: Metrics,
@@ -292,7 +295,7 @@ impl Router {
     pub async fn moves(&self, way: Way) {
         match way {
             Way::Quic => self.replaced.cancelled().await,
-            Way::Splice | Way::Ktls | Way::User => std::future::pending().await,
+            Way::Splice | Way::Ktls | Way::User | Way::Node => std::future::pending().await,
         }
     }
 
@@ -301,7 +304,11 @@ impl Router {
     pub async fn begin_anew(&self, forgotten: InstanceId) -> Result<InstanceId, DbError> {
         let mut instance = self.instance.lock().await;
         if *instance == forgotten {
-            *instance = self.process.announce(&self.database).await?.instance;
+            let announced = self.process.announce(&self.database).await?.instance;
+            if let Some(nodes) = &self.nodes {
+                nodes.publish(announced).await?;
+            }
+            *instance = announced;
             tracing::warn!(host = %self.host, %forgotten, instance = %*instance, "the database did not know this router");
         }
         Ok(*instance)

@@ -1,11 +1,14 @@
 //! The stage in which the VM gets a node and is started. The database places it and its node starts it; here it is
 //! only asked for and looked at.
 
+use std::sync::Arc;
+
 use crate::db::{DbError, StartAsked};
 
 use super::{
     connect::Attempt,
     flow::{Event, Seen},
+    nodes::Road,
 };
 
 impl Attempt {
@@ -15,6 +18,10 @@ impl Attempt {
             (Some(fresh), _) => Some(fresh),
             (None, Some((session, _))) => self.router.database.l7r_session(*session).await?,
             (None, None) => None,
+        };
+        self.road = match (&self.router.nodes, &self.session) {
+            (Some(nodes), Some((session, _))) => Some(Arc::new(Road::new(nodes.clone(), *session, self.vm))),
+            _ => None,
         };
         Ok(match &self.seen {
             Some(seen) => Event::Vm(Seen {

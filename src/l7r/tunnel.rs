@@ -1,17 +1,12 @@
 //! The last stage: a connection to nxagent, the 101, and bytes until an end closes. It always ends with the end of the
 //! session in the database.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
-
-use tokio::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use crate::{
     db::{AbortCause, DbError},
     model::{SessionId, config::keys},
-    tunnel::{self, Conn},
+    tunnel::{self, Conn, Inner},
 };
 
 use super::{
@@ -19,6 +14,7 @@ use super::{
     flow::Event,
     http::{Dialogue, DialogueError},
     metrics::End,
+    nodes::direct,
     requests::Served,
     router::{Held, Router, count},
 };
@@ -42,9 +38,14 @@ impl Attempt {
         let limit = self.router.config.load().get(&keys::L7R_TIMEOUT_X_START);
         let deadline = Instant::now() + limit;
         loop {
-            match dial_once(address, deadline).await {
-                Ok(stream) => {
-                    self.inner = Some(stream);
+            let dialled = match &self.road {
+                Some(road) => road.connect(address, deadline).await,
+                None => direct(address, deadline).await.map(Inner::Tcp),
+            };
+            match dialled {
+                Ok(inner) => {
+                    self.way = inner.way(self.way);
+                    self.inner = Some(inner);
                     return Ok(());
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused && Instant::now() < deadline => {
@@ -52,7 +53,10 @@ impl Attempt {
                 }
                 Err(error) => {
                     tracing::warn!(vm = %self.vm, %address, %error, "cannot connect to nxagent");
-                    return Err("nxagent does not answer".to_owned());
+                    return Err(match self.road {
+                        Some(_) => format!("nxagent does not answer: {error}"),
+                        None => "nxagent does not answer".to_owned(),
+                    });
                 }
             }
         }
@@ -94,8 +98,8 @@ impl Attempt {
             guard.cancel();
         });
         let last_call = router.moves(self.way);
-        let outer = tunnel::Settled::from(outer);
-        let announced = std::mem::replace(&mut self.way, outer.way());
+        let settled = tunnel::Settled::new(outer, inner);
+        let announced = std::mem::replace(&mut self.way, settled.way());
         router.metrics.tunnel(self.way);
         router.sessions.tunnel(session, self.way, self.limits);
         let correction = async {
@@ -106,7 +110,7 @@ impl Attempt {
                 }
             }
         };
-        let relay = outer.relay(inner, leftover, &held.counters, &held.abort, last_call);
+        let relay = settled.relay(leftover, &held.counters, &held.abort, last_call);
         let (ended, ()) = tokio::join!(relay, correction);
         link.abort();
         let (end, reason) = match &ended.reason {
@@ -154,15 +158,6 @@ fn caused(cause: AbortCause) -> End {
         AbortCause::Stopped => End::DesktopStopped,
         AbortCause::Administrator => End::Administrator,
     }
-}
-
-async fn dial_once(address: SocketAddr, deadline: Instant) -> std::io::Result<TcpStream> {
-    let connecting = TcpStream::connect(address);
-    let stream = tokio::time::timeout_at(tokio::time::Instant::from_std(deadline), connecting)
-        .await
-        .map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
-    tunnel::tune(&stream)?;
-    Ok(stream)
 }
 
 /// Ends a session in the database, however long that takes: until then nobody else gets the VM.

@@ -1,13 +1,13 @@
 //! The stage in which the X session of the VM is started or resumed: what its agent is told, and how it is waited for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     model::{XState, config::keys},
     vma::client::{AgentClient, AgentError},
 };
 
-use super::{connect::Attempt, flow::Event};
+use super::{connect::Attempt, flow::Event, nodes::ToAgent};
 
 /// How long one question for the X state may wait at the agent. Shorter than the interval in which a client is told
 /// that it still waits.
@@ -28,7 +28,14 @@ impl Attempt {
     fn agent(&self) -> Option<AgentClient> {
         let seen = self.seen.as_ref()?;
         let limit = self.router.config.load().get(&keys::L7R_TIMEOUT_VMA);
-        Some(AgentClient::new(seen.vma?, seen.secret.clone(), limit))
+        let (address, secret) = (seen.vma?, seen.secret.clone());
+        Some(match &self.road {
+            Some(road) => {
+                let connect = ToAgent { road: road.clone(), address, limit };
+                AgentClient::through(Arc::new(connect), address, secret, limit)
+            }
+            None => AgentClient::new(address, secret, limit),
+        })
     }
 
     /// Later ones override earlier ones: what the client sent, what we add, properties, what authentication found.

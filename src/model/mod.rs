@@ -24,5 +24,5 @@ pub use owner::{NotAnOwner, Owner};
 pub use secret::{SecretError, VmSecret};
 pub use state::{Agent, HostState, UnknownWord, UserState, VmCommand, VmState};
 pub use storage_id::{NotAStorageId, StorageId};
-pub use vm::{Epoch, Expiry, HomeOf, VmPorts, VmSpec};
+pub use vm::{Epoch, Expiry, HomeOf, VmPorts, VmSpec, node_ports};
 pub use xstate::XState;

@@ -1,12 +1,12 @@
 //! What a node needs to know to run one VM once.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Agent, DiId, OsfId, TenantId, UserId, VmId, VmSecret,
-    config::{Config, keys},
+    config::{Config, NetworkMode, keys},
 };
 
 /// Counts the lives of a node. Every write of a node's daemons names its epoch; bumping it takes their power away.
@@ -96,4 +96,16 @@ impl VmPorts {
         let x = u16::try_from(config.get(&keys::NXAGENT_DISPLAY).saturating_add(4000)).unwrap_or(u16::MAX);
         Self { vma: config.get(&keys::VM_PORT_VMA), x }
     }
+}
+
+/// Routers of one node that may listen for other nodes at the same time: one, and those that it replaced and that serve their
+/// last users.
+const NODE_PORTS: u16 = 8;
+
+/// The UDP ports on which they do; `None` where all nodes share the VM network.
+pub fn node_ports(config: &Config) -> Option<RangeInclusive<u16>> {
+    (config.get(&keys::VM_NETWORK_MODE) == NetworkMode::Routed).then(|| {
+        let first = config.get(&keys::L7R_NODE_PORT);
+        first..=first.saturating_add(NODE_PORTS - 1)
+    })
 }

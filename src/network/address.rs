@@ -1,4 +1,4 @@
-//! Addresses of the VM network: one flat network in which nodes have the lower addresses and VMs the upper ones. It is of
+//! Addresses of the VM network: one network in which nodes have the lower addresses and VMs the upper ones. It is of
 //! IPv4 or of IPv6; one of IPv4 can have a second network of IPv6 above it, in which addresses end with those of the first.
 
 use std::{
@@ -36,6 +36,9 @@ pub enum Family {
 }
 
 impl Family {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
     /// That of an address.
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
@@ -79,6 +82,21 @@ impl Subnet {
             return Err(NetworkError::Host { host, subnet: Box::new(subnet), first_vm });
         }
         Ok(subnet)
+    }
+
+    /// The first address of a network with VMs from `first_vm` upwards, which is that of each node where every node has such a
+    /// network of its own.
+    pub fn gateway(netmask: &str, first_vm: IpAddr) -> Result<IpAddr, NetworkError> {
+        let family = Family::of(first_vm);
+        let prefix =
+            parse_netmask(family, netmask).ok_or_else(|| NetworkError::Netmask { netmask: netmask.to_owned() })?;
+        Ok(family.address((bits(first_vm) & !family.host_mask(prefix)) + 1))
+    }
+
+    /// Whether an address is of this network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let behind = self.family.host_mask(self.prefix);
+        self.family == Family::of(address) && bits(address) & !behind == self.network
     }
 
     /// The second network above this one: `prefix` is like `fd00:51::/64`. `None`: it is no prefix of IPv6 behind which there

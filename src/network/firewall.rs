@@ -33,13 +33,21 @@ pub struct Firewall {
     pub dhcp: bool,
     /// Interface behind which VMs hide, when they may reach other networks.
     pub nat_interface: Option<String>,
+    /// Ports on which other nodes reach this one by UDP, where it has the network for itself.
+    pub routed: Option<RangeInclusive<u16>>,
 }
 
 impl Firewall {
-    /// Puts the rules in force, in place of those of before, without a moment between. VMs with these plugs are heard.
-    pub async fn apply<'a>(&self, plugs: impl Iterator<Item = &'a Plug> + Clone) -> Result<Handles, NetworkError> {
+    /// Puts the rules in force, in place of those of before, without a moment between. VMs with these plugs are heard, and, where
+    /// this node has the network for itself, other `nodes` with these addresses.
+    pub async fn apply<'a>(
+        &self,
+        plugs: impl Iterator<Item = &'a Plug> + Clone,
+        nodes: &[IpAddr],
+    ) -> Result<Handles, NetworkError> {
+        let rules = self.forgotten() + &self.ruleset(plugs, nodes);
         // It repeats what it has made, not what somebody else has made of it by now.
-        Ok(Handles::of(&self.nft(&["--echo", "--handle", "-f", "-"], self.forgotten() + &self.ruleset(plugs)).await?))
+        Ok(Handles::of(&made(&self.nft(&["--echo", "--handle", "-f", "-"], rules).await?)))
     }
 
     /// The rules that are in force.
@@ -92,7 +100,7 @@ impl Firewall {
     }
 
     /// In table `inet` a port is seen only while it is not plugged in yet; then nothing of it is believed.
-    fn ruleset<'a>(&self, plugs: impl Iterator<Item = &'a Plug> + Clone) -> String {
+    fn ruleset<'a>(&self, plugs: impl Iterator<Item = &'a Plug> + Clone, nodes: &[IpAddr]) -> String {
         let (table, bridge, port) = (self.table(), &self.bridge, &self.port_prefix);
         let guarded = self.guarded_ports.map(|port| port.to_string()).join(", ");
         let (dns, from_vm) = (self.dns(), self.no_spoofing());
@@ -104,9 +112,22 @@ impl Firewall {
             });
             lines.collect::<Vec<_>>().join("\n")
         };
-        let from_nodes = each(&|ip, nodes, _| format!("{ip} saddr {nodes} accept"));
-        let guarded_from_others =
-            each(&|ip, nodes, _| format!("oifname \"{bridge}\" {ip} saddr != {nodes} tcp dport {{ {guarded} }} drop"));
+        let from_nodes = match self.routed {
+            // Nobody but VMs is on the bridge.
+            Some(_) => String::new(),
+            None => each(&|ip, nodes, _| format!("{ip} saddr {nodes} accept")),
+        };
+        let guarded_from_others = match self.routed {
+            // From elsewhere nobody comes to a network that is the node's own.
+            Some(_) => format!("oifname \"{bridge}\" iifname != \"{bridge}\" drop"),
+            None => each(&|ip, nodes, _| {
+                format!("oifname \"{bridge}\" {ip} saddr != {nodes} tcp dport {{ {guarded} }} drop")
+            }),
+        };
+        let (known, no_strangers) = match &self.routed {
+            Some(ports) => (known(nodes), no_strangers(ports)),
+            None => Default::default(),
+        };
         // Nor to what clouds tell their machines, secrets among it, at an address of that kind.
         let to_nodes_or_vms = each(&|ip, nodes, vms| {
             format!("{ip} saddr {vms} {ip} daddr {{ {nodes}, {vms}, {} }} drop", link_local(ip))
@@ -120,6 +141,18 @@ impl Firewall {
         let to_routers = match self.router {
             Some(_) => each(&|ip, nodes, _| format!("{ip} daddr {nodes} {to_router}")),
             None => String::new(),
+        };
+        // Nodes have their addresses elsewhere, and could take a VM that hides behind its node for that.
+        let to_known = match (&self.routed, self.router) {
+            (Some(_), Some(_)) => lines(&Family::BOTH, |family| {
+                let (ip, set) = known_name(*family);
+                format!("{ip} daddr @{set} {to_router}\n{ip} daddr @{set} iifname \"{bridge}\" drop")
+            }),
+            (Some(_), None) => lines(&Family::BOTH, |family| {
+                let (ip, set) = known_name(*family);
+                format!("{ip} daddr @{set} iifname \"{bridge}\" drop")
+            }),
+            (None, _) => String::new(),
         };
         // From nobody yet, or from whom it has; the hardware address is held by the port. Only this node hears it.
         let (asking, asked) = match self.dhcp {
@@ -153,8 +186,10 @@ impl Firewall {
         let sets = sets.concat();
         format!(
             "table inet {table} {{
+                {known}
                 chain input {{
                     type filter hook input priority filter
+                    {no_strangers}
                     iifname \"{port}*\" meta iifkind {{ \"veth\", \"tun\" }} drop
                     iifname != \"{bridge}\" accept
                     ct state established,related accept
@@ -177,6 +212,7 @@ impl Firewall {
                     {no_foreign}
                     {dns}
                     {to_routers}
+                    {to_known}
                     {to_nodes_or_vms}
                 }}
                 {nat}
@@ -240,7 +276,7 @@ impl Firewall {
     }
 
     fn dns(&self) -> String {
-        lines(&[Family::V4, Family::V6], |family| {
+        lines(&Family::BOTH, |family| {
             let servers = self.dns.iter().filter(|server| Family::of(**server) == *family);
             let servers: Vec<String> = servers.map(ToString::to_string).collect();
             match words(*family) {
@@ -255,8 +291,17 @@ impl Firewall {
     /// The protocols that no network of VMs is of.
     fn foreign(&self) -> impl Iterator<Item = Family> {
         let used = |family: &Family| self.subnets.iter().any(|subnet| subnet.family() == *family);
-        [Family::V4, Family::V6].into_iter().filter(move |family| !used(family))
+        Family::BOTH.into_iter().filter(move |family| !used(family))
     }
+}
+
+/// What is there of what `nft` says to have made: tables that were not there before were made twice, first to be deleted.
+fn made(echoed: &str) -> String {
+    let table = |line: &str| Some(line.strip_prefix("add table ")?.split(" #").next()?.to_owned());
+    let lines: Vec<&str> = echoed.lines().collect();
+    let again = |at: usize, name: String| lines[at + 1..].iter().any(|line| table(line).as_ref() == Some(&name));
+    let there = |(at, line): &(usize, &&str)| table(line).is_none_or(|name| !again(*at, name));
+    lines.iter().enumerate().filter(there).map(|(_, line)| format!("{line}\n")).collect()
 }
 
 /// The numbers that the kernel gave to tables, chains, sets and rules. Whatever is made anew has another one.
@@ -270,6 +315,34 @@ impl Handles {
         handles.sort_unstable();
         Self(handles)
     }
+}
+
+/// The protocol of nodes' addresses as `nft` calls it, and the set that holds those that are known.
+fn known_name(family: Family) -> (&'static str, &'static str) {
+    match family {
+        Family::V4 => ("ip", "nodes4"),
+        Family::V6 => ("ip6", "nodes6"),
+    }
+}
+
+/// The sets with the addresses of nodes.
+fn known(nodes: &[IpAddr]) -> String {
+    lines(&Family::BOTH, |family| {
+        let (set, kind) = (known_name(*family).1, words(*family).1);
+        let of: Vec<String> =
+            nodes.iter().filter(|node| Family::of(**node) == *family).map(ToString::to_string).collect();
+        let elements = if of.is_empty() { String::new() } else { format!("elements = {{ {} }}", of.join(", ")) };
+        format!("set {set} {{\ntype {kind}_addr\n{elements}\n}}")
+    })
+}
+
+/// Only nodes reach the ports that are for nodes.
+fn no_strangers(ports: &RangeInclusive<u16>) -> String {
+    let (first, last) = (ports.start(), ports.end());
+    lines(&Family::BOTH, |family| {
+        let (ip, set) = known_name(*family);
+        format!("udp dport {first}-{last} {ip} saddr != @{set} drop")
+    })
 }
 
 /// What `nft` calls a protocol: in its headers, and in general.

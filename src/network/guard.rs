@@ -79,7 +79,7 @@ impl Network {
                 stand = stand && self.firewall.believe(plug)?;
             }
             if !stand {
-                state.rules = self.firewall.apply(state.plugs.values()).await?;
+                self.filter(&mut state).await?;
                 mended.push("the packet filter".to_owned());
             }
         }

@@ -10,6 +10,8 @@ mod guard;
 mod inside;
 mod links;
 mod rehearsal;
+#[cfg(test)]
+mod routed_tests;
 mod sources;
 #[cfg(test)]
 mod spoofing_tests;
@@ -35,7 +37,8 @@ use firewall::Handles;
 
 use crate::model::{
     VmId, VmPorts,
-    config::{Config, keys},
+    config::{Config, NetworkMode, keys},
+    node_ports,
 };
 use crate::process::ProcessError;
 use links::Links;
@@ -77,6 +80,8 @@ struct State {
     rules: Handles,
     /// Who may be heard, by the name of the port.
     plugs: BTreeMap<String, Plug>,
+    /// Addresses of all nodes, where the network does not say so.
+    nodes: Vec<IpAddr>,
 }
 
 /// The interface of a VM: its end on the node, and what is to be set inside.
@@ -150,6 +155,17 @@ pub enum NetworkError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// `vm.network.gateway` where there is nobody else in the network.
+    #[error("in a routed VM network the node itself is the gateway of its VMs")]
+    RoutedGateway,
+    /// The address of this node lies in the network that is its own.
+    #[error("the address {host} of this node is in {subnet}, which every node has for itself")]
+    InOwn {
+        /// The node's address.
+        host: IpAddr,
+        /// The network.
+        subnet: Box<Subnet>,
     },
     /// The address of this node does not fit the VM network.
     #[error("the address {host} of this node is not among those of nodes in {subnet}, where VMs begin at {first_vm}")]
@@ -230,6 +246,10 @@ impl NetworkError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Netmask { .. } => Some("set vm.network.netmask to something like 255.255.0.0 or 16, of IPv6 like 64"),
+            Self::RoutedGateway => Some("leave vm.network.gateway and vm.network.ip6.gateway empty"),
+            Self::InOwn { .. } => {
+                Some("set vm.network.ip.start and vm.network.netmask to a network that is used for nothing else")
+            }
             Self::NoDhcp => Some("set vm.network.use_dhcp to 0; VMs are given their addresses anyway"),
             Self::Second { .. } => Some(
                 "set vm.network.ip6.prefix to something like fd00:51::/64, at most 96 long, or leave it empty; \
@@ -254,8 +274,15 @@ impl NetworkError {
 }
 
 impl Network {
-    /// The network that the configuration describes, for the node with address `host`.
+    /// The network that the configuration describes, for the node with address `host`. Where it is routed, that is an address
+    /// of another network, and every node has the same one in its own.
     pub fn new(config: &Config, host: IpAddr) -> Result<Self, NetworkError> {
+        let routed = config.get(&keys::VM_NETWORK_MODE) == NetworkMode::Routed;
+        let elsewhere = host;
+        let host = match routed {
+            true => Subnet::gateway(&config.get(&keys::VM_NETMASK), config.get(&keys::VM_IP_START))?,
+            false => host,
+        };
         let bridge = name(config.get(&keys::VM_BRIDGE))?;
         let port_prefix = name(config.get(&keys::VM_DEVICE_PREFIX))?;
         let first = Subnet::new(host, &config.get(&keys::VM_NETMASK), config.get(&keys::VM_IP_START))?;
@@ -264,6 +291,7 @@ impl Network {
         let local = |subnet: Subnet, host, gateway: String| {
             let gateway = match gateway.parse() {
                 _ if gateway.is_empty() => host,
+                _ if routed => return Err(NetworkError::RoutedGateway),
                 Ok(address) if Family::of(address) == subnet.family() => address,
                 _ => return Err(NetworkError::Gateway { gateway }),
             };
@@ -274,6 +302,9 @@ impl Network {
         if !prefix.is_empty() {
             let second = first.second(&prefix).ok_or(NetworkError::Second { prefix })?;
             subnets.push(local(second, second.above(host), config.get(&keys::VM_IP6_GATEWAY))?);
+        }
+        if let Some(own) = subnets.iter().find(|own| routed && own.subnet.contains(elsewhere)) {
+            return Err(NetworkError::InOwn { host: elsewhere, subnet: Box::new(own.subnet) });
         }
         let nat_interface = match config.get(&keys::VM_NAT_IFACE) {
             none if none.is_empty() => None,
@@ -289,6 +320,7 @@ impl Network {
             router: config.get(&keys::VM_LOGIN).then(|| config.get(&keys::L7R_PORT)),
             dhcp: config.get(&keys::VM_DHCP),
             nat_interface,
+            routed: node_ports(config),
         };
         let dhcp = config.get(&keys::VM_DHCP).then(|| Dhcp::new(config, &bridge, &subnets)).transpose()?;
         let firewall_wanted = config.get(&keys::VM_FIREWALL);
@@ -311,11 +343,27 @@ impl Network {
             dhcp.prepare(state.plugs.values())?;
         }
         match self.firewall_wanted {
-            true => state.rules = self.firewall.apply(state.plugs.values()).await?,
+            true => self.filter(state).await?,
             false => self.firewall.remove().await?,
         }
         state.prepared = true;
         Ok(())
+    }
+
+    async fn filter(&self, state: &mut State) -> Result<(), NetworkError> {
+        state.rules = self.firewall.apply(state.plugs.values(), &state.nodes).await?;
+        Ok(())
+    }
+
+    /// Lets the nodes with these addresses in, and no others, where the network is routed; elsewhere the network says who is
+    /// a node.
+    pub async fn know_nodes(&self, nodes: Vec<IpAddr>) -> Result<(), NetworkError> {
+        let mut state = self.state.lock().await;
+        if self.firewall.routed.is_none() || state.nodes == nodes {
+            return Ok(());
+        }
+        state.nodes = nodes;
+        if state.prepared && self.firewall_wanted { self.filter(&mut state).await } else { Ok(()) }
     }
 
     /// Whether something had to be done.

@@ -50,7 +50,12 @@ fn network(number: u8, protocol: Protocol, settings: &[(&str, &str)]) -> Network
     for (key, value) in settings {
         config.set(key, *value).unwrap();
     }
-    Network::new(&config, address(number, protocol, 1)).unwrap()
+    // Where the network is routed, the node has an address of another.
+    let host = match config.get(&keys::VM_NETWORK_MODE) {
+        NetworkMode::Flat => address(number, protocol, 1),
+        NetworkMode::Routed => Ipv4Addr::new(198, 51, 100, number).into(),
+    };
+    Network::new(&config, host).unwrap()
 }
 
 fn second(number: u8, protocol: Protocol) -> String {
@@ -124,7 +129,7 @@ impl Lab {
     }
 
     /// Whether a TCP connection from a VM, or from the node, is accepted.
-    fn connects(&self, from: Option<VmId>, to: &str) -> bool {
+    pub fn connects(&self, from: Option<VmId>, to: &str) -> bool {
         let socat = format!("socat -u OPEN:/dev/null TCP:{to},connect-timeout=0.4");
         match from {
             Some(vm) => run(&format!("ip netns exec {} {socat}", self.namespace(vm))),
@@ -132,7 +137,7 @@ impl Lab {
         }
     }
 
-    fn listen(&self, vm: VmId, port: u16) -> Listener {
+    pub fn listen(&self, vm: VmId, port: u16) -> Listener {
         let namespace = self.namespace(vm);
         let mut child = Command::new("ip")
             .args(["netns", "exec", &namespace, "socat", "-u"])
@@ -164,7 +169,7 @@ impl Drop for Lab {
     }
 }
 
-struct Listener(std::process::Child);
+pub struct Listener(std::process::Child);
 
 impl Drop for Listener {
     fn drop(&mut self) {
@@ -326,6 +331,12 @@ async fn the_bridge_is_mended_and_its_port_isolated_and_all_can_be_removed_again
     lab.network.remove().await.unwrap();
     assert!(!run("ip link show hplbr13") && !run("ip link show hpl13v1"));
     assert!(!printed("nft list tables").contains("hplbr13"));
+}
+
+#[tokio::test]
+async fn what_was_made_for_the_first_time_is_not_taken_for_changed() {
+    let lab = Lab::of(32, Protocol::Both).await;
+    assert_eq!(lab.network.heal().await.unwrap(), [""; 0]);
 }
 
 #[tokio::test]

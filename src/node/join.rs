@@ -31,7 +31,7 @@ const PASSWORD: usize = 32;
 pub struct Plan {
     /// Name of the node.
     pub name: String,
-    /// Its address in the VM network.
+    /// By which other nodes know it: in the VM network unless that is routed.
     pub address: IpAddr,
     /// Whom it shares its storage with.
     pub sharing: Sharing,

@@ -1,5 +1,5 @@
 //! Moves bytes between an *outer* connection (TLS, QUIC or plain TCP, from the open network) and an *inner* one (plain TCP,
-//! on this machine or the node's own network) until both have said everything.
+//! on this machine or the node's own network, or a stream to another node) until both have said everything.
 //! An idle tunnel holds neither buffer nor pipe: they are borrowed while bytes move and kept only under back-pressure.
 //! Who is at the ends, and whether they may talk, is not known here.
 
@@ -13,6 +13,7 @@ mod limits;
 mod pipe;
 pub mod quic;
 mod relay;
+mod shared;
 mod socket;
 mod splice;
 #[cfg(test)]
@@ -31,7 +32,8 @@ use thiserror::Error;
 pub use conn::Conn;
 pub use ktls::Kernel;
 pub use limits::{Clock, Limit, Limits};
-pub use relay::{Settled, relay};
+pub use relay::{Inner, Settled, relay};
+pub use shared::{Cut, SharedStream};
 pub use socket::tune;
 pub use way::Way;
 

@@ -27,7 +27,7 @@ struct Setup {
 }
 
 async fn setup(idle: Duration) -> Setup {
-    let (near, far) = quic_endpoints(idle);
+    let (near, far) = quic_endpoints(idle, None);
     let (client, outer) = quic_pair(&near, &far).await;
     let (inner, vm) = tcp_pair().await;
     let cancel = CancellationToken::new();
@@ -89,7 +89,7 @@ async fn the_vm_may_close_first() {
 
 #[tokio::test]
 async fn what_was_written_last_arrives_although_the_stream_is_dropped_at_once() {
-    let (near, far) = quic_endpoints(IDLE);
+    let (near, far) = quic_endpoints(IDLE, None);
     let (client, mut server) = quic_pair(&near, &far).await;
     let sent = pattern(1_000_000);
     server.write_all(&sent).await.unwrap();

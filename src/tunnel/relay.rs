@@ -28,8 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Conn, Counters, Ended, Reason, Way,
-    absence::{Absence, closed},
+    absence::{Absence, Closed, closed},
     ktls::{self, KernelTls},
+    shared::{SharedStream, part},
     splice, tls,
 };
 
@@ -52,40 +53,71 @@ pub async fn relay(
     counters: &Counters,
     cancel: &CancellationToken,
 ) -> Ended {
-    Settled::from(outer).relay(inner, leftover, counters, cancel, pending()).await
+    Settled::new(outer, inner.into()).relay(leftover, counters, cancel, pending()).await
 }
 
-/// The outer connection of a tunnel, when it is certain who moves its bytes; or why it was lost at that.
-pub struct Settled(io::Result<Outer>);
-
-enum Outer {
-    Conn(Conn),
-    Kernel(Box<KernelTls>),
+/// The inner connection of a tunnel.
+#[derive(Debug)]
+pub enum Inner {
+    /// TCP, from here.
+    Tcp(TcpStream),
+    /// Through another node, which has the TCP connection.
+    Shared(SharedStream),
 }
 
-impl From<Conn> for Settled {
-    /// Gives the keys of TLS to the kernel, if it is to have them and takes them.
-    fn from(conn: Conn) -> Self {
-        tracing::debug!(way = %conn.way(), protection = conn.protection(), "tunnel");
-        Self(match conn {
-            Conn::Tls(stream) => KernelTls::new(stream).map(|taken| match taken {
-                Ok(kernel) => Outer::Kernel(Box::new(kernel)),
-                Err(stream) => Outer::Conn(stream.into()),
-            }),
-            other => Ok(Outer::Conn(other)),
-        })
+impl Inner {
+    /// How a tunnel moves bytes that would go this way from here: to another node they pass through this process.
+    pub fn way(&self, from_here: Way) -> Way {
+        match (self, from_here) {
+            (Self::Shared(_), Way::Splice | Way::Ktls) => Way::User,
+            _ => from_here,
+        }
     }
 }
 
+impl From<TcpStream> for Inner {
+    fn from(tcp: TcpStream) -> Self {
+        Self::Tcp(tcp)
+    }
+}
+
+impl From<SharedStream> for Inner {
+    fn from(stream: SharedStream) -> Self {
+        Self::Shared(stream)
+    }
+}
+
+/// Both connections of a tunnel, when it is certain who moves the bytes; or why the outer one was lost at that.
+pub struct Settled(io::Result<Ends>);
+
+enum Ends {
+    Tcp(Conn, TcpStream),
+    Kernel(Box<KernelTls>, TcpStream),
+    Shared(Conn, SharedStream),
+}
+
 impl Settled {
-    /// How its bytes are moved.
+    /// Gives the keys of TLS to the kernel, if it is to have them and takes them.
+    pub fn new(outer: Conn, inner: Inner) -> Self {
+        tracing::debug!(way = %inner.way(outer.way()), protection = outer.protection(), "tunnel");
+        Self(match (outer, inner) {
+            (Conn::Tls(stream), Inner::Tcp(inner)) => KernelTls::new(stream).map(|taken| match taken {
+                Ok(kernel) => Ends::Kernel(Box::new(kernel), inner),
+                Err(stream) => Ends::Tcp(stream.into(), inner),
+            }),
+            (outer, Inner::Tcp(inner)) => Ok(Ends::Tcp(outer, inner)),
+            (outer, Inner::Shared(inner)) => Ok(Ends::Shared(outer, inner)),
+        })
+    }
+
+    /// How the bytes are moved.
     pub fn way(&self) -> Way {
         match &self.0 {
-            Ok(Outer::Conn(Conn::Plain(_))) => Way::Splice,
-            Ok(Outer::Conn(Conn::Tls(_) | Conn::TlsClient(_))) => Way::User,
-            Ok(Outer::Conn(Conn::Quic(_))) => Way::Quic,
+            Ok(Ends::Tcp(Conn::Quic(_), _) | Ends::Shared(Conn::Quic(_), _)) => Way::Quic,
+            Ok(Ends::Tcp(Conn::Plain(_), _)) => Way::Splice,
+            Ok(Ends::Tcp(Conn::Tls(_) | Conn::TlsClient(_), _) | Ends::Shared(..)) => Way::User,
             // It is lost when the kernel has taken the keys in part.
-            Ok(Outer::Kernel(_)) | Err(_) => Way::Ktls,
+            Ok(Ends::Kernel(..)) | Err(_) => Way::Ktls,
         }
     }
 
@@ -94,25 +126,25 @@ impl Settled {
     /// goodbye, too. Only QUIC and clients of TLS can be ended in this way; others do not listen for it.
     pub async fn relay(
         self,
-        mut inner: TcpStream,
         leftover: Vec<u8>,
         counters: &Counters,
         cancel: &CancellationToken,
         last_call: impl Future<Output = ()>,
     ) -> Ended {
-        let mut outer = match self.0 {
-            Ok(outer) => outer,
+        let mut ends = match self.0 {
+            Ok(ends) => ends,
             Err(error) => return Ended { up: 0, down: 0, reason: Reason::OuterFailed(error) },
         };
         // Apart, for it is large, and whoever is not there yet should not hold room for it.
         let carrying = Box::pin(async {
-            match &mut outer {
-                Outer::Kernel(kernel) => ktls::carry(kernel, &inner, &leftover, counters).await,
-                Outer::Conn(Conn::Plain(tcp)) => splice::carry(tcp, &inner, leftover, counters).await,
-                Outer::Conn(Conn::Tls(stream)) => tls::carry(stream, &mut inner, &leftover, counters).await,
-                Outer::Conn(stream @ (Conn::TlsClient(_) | Conn::Quic(_))) => {
-                    carry(stream, &mut inner, leftover, counters, last_call).await
+            match &mut ends {
+                Ends::Kernel(kernel, inner) => ktls::carry(kernel, inner, &leftover, counters).await,
+                Ends::Tcp(Conn::Plain(tcp), inner) => splice::carry(tcp, inner, leftover, counters).await,
+                Ends::Tcp(Conn::Tls(stream), inner) => tls::carry(stream, inner, &leftover, counters).await,
+                Ends::Tcp(outer @ (Conn::TlsClient(_) | Conn::Quic(_)), inner) => {
+                    carry(outer, inner, leftover, counters, closed, last_call).await
                 }
+                Ends::Shared(outer, inner) => carry(outer, inner, leftover, counters, closed, last_call).await,
             }
         });
         let reason = tokio::select! {
@@ -122,22 +154,29 @@ impl Settled {
         };
         // What can be said to the peer without waiting is said: after a failure of the inner side the outer one should
         // not take the end for a network failure.
-        match &mut outer {
-            Outer::Kernel(kernel) => kernel.try_goodbye(),
-            Outer::Conn(conn) => drop(conn.shutdown().now_or_never()),
+        match &mut ends {
+            Ends::Kernel(kernel, _) => kernel.try_goodbye(),
+            Ends::Tcp(outer, _) => drop(outer.shutdown().now_or_never()),
+            Ends::Shared(outer, inner) => {
+                part(inner, &reason);
+                drop(outer.shutdown().now_or_never());
+            }
         }
         Ended { up: counters.up(), down: counters.down(), reason }
     }
 }
 
-async fn carry<I>(
-    outer: &mut Conn,
+/// The way in user space. `closed` says when the outer side has gone, whatever is left to be read.
+pub(super) async fn carry<O, I>(
+    outer: &mut O,
     inner: &mut I,
     leftover: Vec<u8>,
     counters: &Counters,
+    closed: impl Fn(&O) -> Closed,
     last_call: impl Future<Output = ()>,
 ) -> Reason
 where
+    O: AsyncRead + AsyncWrite + Unpin,
     I: AsyncRead + AsyncWrite + Unpin,
 {
     let mut up = Direction { pending: Pending::from(leftover), ..Direction::default() };

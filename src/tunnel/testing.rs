@@ -127,8 +127,11 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// A server and a client of QUIC over loopback, with an idle limit.
-pub fn quic_endpoints(idle: Duration) -> (quinn::Endpoint, quinn::Endpoint) {
+/// A client and a server of QUIC over loopback, with an idle limit, or with these parameters.
+pub fn quic_endpoints(
+    idle: Duration,
+    given: Option<Arc<quinn::TransportConfig>>,
+) -> (quinn::Endpoint, quinn::Endpoint) {
     use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
     use super::{quic::ALPN, udp};
@@ -136,7 +139,8 @@ pub fn quic_endpoints(idle: Duration) -> (quinn::Endpoint, quinn::Endpoint) {
     let (mut server, mut client) = (ServerConfig::clone(&server), ClientConfig::clone(&client));
     server.alpn_protocols = vec![ALPN.to_vec()];
     client.alpn_protocols = vec![ALPN.to_vec()];
-    let transport = |keep_alive| Arc::new(udp::transport(udp::Congestion::Cubic, idle, keep_alive));
+    let made = |keep_alive| Arc::new(udp::transport(udp::Congestion::Cubic, idle, keep_alive));
+    let transport = |keep_alive| given.clone().unwrap_or_else(|| made(keep_alive));
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).unwrap()));
     server.transport_config(transport(None));
     let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).unwrap()));

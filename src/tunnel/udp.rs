@@ -1,7 +1,12 @@
 //! What QUIC stands on: UDP sockets with room for bursts, and the parameters of a connection that lives for a working
 //! day and changes networks meanwhile.
 
-use std::{fmt, io, net::SocketAddr, net::UdpSocket, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use quinn::{
@@ -15,6 +20,9 @@ const BUFFER: usize = 8 * 1024 * 1024;
 /// What may be under way in one stream: 160 Mbit/s over a round trip of 100 ms. A side that does not read holds back
 /// the other when this much waits for it.
 const WINDOW: u32 = 2 * 1024 * 1024;
+
+/// Connections to VMs of one node that another may have.
+const STREAMS: u32 = 1 << 16;
 
 /// Who decides how much may be under way in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +63,17 @@ pub fn transport(congestion: Congestion, idle: Duration, keep_alive: Option<Dura
     transport
 }
 
+/// The parameters of a QUIC connection between two nodes, which has a stream for each TCP connection to a VM. Streams have
+/// their windows, the connection has none: one that nobody reads from must not hold back the others.
+pub fn shared_transport(congestion: Congestion, idle: Duration, keep_alive: Duration) -> TransportConfig {
+    let mut transport = transport(congestion, idle, Some(keep_alive));
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .receive_window(VarInt::MAX)
+        .send_window(u64::from(WINDOW) * 32);
+    transport
+}
+
 /// Binds a UDP socket with large buffers. The unspecified IPv6 address serves IPv4, too.
 ///
 /// # Errors
@@ -68,6 +87,40 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket.into();
     prepare(&socket)?;
     Ok(socket)
+}
+
+/// A socket for both protocols, where the system has IPv6, with large buffers and without an address.
+///
+/// # Errors
+/// When the system gives none.
+pub fn unbound() -> io::Result<UdpSocket> {
+    let six = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP)).and_then(|socket| {
+        socket.set_only_v6(false)?;
+        Ok(socket)
+    });
+    let socket = match six {
+        Ok(socket) => socket,
+        Err(_) => Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?,
+    }
+    .into();
+    prepare(&socket)?;
+    Ok(socket)
+}
+
+/// Binds such a socket: to `address` or, when it is `None`, to every one.
+///
+/// # Errors
+/// When they cannot be had.
+pub fn bind_to(socket: &UdpSocket, address: Option<IpAddr>, port: u16) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let six = socket.domain()? == Domain::IPV6;
+    let address = match (address, six) {
+        (None, true) => Ipv6Addr::UNSPECIFIED.into(),
+        (None, false) => Ipv4Addr::UNSPECIFIED.into(),
+        (Some(IpAddr::V4(four)), true) => four.to_ipv6_mapped().into(),
+        (Some(address), _) => address,
+    };
+    socket.bind(&SocketAddr::new(address, port).into())
 }
 
 /// Gives a socket large buffers: beyond the system's limit where we have the right to it, up to the limit where not.

@@ -13,6 +13,8 @@ pub enum Way {
     User,
     /// A stream of a QUIC connection.
     Quic,
+    /// Another node's tunnel, from its stream to a VM here. No session here has it.
+    Node,
 }
 
 impl Way {
@@ -23,6 +25,7 @@ impl Way {
             Self::Ktls => "ktls",
             Self::User => "user",
             Self::Quic => "quic",
+            Self::Node => "node",
         }
     }
 }

@@ -2,12 +2,13 @@
 //! Nothing is retried and nothing is remembered here, so a call that fails costs what the failure costs: a booting VM
 //! may be pinged every few milliseconds. Proxies of the environment are not used.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use thiserror::Error;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
@@ -21,9 +22,22 @@ pub struct AgentClient {
     peer: Arc<Peer>,
 }
 
+/// A connection to an agent.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Makes connections to an agent that cannot be reached by its address from here.
+pub trait Connect: fmt::Debug + Send + Sync {
+    /// A new connection.
+    fn connect(&self) -> BoxFuture<'_, io::Result<Box<dyn Connection>>>;
+}
+
 #[derive(Debug)]
 struct Peer {
     address: SocketAddr,
+    /// `None`: to the address, from here.
+    through: Option<Arc<dyn Connect>>,
     secret: Option<VmSecret>,
     limit: Duration,
 }
@@ -56,7 +70,12 @@ impl AgentClient {
     /// Names an agent; nothing is connected yet. `limit` holds for each call, from the first SYN to the last byte.
     /// Against a VM that is booting let it be some 20 ms: a SYN that comes too early is repeated only after a second.
     pub fn new(address: SocketAddr, secret: Option<VmSecret>, limit: Duration) -> Self {
-        Self { peer: Arc::new(Peer { address, secret, limit }) }
+        Self { peer: Arc::new(Peer { address, through: None, secret, limit }) }
+    }
+
+    /// The same by connections that another makes.
+    pub fn through(connect: Arc<dyn Connect>, address: SocketAddr, secret: Option<VmSecret>, limit: Duration) -> Self {
+        Self { peer: Arc::new(Peer { address, through: Some(connect), secret, limit }) }
     }
 
     /// Whether the agent lives.
@@ -119,7 +138,7 @@ impl AgentClient {
         parameters: &[(String, String)],
         limit: Duration,
     ) -> Result<(u16, Vec<u8>), AgentError> {
-        let Peer { address, secret, .. } = &*self.peer;
+        let Peer { address, through, secret, .. } = &*self.peer;
         let target = protocol::target(method, parameters);
         let mut request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n");
         if let Some(secret) = secret {
@@ -127,10 +146,14 @@ impl AgentClient {
         }
         request.push_str("\r\n");
         let exchange = async {
-            let mut stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            stream.write_all(request.as_bytes()).await?;
-            read_answer(&mut stream).await
+            match through {
+                Some(through) => converse(&mut through.connect().await?, &request).await,
+                None => {
+                    let mut stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true)?;
+                    converse(&mut stream, &request).await
+                }
+            }
         };
         timeout(limit, exchange).await.map_err(|_| AgentError::Timeout)?
     }
@@ -145,7 +168,12 @@ impl From<io::Error> for AgentError {
 /// More than this no answer of an agent is long.
 const ANSWER_LIMIT: usize = 64 * 1024;
 
-async fn read_answer(stream: &mut TcpStream) -> Result<(u16, Vec<u8>), AgentError> {
+async fn converse(stream: &mut (impl Connection + ?Sized), request: &str) -> Result<(u16, Vec<u8>), AgentError> {
+    stream.write_all(request.as_bytes()).await?;
+    read_answer(stream).await
+}
+
+async fn read_answer(stream: &mut (impl Connection + ?Sized)) -> Result<(u16, Vec<u8>), AgentError> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         if let Some(answer) = parse_answer(&bytes)? {

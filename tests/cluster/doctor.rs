@@ -99,7 +99,7 @@ async fn what_stands_is_good_and_the_machine_stays_as_it_was() {
     for section in ["Configuration", "Database", "Programs", "Certificates"] {
         assert!(page.section(section).iter().all(|line| line["grade"] == "good"), "{:#?}", page.section(section));
     }
-    page.says("Database", "this node", "good", "n1, 10.9.0.1 in the VM network");
+    page.says("Database", "this node", "good", "n1, 10.9.0.1");
     page.says("Database", "notifications", "good", "arrive after");
     page.says("Time", "database's clock", "good", "");
     page.says("Storage", "identity", "tolerable", "none yet");

@@ -87,7 +87,7 @@ const TABLES: &[(&str, &[&str])] = &[
 const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
-        &["announce beat_try epoch_is_over is_secret merged node_address node_adopt node_claim
+        &["announce beat_try epoch_is_over is_secret merged node_address node_addresses node_adopt node_claim
                node_di_failed node_di_paths node_di_progress node_di_ready node_di_removed node_duties node_former
                node_images node_lease node_peers node_program node_progress node_routers node_routers_gone node_serves
                node_staging node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
@@ -97,7 +97,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
         "qvd_l7r",
         &["is_secret l7r_aborted l7r_acquire l7r_auth_parameters_keep l7r_auto l7r_connected l7r_count
                l7r_count_refused l7r_count_sessions l7r_end l7r_gone l7r_host l7r_instances_of l7r_list
-               l7r_password_upgrade l7r_pool_find l7r_pool_has l7r_pool_take l7r_problem l7r_session l7r_session_end
+               l7r_listens l7r_nodes l7r_passage l7r_password_upgrade l7r_pool_find l7r_pool_has l7r_pool_take l7r_problem l7r_road l7r_session l7r_session_end
                l7r_sessions l7r_ssl l7r_start l7r_tenant l7r_token_create l7r_token_use l7r_totp_secret l7r_totp_use
                l7r_traffic l7r_user l7r_vm l7r_vm_start l7r_vm_stop l7r_way"],
     ),

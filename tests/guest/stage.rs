@@ -99,18 +99,18 @@ impl Stage {
         let mut outer = tls::accept_with(tcp, self.server.clone(), PATIENCE, Some(self.kernel.clone())).await.unwrap();
         let mut leftover = vec![0; first];
         outer.read_exact(&mut leftover).await.unwrap();
-        let outer = Conn::from(outer);
-        let expected = outer.way();
-        let outer = Settled::from(outer);
-        let ways = [expected, outer.way()];
         let (inner, vm) = tokio::join!(TcpStream::connect(self.vms.local_addr().unwrap()), async {
             self.vms.accept().await.unwrap().0
         });
         let inner = inner.unwrap();
         inner.set_nodelay(true).unwrap();
         vm.set_nodelay(true).unwrap();
+        let outer = Conn::from(outer);
+        let expected = outer.way();
+        let tunnel = Settled::new(outer, inner.into());
+        let ways = [expected, tunnel.way()];
         let ended = tokio::spawn(async move {
-            outer.relay(inner, leftover, &Counters::default(), &Default::default(), std::future::pending()).await
+            tunnel.relay(leftover, &Counters::default(), &Default::default(), std::future::pending()).await
         });
         Served { ways, vm, ended }
     }

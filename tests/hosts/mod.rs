@@ -5,4 +5,5 @@
 mod daemons;
 mod load;
 mod nodes;
+mod routed;
 mod stage;

@@ -12,7 +12,7 @@ use qvd::{
         hosts::{Hosts, HostsOptions, Life, Node, Witness},
         postgres::Durability,
     },
-    model::VmId,
+    model::{VmId, config::NetworkMode},
 };
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
@@ -71,6 +71,7 @@ impl Installation {
             program: env!("CARGO_BIN_EXE_qvd").into(),
             name: format!("h{}", base36(number)),
             network: (200 + u8::try_from(number / 256 % 50).unwrap(), u8::try_from(number % 256).unwrap()),
+            mode: NetworkMode::Flat,
             count: 3,
             durability: Durability::Volatile,
             settings: [

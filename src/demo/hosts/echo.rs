@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -23,6 +23,9 @@ use crate::{
 
 /// Its name among the images.
 pub const ECHO_IMAGE: &str = "echo.tar";
+
+/// Bytes at a time of what is sent in bulk.
+const BLOCK: usize = 64 * 1024;
 
 /// Where Debian has it.
 const BUSYBOX: &str = "/bin/busybox";
@@ -124,6 +127,34 @@ impl Tunnel {
         let session = Session::open(&server, Credentials::Token(token), None).await.map_err(io::Error::other)?;
         let link = session.connect(vm, &[], &mut |_| {}).await.map_err(io::Error::other)?;
         Ok(Self { conn: link.conn, counter: 0 })
+    }
+
+    /// Sends so many bytes and takes them when they come back; how long that takes.
+    pub async fn carry(&mut self, bytes: usize) -> io::Result<Duration> {
+        let begin = Instant::now();
+        let (mut reader, mut writer) = tokio::io::split(&mut self.conn);
+        let sending = async {
+            let block = [0; BLOCK];
+            let mut left = bytes;
+            while left > 0 {
+                writer.write_all(&block[..left.min(BLOCK)]).await?;
+                left -= left.min(BLOCK);
+            }
+            writer.flush().await
+        };
+        let taking = async {
+            let mut block = vec![0; BLOCK];
+            let mut left = bytes;
+            while left > 0 {
+                match reader.read(&mut block[..left.min(BLOCK)]).await? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    read => left -= read,
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(sending, taking)?;
+        Ok(begin.elapsed())
     }
 
     /// Sends something that was not sent before and waits for it to come back.

@@ -22,7 +22,7 @@ use std::{
 use crate::{
     db::{Connector, DbError},
     hypervisor::{Container, Hypervisor},
-    model::VmId,
+    model::{VmId, config::NetworkMode},
 };
 
 use self::{echo::pack, namespace::Bridge};
@@ -56,12 +56,23 @@ pub struct HostsOptions {
     pub name: String,
     /// The network of nodes and VMs is 10.x.y.0/24.
     pub network: (u8, u8),
+    /// Whether they share the VM network. Where they do not, VMs have theirs from 10.(x-100).y.100 on.
+    pub mode: NetworkMode,
     /// How many nodes.
     pub count: u8,
     /// Whether commits survive a power cut.
     pub durability: Durability,
     /// Further lines for the nodes' configuration.
     pub settings: Vec<(String, String)>,
+}
+
+impl HostsOptions {
+    fn first_vm(&self) -> Ipv4Addr {
+        match (self.mode, self.network) {
+            (NetworkMode::Flat, (x, y)) => Ipv4Addr::new(10, x, y, FIRST_VM),
+            (NetworkMode::Routed, (x, y)) => Ipv4Addr::new(10, x - 100, y, FIRST_VM),
+        }
+    }
 }
 
 /// Nodes, their database and their storage.
@@ -106,7 +117,7 @@ impl Hosts {
             hosts.nodes.push(node.map_err(SiteError::Node)?);
         }
         for node in &hosts.nodes {
-            admin.settle_node(node.name(), node.address().into(), address(FIRST_VM).into()).await?;
+            admin.settle_node(node.name(), node.address().into(), hosts.options.first_vm().into()).await?;
             node.start().map_err(SiteError::Node)?;
         }
         for node in &hosts.nodes {

@@ -1,5 +1,6 @@
 //! The network between nodes, made with `ip`: a bridge, and a namespace for each node with a cable to it. Inside, the
-//! cable is a port of the node's own bridge, as where nodes and VMs share a network.
+//! cable is a port of the node's own bridge, as where nodes and VMs share a network. Where they do not, each cable is a link of
+//! its own, and this machine routes between them: nodes see nothing of each other but packets with their addresses.
 
 use std::{
     fs, io,
@@ -44,16 +45,15 @@ pub struct Namespace {
     name: String,
     cable: String,
     inode: u64,
+    /// What this machine routes there, where it is no port of a bridge.
+    behind: Option<Ipv4Addr>,
 }
 
 impl Namespace {
-    pub fn make(name: &str, bridge: &str, address: Ipv4Addr) -> io::Result<Self> {
-        ip(&format!("netns add {name}"))?;
-        let mut namespace = Self { name: name.to_owned(), cable: format!("{name}c"), inode: 0 };
-        namespace.inode = fs::metadata(namespace.path())?.ino();
-        let cable = &namespace.cable;
-        ip(&format!("link add {cable} type veth peer name eth0 netns {name}"))?;
-        ip(&format!("link set {cable} master {bridge} up"))?;
+    /// A port of `bridge`.
+    pub fn joined(name: &str, bridge: &str, address: Ipv4Addr) -> io::Result<Self> {
+        let namespace = Self::make(name)?;
+        ip(&format!("link set {} master {bridge} up", namespace.cable))?;
         for inside in [
             "link set lo up".to_owned(),
             format!("link add {INNER_BRIDGE} type bridge"),
@@ -66,6 +66,32 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// With a link of its own to this machine, which is its `router`.
+    pub fn routed(name: &str, router: Ipv4Addr, address: Ipv4Addr) -> io::Result<Self> {
+        let mut namespace = Self::make(name)?;
+        namespace.behind = Some(address);
+        namespace.plug(true)?;
+        fs::write(format!("/proc/sys/net/ipv4/conf/{}/forwarding", namespace.cable), "1")?;
+        for inside in [
+            "link set lo up".to_owned(),
+            "link set eth0 up".to_owned(),
+            format!("addr add {address}/32 dev eth0"),
+            format!("route add {router} dev eth0 src {address}"),
+            format!("route add default via {router} dev eth0 src {address}"),
+        ] {
+            ip(&format!("-n {name} {inside}"))?;
+        }
+        Ok(namespace)
+    }
+
+    fn make(name: &str) -> io::Result<Self> {
+        ip(&format!("netns add {name}"))?;
+        let mut namespace = Self { name: name.to_owned(), cable: format!("{name}c"), inode: 0, behind: None };
+        namespace.inode = fs::metadata(namespace.path())?.ino();
+        ip(&format!("link add {} type veth peer name eth0 netns {name}", namespace.cable))?;
+        Ok(namespace)
+    }
+
     /// What `nsenter --net=` wants.
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
@@ -73,7 +99,12 @@ impl Namespace {
 
     /// Pulls the cable, or puts it back.
     pub fn plug(&self, plugged: bool) -> io::Result<()> {
-        ip(&format!("link set {} {}", self.cable, if plugged { "up" } else { "down" }))
+        ip(&format!("link set {} {}", self.cable, if plugged { "up" } else { "down" }))?;
+        // The route goes with the link.
+        match self.behind.filter(|_| plugged) {
+            Some(address) => ip(&format!("route replace {address}/32 dev {}", self.cable)),
+            None => Ok(()),
+        }
     }
 
     /// Lets packets to this address and port vanish, or no more.

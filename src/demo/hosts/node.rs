@@ -15,7 +15,7 @@ use nix::{
 };
 
 use super::{
-    DATABASE_HOST, FIRST_VM, HostsOptions, PORT,
+    DATABASE_HOST, HostsOptions, PORT,
     namespace::{INNER_BRIDGE, Namespace},
     witness,
 };
@@ -24,7 +24,7 @@ use crate::{
         attached::{Account, Attached, attached_command},
         postgres::PORT as DATABASE_PORT,
     },
-    model::config::{Config, ConfigError},
+    model::config::{Config, ConfigError, NetworkMode},
 };
 
 /// How long what was killed may take to be gone.
@@ -48,6 +48,7 @@ impl Node {
         let directory = options.directory.join(&name);
         fs::create_dir_all(&directory)?;
         let (x, y) = options.network;
+        let first_vm = options.first_vm();
         let (own, all) = (directory.display(), options.directory.display());
         let mut config = format!(
             "nodename = {name}\n\
@@ -62,15 +63,21 @@ impl Node {
              vm.hypervisor = lxc\n\
              vm.network.bridge = {INNER_BRIDGE}\n\
              internal.vm.network.device.prefix = {name}v\n\
-             vm.network.ip.start = 10.{x}.{y}.{FIRST_VM}\n\
+             vm.network.ip.start = {first_vm}\n\
              vm.network.netmask = 24\n"
         );
+        if options.mode == NetworkMode::Routed {
+            config.push_str("vm.network.mode = routed\n");
+        }
         for (key, value) in &options.settings {
             config.push_str(&format!("{key} = {value}\n"));
         }
         fs::write(directory.join("node.conf"), &config)?;
         Ok(Self {
-            namespace: Namespace::make(&name, bridge, address)?,
+            namespace: match options.mode {
+                NetworkMode::Flat => Namespace::joined(&name, bridge, address)?,
+                NetworkMode::Routed => Namespace::routed(&name, Ipv4Addr::new(10, x, y, DATABASE_HOST), address)?,
+            },
             name,
             address,
             database: Ipv4Addr::new(10, x, y, DATABASE_HOST),
@@ -96,6 +103,12 @@ impl Node {
         let mut config = Config::default();
         config.add_file(&self.directory.join("node.conf").display().to_string(), &self.config)?;
         Ok(config)
+    }
+
+    /// Runs a program in its network.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> io::Result<std::process::Output> {
+        let mut inside = std::process::Command::new("nsenter");
+        inside.arg(format!("--net={}", self.namespace.path().display())).arg(program).args(arguments).output()
     }
 
     /// What its processes said.

@@ -391,6 +391,10 @@ impl Hypervisor for Kvm {
         })
     }
 
+    fn know_nodes(&self, nodes: Vec<IpAddr>) -> BoxFuture<'_, Result<(), HypervisorError>> {
+        Box::pin(async { Ok(self.network.know_nodes(nodes).await?) })
+    }
+
     fn release_node(&self) -> BoxFuture<'_, Result<(), HypervisorError>> {
         Box::pin(async {
             self.network.remove().await?;

@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use super::{ConfigValue, CongestionControl, Key, KeyInfo, UnionKind};
+use super::{ConfigValue, CongestionControl, Key, KeyInfo, NetworkMode, UnionKind};
 use crate::model::networks::Networks;
 
 macro_rules! keys {
@@ -73,6 +73,7 @@ pub const READ_AT_START: &[&str] = &[
     "l7r.as_user",
     "l7r.quic",
     "l7r.quic.congestion",
+    "l7r.node.port",
     "internal.l7r.timeout.handshake",
     "internal.l7r.ktls",
     "internal.l7r.hash.limit",
@@ -118,6 +119,7 @@ pub const READ_AT_START: &[&str] = &[
     "vm.serial.capture",
     "vm.vnc.redirect",
     "vm.vnc.opts",
+    "vm.network.mode",
     "vm.network.bridge",
     "vm.network.ip.start",
     "vm.network.netmask",
@@ -257,6 +259,9 @@ keys! {
     /// Who decides how fast QUIC sends: cubic, bbr or newreno. Not in classic QVD. At 1 % loss bbr sends many times
     /// faster than cubic, without loss as fast.
     L7R_QUIC_CONGESTION: CongestionControl = "l7r.quic.congestion", "bbr";
+    /// UDP port on which routers of other nodes reach the VMs of this one where vm.network.mode is routed. A router that replaces
+    /// another, which still serves its users, takes one of the seven behind it. Not in classic QVD.
+    L7R_NODE_PORT: u16 = "l7r.node.port", "8444";
     /// Account that l7r becomes once its port is bound. Classic stays root.
     L7R_AS_USER: String = "l7r.as_user", "nobody";
     /// Salt of classic password digests.
@@ -541,6 +546,9 @@ keys! {
     VM_VNC: bool = "vm.vnc.redirect", "0";
     /// Further options of that, in the words of QEMU.
     VM_VNC_OPTS: String = "vm.vnc.opts", "";
+    /// Who shares the VM network: flat, all nodes and VMs, whose bridges you join; or routed, each node with its own VMs, to
+    /// which routers of other nodes come through it. The same on all nodes. Not in classic QVD.
+    VM_NETWORK_MODE: NetworkMode = "vm.network.mode", "flat";
     /// Bridge that VMs are plugged into; made when missing.
     VM_BRIDGE: String = "vm.network.bridge", "qvdnet";
     /// First address that VMs may have, of IPv4 or IPv6; nodes have those below. Classic: only IPv4.

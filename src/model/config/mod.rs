@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use thiserror::Error;
 
 pub use keys::KEYS;
-pub use value::{ConfigValue, CongestionControl, UnionKind, Unit};
+pub use value::{ConfigValue, CongestionControl, NetworkMode, UnionKind, Unit};
 
 /// One configuration key whose value has type `T`.
 pub struct Key<T> {

@@ -154,6 +154,26 @@ impl ConfigValue for UnionKind {
     }
 }
 
+/// Who shares the VM network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// All nodes and their VMs.
+    Flat,
+    /// A node and its VMs; nobody else reaches them but through the node.
+    Routed,
+}
+
+impl ConfigValue for NetworkMode {
+    const UNIT: Unit = Unit::OneOf("flat|routed");
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "flat" => Ok(Self::Flat),
+            "routed" => Ok(Self::Routed),
+            _ => Err("expected flat or routed".to_owned()),
+        }
+    }
+}
+
 /// Who decides how fast QUIC sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CongestionControl {
