@@ -108,11 +108,12 @@ impl Database {
             connection.execute(&statement, &[]).await?;
             Ok(())
         };
-        self.settling.settle(write).await?;
+        let written = self.settling.settle(write).await;
+        // That it went down is the reason for everything else, whoever noticed first.
         if !self.connector.servers().has_run_on(&origin) {
             return Err(DbError::Unreachable("its server went down before all was on disk".into()));
         }
-        Ok(())
+        written
     }
 
     /// Whether this program may use the schema: it is that of this version, or a newer one whose migrations let older
