@@ -310,6 +310,6 @@ async fn every_command_has_a_manual_page_and_is_completed_by_shells() {
     assert!(pages.path().join("qvd-client.1").exists());
     for shell in ["bash", "zsh", "fish"] {
         let script = text(&run(&["completion", shell]).stdout);
-        assert!(script.contains("admin") && script.contains("--csv"), "{shell}");
+        assert!(script.contains("admin") && script.contains("csv"), "{shell}");
     }
 }
