@@ -14,7 +14,7 @@ use super::{ClientError, Console, Environment, NxproxyError, Settings, nxproxy::
 use crate::tunnel::{Counters, Ended, Reason, quic::Parting, relay};
 
 /// For the server to say why it ended a session.
-const WHY_LIMIT: Duration = Duration::from_secs(3);
+const WHY_LIMIT: Duration = Duration::from_secs(8);
 
 /// The parameters of the connection, in the words of the protocol.
 pub(super) fn parameters(settings: &Settings, environment: &Environment) -> Vec<(String, String)> {

@@ -60,8 +60,8 @@ async fn a_guest_that_is_killed_is_gone_at_once_and_tells_why() {
         signal(if victim == "QEMU" { status.pid } else { status.shim }, "KILL");
         assert_eq!(exited.await, exit, "{victim}");
         println!("measured: {victim} killed until it is known: {} ms", began.elapsed().as_millis());
-        assert!(!lives(status.pid), "{victim}");
         node.nothing_is_left().await;
+        assert!(!lives(status.pid), "{victim}");
     }
 }
 
