@@ -602,7 +602,7 @@ CREATE FUNCTION qvd.configs_balancer() RETURNS trigger
     SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
-    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse, same_user) = (
+    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse, same_user, same_home) = (
         select
             max(value) filter (where key = 'l7r.loadbalancer.plugin'),
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.ram')::float8,
@@ -610,7 +610,8 @@ begin
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.random')::float8,
             max(value) filter (where key = 'internal.hkd.lease.lapse')::float8 * interval '1 second',
             coalesce(lower(max(value) filter (where key = 'l7r.loadbalancer.plugin.load.same_user'))
-                in ('1', 'yes', 'true', 'on'), false)
+                in ('1', 'yes', 'true', 'on'), false),
+            coalesce(lower(max(value) filter (where key = 'vm.lxc.home.per.user')) in ('1', 'yes', 'true', 'on'), false)
         from settings);
     return null;
 end $$;
@@ -3514,9 +3515,21 @@ CREATE FUNCTION qvd.place(vm integer) RETURNS integer
     LANGUAGE plpgsql
     AS $_$
 declare
-    plugin text := (select b.plugin from qvd.balancer b);
+    plugin text;
+    same_home boolean;
     chosen integer;
 begin
+    select b.plugin, b.same_home into plugin, same_home from qvd.balancer b;
+    if same_home then
+        chosen := (
+            select r.host_id
+            from qvd.vms own join qvd.vms v on v.user_id = own.user_id join qvd.vm_runtimes r on r.vm_id = v.id
+                join qvd.host_loads l on l.host_id = r.host_id
+            where own.id = vm limit 1);
+    end if;
+    if chosen is not null then
+        return chosen;
+    end if;
     if plugin = 'load' then
         chosen := qvd.place_load(vm);
     elsif plugin = 'default' then
@@ -5267,6 +5280,7 @@ CREATE TABLE qvd.balancer (
     random_weight double precision,
     lapse interval,
     same_user boolean DEFAULT false NOT NULL,
+    same_home boolean DEFAULT false NOT NULL,
     CONSTRAINT balancer_one_check CHECK (one)
 );
 

@@ -32,7 +32,7 @@ create or replace trigger wake after insert or update or delete on configs
 create or replace function configs_balancer() returns trigger
 language plpgsql security definer set search_path = qvd, pg_temp as $$
 begin
-    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse, same_user) = (
+    update balancer set (plugin, ram_weight, cpu_weight, random_weight, lapse, same_user, same_home) = (
         select
             max(value) filter (where key = 'l7r.loadbalancer.plugin'),
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.ram')::float8,
@@ -40,7 +40,8 @@ begin
             max(value) filter (where key = 'l7r.loadbalancer.plugin.default.weight.random')::float8,
             max(value) filter (where key = 'internal.hkd.lease.lapse')::float8 * interval '1 second',
             coalesce(lower(max(value) filter (where key = 'l7r.loadbalancer.plugin.load.same_user'))
-                in ('1', 'yes', 'true', 'on'), false)
+                in ('1', 'yes', 'true', 'on'), false),
+            coalesce(lower(max(value) filter (where key = 'vm.lxc.home.per.user')) in ('1', 'yes', 'true', 'on'), false)
         from settings);
     return null;
 end $$;

@@ -63,13 +63,25 @@ begin
         limit 1);
 end $$;
 
--- Chooses a node with the balancer that is configured.
+-- Chooses a node: where the user's home is in use, or else with the balancer that is configured.
 create or replace function place(vm integer) returns integer
 language plpgsql volatile as $$
 declare
-    plugin text := (select b.plugin from qvd.balancer b);
+    plugin text;
+    same_home boolean;
     chosen integer;
 begin
+    select b.plugin, b.same_home into plugin, same_home from qvd.balancer b;
+    if same_home then
+        chosen := (
+            select r.host_id
+            from qvd.vms own join qvd.vms v on v.user_id = own.user_id join qvd.vm_runtimes r on r.vm_id = v.id
+                join qvd.host_loads l on l.host_id = r.host_id
+            where own.id = vm limit 1);
+    end if;
+    if chosen is not null then
+        return chosen;
+    end if;
     if plugin = 'load' then
         chosen := qvd.place_load(vm);
     elsif plugin = 'default' then

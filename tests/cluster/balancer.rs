@@ -189,6 +189,26 @@ async fn vms_of_one_user_come_together_when_that_is_asked_for_and_they_fit() {
 }
 
 #[tokio::test]
+async fn containers_that_share_a_home_come_together_whatever_the_balancer_wants() {
+    let db = Db::with_vms(8).await;
+    db.sql("select user_create('bob'); select vm_create('bob', 'd9', 'desk')").await;
+    db.sql("select config_set('vm.lxc.home.per.user', 'yes')").await;
+    nodes(&db, &[(8000, 8000, 0.0); 4]).await;
+    for plugin in ["default", "load"] {
+        balancer(&db, plugin, 1).await;
+        let chosen = start(&db, 1, 8).await;
+        assert!(chosen.iter().all(|host| *host == chosen[0]), "{plugin}: {chosen:?}");
+        // A node that takes none any more is no place for the others.
+        db.sql(&format!("select host_block('{}', true)", chosen[0])).await;
+        db.sql("select vm_stop('alice/d8')").await;
+        let elsewhere = start(&db, 8, 8).await;
+        assert_ne!(elsewhere[0], chosen[0], "{plugin}");
+        db.sql(&format!("select host_block('{}', false)", chosen[0])).await;
+        db.sql("select vm_stop(id) from vms").await;
+    }
+}
+
+#[tokio::test]
 async fn starts_that_do_not_see_each_other_spread_evenly_over_equal_nodes() {
     let db = Db::with_vms(12).await;
     nodes(&db, &[(4000, 4000, 0.0); 4]).await;
