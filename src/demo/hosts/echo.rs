@@ -49,11 +49,13 @@ shift
 exec "$@"
 "#;
 
-/// Says what nxagent says, and suspends and resumes as it does.
+/// Says what nxagent says, and suspends and resumes as it does. Whoever waits for a process and a signal does so for the process
+/// alone, which the signal ends: else one that comes just before the wait is lost.
 const NXAGENT: &str = r#"#!/bin/sh
 say() { echo "Session: $1 at 'now'."; }
 link=
-trap 'if [ "$link" ]; then kill "$link"; else woken=1; fi' HUP
+sleeper=
+trap 'if [ "$link" ]; then kill "$link"; else woken=1; [ "$sleeper" ] && kill "$sleeper"; fi' HUP
 trap 'say "Terminating session"; [ "$link" ] && kill "$link"; exit 0' TERM
 echo "Info: Agent running with pid '$$'."
 say "Starting session"
@@ -63,14 +65,14 @@ while :; do
     link=$!
     echo "Info: Waiting for connection from any host on socket 'tcp:*:4100'."
     while kill -0 $link 2>/dev/null; do wait $link; done
-    link=
     woken=
+    link=
     say "Session suspended"
-    while [ ! "$woken" ]; do
-        sleep 1000000 &
-        wait $!
-        kill $! 2>/dev/null
-    done
+    sleep 1000000 &
+    sleeper=$!
+    while [ ! "$woken" ]; do wait $sleeper; done
+    kill $sleeper 2>/dev/null
+    sleeper=
     say "Resuming session"
     beginning="Session resumed"
 done
