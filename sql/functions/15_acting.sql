@@ -7,14 +7,14 @@ create or replace function me() returns integer
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    known administrators;
+    known record;
 begin
     if session_user = 'qvd_wat' then
         return (
             select a.id from administrators a join tenants t on t.id = a.tenant_id
             where a.id = nullif(split_part(current_setting('qvd.acting', true), '|', 1), '')::integer and not t.blocked);
     end if;
-    select * into known from administrators a where a.role_name = session_user;
+    select a.id, a.tenant_id into known from administrators a where a.role_name = session_user;
     if known.id is not null then
         return (select known.id from tenants t where t.id = known.tenant_id and not t.blocked);
     end if;
@@ -82,9 +82,13 @@ language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
     said text := current_setting('qvd.acting', true);
+    -- Once, for daemons are nobody and their starts and claims are logged.
+    who constant integer := me();
 begin
-    select a.id, case when a.id = 0 and session_user <> 'qvd_wat' then session_user else a.name end, a.tenant_id = 0
-    into administrator, name, superadmin from administrators a where a.id = me();
+    if who is not null then
+        select a.id, case when a.id = 0 and session_user <> 'qvd_wat' then session_user else a.name end, a.tenant_id = 0
+        into administrator, name, superadmin from administrators a where a.id = who;
+    end if;
     address := inet_client_addr();
     source := coalesce(nullif(current_setting('application_name', true), ''), 'sql');
     if session_user = 'qvd_wat' and said <> '' then
