@@ -201,7 +201,7 @@ pub async fn live(repetitions: usize, vms: usize) -> anyhow::Result<Report> {
             }
         });
     }
-    let mut browser = Browser::open().await?;
+    let browser = Browser::open().await?;
     // Relative addresses of a page whose own has a password are refused, so it is given before.
     browser.go(&format!("http://{}:{PASSWORD}@127.0.0.1:{}/", EVERYTHING.replace('@', "%40"), wat.port)).await?;
     browser.go(&format!("http://127.0.0.1:{}/vm", wat.port)).await?;
