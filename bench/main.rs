@@ -3,6 +3,7 @@
 //! Nothing is judged here: figures are printed, people compare them with the promises.
 
 mod bare;
+mod browser;
 mod claims;
 mod clients;
 mod connect;
@@ -39,6 +40,7 @@ mod together;
 mod tunnel;
 mod unpack;
 mod vmstart;
+mod wat;
 mod weight;
 
 use std::process::ExitCode;
@@ -140,10 +142,16 @@ enum Scenario {
         #[arg(long, default_value_t = 1_000_000)]
         vms: usize,
     },
-    /// A page of 50 of many VMs in the web tool, with a filter and an order, beside its queries
+    /// Pages of 50 of many VMs in the web tool, with filters and orders, beside the queries of one
     Wat {
         /// VMs
         #[arg(long, default_value_t = 100_000)]
+        vms: usize,
+    },
+    /// From a committed change until a browser shows it, with 49 event streams open besides
+    Live {
+        /// VMs
+        #[arg(long, default_value_t = 1_000)]
         vms: usize,
     },
     /// The list of many VMs on the command line, beside psql
@@ -223,7 +231,8 @@ fn main() -> ExitCode {
             Scenario::Routed { mib } => routed::run(arguments.repetitions.unwrap_or(9), mib << 20).await,
             Scenario::Swarm(swarm) => swarm::run(arguments.repetitions.unwrap_or(3), swarm, seen).await,
             Scenario::Rows { vms } => rows::run(arguments.repetitions.unwrap_or(500), vms).await,
-            Scenario::Wat { vms } => faces::wat(arguments.repetitions.unwrap_or(100), vms).await,
+            Scenario::Wat { vms } => wat::pages(arguments.repetitions.unwrap_or(50), vms).await,
+            Scenario::Live { vms } => wat::live(arguments.repetitions.unwrap_or(50), vms).await,
             Scenario::Cli { vms } => faces::cli(arguments.repetitions.unwrap_or(7), vms).await,
             Scenario::Wait => faces::wait(arguments.repetitions.unwrap_or(25)).await,
             Scenario::Storm(storm) => storm::run(arguments.repetitions.unwrap_or(1), storm, seen).await,

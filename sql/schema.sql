@@ -195,9 +195,13 @@ CREATE FUNCTION qvd.acting(OUT administrator integer, OUT name text, OUT superad
     AS $$
 declare
     said text := current_setting('qvd.acting', true);
+    -- Once, for daemons are nobody and their starts and claims are logged.
+    who constant integer := me();
 begin
-    select a.id, case when a.id = 0 and session_user <> 'qvd_wat' then session_user else a.name end, a.tenant_id = 0
-    into administrator, name, superadmin from administrators a where a.id = me();
+    if who is not null then
+        select a.id, case when a.id = 0 and session_user <> 'qvd_wat' then session_user else a.name end, a.tenant_id = 0
+        into administrator, name, superadmin from administrators a where a.id = who;
+    end if;
     address := inet_client_addr();
     source := coalesce(nullif(current_setting('application_name', true), ''), 'sql');
     if session_user = 'qvd_wat' and said <> '' then
@@ -368,8 +372,8 @@ CREATE FUNCTION qvd.announce(channel text, payload text) RETURNS void
     LANGUAGE sql
     AS $$
     select case
-        when channel <> 'qvd_admin' then pg_notify(channel, payload)
-        when not pg_try_advisory_xact_lock(hashtext('qvd.watch')) then pg_notify(channel, qvd.merged(payload))
+        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'))
+        then pg_notify(channel, qvd.merged(channel, payload))
     end
 $$;
 
@@ -1362,14 +1366,15 @@ begin
     return released;
 end $$;
 
-CREATE FUNCTION qvd.host_label(wanted integer) RETURNS text
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+CREATE FUNCTION qvd.host_names() RETURNS TABLE(id integer, name text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 20
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    return (select h.name from hosts h where h.id = wanted and (sees_all() or exists (
-        select from vm_runtimes r where r.host_id = wanted and r.tenant_id = my_tenant())));
+    return query select h.id, h.name from hosts h
+        where (select sees_all()) or exists (
+            select from vm_runtimes r where r.host_id = h.id and r.tenant_id = (select my_tenant()));
 end $$;
 
 CREATE FUNCTION qvd.host_obstacle(node integer) RETURNS text
@@ -2162,6 +2167,71 @@ begin
     update user_sessions set tunnel = way where id = wanted;
 end $$;
 
+CREATE FUNCTION qvd.list_fields() RETURNS TABLE(list text, field text, acl text, source text, sort text[], always boolean)
+    LANGUAGE sql IMMUTABLE
+    AS $$
+    values
+        ('vm', '', 'vm.see-main.', null::text, null::text[], true),
+        ('vm', 'id', null, null, null, true),
+        ('vm', 'name', null, null, null, true),
+        ('vm', 'vm', null, null, '{user,tenant,name}', true),
+        ('vm', 'tenant', null, null, null, true),
+        ('vm', 'user_id', 'vm.see.user.', null, null, true),
+        ('vm', 'user', 'vm.see.user.', null, null, true),
+        ('vm', 'osf_id', 'vm.see.osf.', null, null, true),
+        ('vm', 'osf', 'vm.see.osf.', null, null, true),
+        ('vm', 'tag', 'vm.see.di-tag.', null, null, true),
+        ('vm', 'di_tag', 'vm.see.di-tag.', null, null, true),
+        ('vm', 'blocked', 'vm.see.block.', 'vm_running_fields', null, true),
+        ('vm', 'state', 'vm.see.state.', 'vm_running_fields', null, true),
+        ('vm', 'user_state', 'vm.see.user-state.', 'vm_running_fields', null, true),
+        ('vm', 'command', 'vm.see.state.', 'vm_running_fields', null, false),
+        ('vm', 'since', 'vm.see.state.', 'vm_running_fields', null, true),
+        ('vm', 'reason', 'vm.see.state.', 'vm_running_fields', null, false),
+        ('vm', 'host_id', 'vm.see.host.', 'vm_running_fields', null, false),
+        ('vm', 'host', 'vm.see.host.', 'vm_running_fields', null, false),
+        ('vm', 'di_id', 'vm.see.di.', null, null, false),
+        ('vm', 'di', 'vm.see.di.', null, null, false),
+        ('vm', 'di_version', 'vm.see.di-version.', null, null, false),
+        ('vm', 'di_id_in_use', 'vm.see.di.', 'vm_running_fields', null, false),
+        ('vm', 'di_in_use', 'vm.see.di-version.', 'vm_running_fields', null, false),
+        ('vm', 'ip', 'vm.see.ip.', null, null, true),
+        ('vm', 'ip_in_use', 'vm.see.ip.', 'vm_running_fields', null, false),
+        ('vm', 'next_boot_ip', 'vm.see.next-boot-ip.', null, null, true),
+        ('vm', 'mac', 'vm.see.mac.', null, '{ip}', true),
+        ('vm', 'expiration_soft', 'vm.see.expiration.', 'vm_running_fields', null, false),
+        ('vm', 'expiration_hard', 'vm.see.expiration.', 'vm_running_fields', null, false),
+        ('vm', 'time_until_expiration_soft', 'vm.see.expiration.', 'vm_running_fields', '{expiration_soft}', false),
+        ('vm', 'time_until_expiration_hard', 'vm.see.expiration.', 'vm_running_fields', '{expiration_hard}', false),
+        ('vm', 'description', 'vm.see.description.', null, null, false),
+        ('vm', 'creation_date', 'vm.see.creation-date.', null, '{id}', true),
+        ('vm', 'created_by', 'vm.see.created-by.', null, null, false),
+        ('vm', 'properties', 'vm.see.properties.', null, null, false),
+        ('user', '', 'user.see-main.', null, null, true),
+        ('user', 'id', null, null, null, true),
+        ('user', 'name', null, null, null, true),
+        ('user', 'user', null, null, '{name,tenant}', true),
+        ('user', 'tenant', null, null, null, true),
+        ('user', 'blocked', 'user.see.block.', null, null, true),
+        ('user', 'description', 'user.see.description.', null, null, false),
+        ('user', 'number_of_vms', 'user.see.vms-info.', null, null, true),
+        ('user', 'number_of_vms_connected', 'user.see.vms-info.', null, null, true),
+        ('user', 'creation_date', 'user.see.creation-date.', null, '{id}', true),
+        ('user', 'created_by', 'user.see.created-by.', null, null, false),
+        ('user', 'properties', 'user.see.properties.', null, null, false),
+        ('log', '', 'log.see-main.', null, null, true),
+        ('log', 'id', null, null, null, true),
+        ('log', 'time', null, null, null, true),
+        ('log', 'admin_name', 'log.see.administrator.', null, null, false),
+        ('log', 'source', 'log.see.source.', null, null, false),
+        ('log', 'address', 'log.see.address.', null, null, false),
+        ('log', 'arguments', 'log.see.call-arguments.', null, null, false),
+        ('session', '', 'vm.see.user-state.', null, null, true),
+        ('session', 'id', null, null, null, true),
+        ('session', 'vm', null, null, null, true),
+        ('session', 'started_at', null, null, '{id}', true)
+$$;
+
 CREATE FUNCTION qvd.log_entry(part text, kind text, key text, was jsonb, becomes jsonb, OUT action text, OUT object_id integer, OUT name text, OUT tenant integer, OUT arguments jsonb) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -2235,19 +2305,22 @@ CREATE FUNCTION qvd.me() RETURNS integer
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    known administrators;
+    known record;
 begin
     if session_user = 'qvd_wat' then
         return (
             select a.id from administrators a join tenants t on t.id = a.tenant_id
             where a.id = nullif(split_part(current_setting('qvd.acting', true), '|', 1), '')::integer and not t.blocked);
     end if;
-    select * into known from administrators a where a.role_name = session_user;
+    -- In one query: daemons are asked, too, when something of theirs is logged.
+    select a.id, a.tenant_id,
+        pg_has_role(session_user, 'qvd_admin', 'member') or pg_has_role(session_user, n.nspowner, 'member') as owns
+    into known
+    from pg_namespace n left join administrators a on a.role_name = session_user where n.nspname = 'qvd';
     if known.id is not null then
         return (select known.id from tenants t where t.id = known.tenant_id and not t.blocked);
     end if;
-    return case when pg_has_role(session_user, 'qvd_admin', 'member')
-        or exists (select from pg_namespace n where n.nspname = 'qvd' and pg_has_role(session_user, n.nspowner, 'member')) then 0 end;
+    return case when known.owns then 0 end;
 end $$;
 
 CREATE FUNCTION qvd.me_update(changes jsonb) RETURNS void
@@ -2273,12 +2346,16 @@ CREATE FUNCTION qvd.members(given jsonb, what text) RETURNS SETOF text
         else coalesce(given->what, '[]') end)
 $$;
 
-CREATE FUNCTION qvd.merged(payload text) RETURNS text
+CREATE FUNCTION qvd.merged(channel text, payload text) RETURNS text
     LANGUAGE plpgsql
     AS $$
 declare
-    told integer := coalesce(nullif(current_setting('qvd.told', true), ''), '0')::integer;
+    told integer;
 begin
+    if channel <> 'qvd_admin' then
+        return payload;
+    end if;
+    told := coalesce(nullif(current_setting('qvd.told', true), ''), '0')::integer;
     if told >= 100 then
         return regexp_replace(payload, ',"id":[0-9]+', '');
     end if;
@@ -4657,7 +4734,8 @@ CREATE FUNCTION qvd.vm_runtimes_log() RETURNS trigger
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    name text := vm_name(new.vm_id);
+    -- Of one row, and without asking who it is there for: routers start VMs, too.
+    name text := (select s.login || '@' || s.tenant || '/' || s.name from vm_specs s where s.vm_id = new.vm_id);
 begin
     if new.blocked <> old.blocked then
         perform audit(case when new.blocked then 'block' else 'unblock' end, 'vm', new.vm_id, name, new.tenant_id,
@@ -5753,25 +5831,12 @@ CREATE TABLE qvd.log (
 
 ALTER TABLE ONLY qvd.log FORCE ROW LEVEL SECURITY;
 
-ALTER TABLE qvd.log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME qvd.log_id_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1
-);
-
-CREATE VIEW qvd.log_list WITH (security_invoker='true') AS
+CREATE VIEW qvd.log_fields WITH (security_invoker='true') AS
  SELECT l.id,
     l."time",
         CASE
-            WHEN ( SELECT qvd.can('log.see.administrator.'::text) AS can) THEN
-            CASE
-                WHEN (COALESCE(l.superadmin, true) AND (NOT ( SELECT qvd.sees_all() AS sees_all))) THEN '*'::text
-                ELSE COALESCE(l.administrator_name, l.actor)
-            END
-            ELSE NULL::text
+            WHEN (COALESCE(l.superadmin, true) AND (NOT ( SELECT qvd.sees_all() AS sees_all))) THEN '*'::text
+            ELSE COALESCE(l.administrator_name, l.actor)
         END AS admin_name,
         CASE
             WHEN ((NOT COALESCE(l.superadmin, true)) OR ( SELECT qvd.sees_all() AS sees_all)) THEN l.administrator_id
@@ -5782,9 +5847,7 @@ CREATE VIEW qvd.log_list WITH (security_invoker='true') AS
             ELSE NULL::text
         END AS actor,
     l.tenant_id,
-    ( SELECT t.name
-           FROM qvd.tenants t
-          WHERE (t.id = l.tenant_id)) AS tenant,
+    t.name AS tenant,
     ((l.qvd_object || '_'::text) ||
         CASE l.action
             WHEN 'disconnect'::text THEN 'user_disconnect'::text
@@ -5799,19 +5862,54 @@ CREATE VIEW qvd.log_list WITH (security_invoker='true') AS
     l.object_id,
     l.object_name,
     l.status,
+    l.source,
         CASE
-            WHEN ( SELECT qvd.can('log.see.source.'::text) AS can) THEN l.source
+            WHEN ((NOT COALESCE(l.superadmin, true)) OR ( SELECT qvd.sees_all() AS sees_all)) THEN l.ip
+            ELSE NULL::inet
+        END AS address,
+    l.arguments
+   FROM (qvd.log l
+     LEFT JOIN qvd.tenants t ON ((t.id = l.tenant_id)));
+
+ALTER TABLE qvd.log ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME qvd.log_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE VIEW qvd.log_list WITH (security_invoker='true') AS
+ SELECT f.id,
+    f."time",
+        CASE
+            WHEN ( SELECT qvd.can('log.see.administrator.'::text) AS can) THEN f.admin_name
+            ELSE NULL::text
+        END AS admin_name,
+    f.admin_id,
+    f.actor,
+    f.tenant_id,
+    f.tenant,
+    f.action,
+    f.type_of_action,
+    f.qvd_object,
+    f.object_id,
+    f.object_name,
+    f.status,
+        CASE
+            WHEN ( SELECT qvd.can('log.see.source.'::text) AS can) THEN f.source
             ELSE NULL::text
         END AS source,
         CASE
-            WHEN (( SELECT qvd.can('log.see.address.'::text) AS can) AND ((NOT COALESCE(l.superadmin, true)) OR ( SELECT qvd.sees_all() AS sees_all))) THEN l.ip
+            WHEN ( SELECT qvd.can('log.see.address.'::text) AS can) THEN f.address
             ELSE NULL::inet
         END AS address,
         CASE
-            WHEN ( SELECT qvd.can('log.see.call-arguments.'::text) AS can) THEN l.arguments
+            WHEN ( SELECT qvd.can('log.see.call-arguments.'::text) AS can) THEN f.arguments
             ELSE NULL::jsonb
         END AS arguments
-   FROM qvd.log l
+   FROM qvd.log_fields f
   WHERE ( SELECT qvd.can('log.see-main.'::text) AS can);
 
 CREATE TABLE qvd.migrations (
@@ -5820,6 +5918,26 @@ CREATE TABLE qvd.migrations (
     applied_at timestamp with time zone DEFAULT now() NOT NULL,
     stops_older boolean DEFAULT true NOT NULL
 );
+
+CREATE VIEW qvd.startable_dis WITH (security_invoker='true') AS
+ SELECT d.osf_id,
+    t.tag,
+    d.id,
+    (r.state = 'published'::qvd.di_state) AS published
+   FROM ((qvd.dis d
+     JOIN qvd.di_tags t ON ((t.di_id = d.id)))
+     JOIN qvd.di_runtimes r ON ((r.di_id = d.id)))
+  WHERE ((NOT d.blocked) AND (r.state = ANY (ARRAY['ready'::qvd.di_state, 'published'::qvd.di_state])));
+
+CREATE VIEW qvd.newest_dis WITH (security_invoker='true') AS
+ SELECT DISTINCT ON (d.osf_id, d.tag) d.osf_id,
+    d.tag,
+    d.id,
+    i.path,
+    i.version
+   FROM (qvd.startable_dis d
+     JOIN qvd.dis i ON ((i.id = d.id)))
+  ORDER BY d.osf_id, d.tag, d.published DESC, d.id DESC;
 
 CREATE TABLE qvd.osf_properties (
     osf_id integer NOT NULL,
@@ -6081,11 +6199,11 @@ CREATE TABLE qvd.user_sessions (
 
 ALTER TABLE ONLY qvd.user_sessions FORCE ROW LEVEL SECURITY;
 
-CREATE VIEW qvd.session_list WITH (security_invoker='true') AS
+CREATE VIEW qvd.session_fields WITH (security_invoker='true') AS
  SELECT s.id,
     ((((s.login || '@'::text) || t.name) || '/'::text) || s.vm_name) AS vm,
     s.client_address AS client,
-    COALESCE(h.name, qvd.host_label(s.host_id)) AS host,
+    h.name AS host,
     l.name AS router,
     s.started_at,
     s.connected_at,
@@ -6100,8 +6218,29 @@ CREATE VIEW qvd.session_list WITH (security_invoker='true') AS
     s.tenant_id
    FROM (((qvd.user_sessions s
      LEFT JOIN qvd.tenants t ON ((t.id = s.tenant_id)))
-     LEFT JOIN qvd.hosts h ON ((h.id = s.host_id)))
-     LEFT JOIN qvd.hosts l ON ((l.id = s.l7r_host_id)))
+     LEFT JOIN ( SELECT DISTINCT ON (n.id) n.id,
+            n.name
+           FROM qvd.host_names() n(id, name)) h ON ((h.id = s.host_id)))
+     LEFT JOIN qvd.hosts l ON ((l.id = s.l7r_host_id)));
+
+CREATE VIEW qvd.session_list WITH (security_invoker='true') AS
+ SELECT f.id,
+    f.vm,
+    f.client,
+    f.host,
+    f.router,
+    f.started_at,
+    f.connected_at,
+    f.ended_at,
+    f.duration,
+    f.bytes_up,
+    f.bytes_down,
+    f.tunnel,
+    f.end_reason,
+    f.vm_id,
+    f.user_id,
+    f.tenant_id
+   FROM qvd.session_fields f
   WHERE ( SELECT qvd.can('vm.see.user-state.'::text) AS can);
 
 CREATE VIEW qvd.settings AS
@@ -6152,16 +6291,6 @@ CREATE VIEW qvd.staging_list WITH (security_invoker='true') AS
      LEFT JOIN qvd.staging s ON ((s.place = r.place)))
   WHERE ((s.name IS NOT NULL) OR (r.problem IS NOT NULL))
   ORDER BY s.name, r.place;
-
-CREATE VIEW qvd.startable_dis WITH (security_invoker='true') AS
- SELECT d.osf_id,
-    t.tag,
-    d.id,
-    (r.state = 'published'::qvd.di_state) AS published
-   FROM ((qvd.dis d
-     JOIN qvd.di_tags t ON ((t.di_id = d.id)))
-     JOIN qvd.di_runtimes r ON ((r.di_id = d.id)))
-  WHERE ((NOT d.blocked) AND (r.state = ANY (ARRAY['ready'::qvd.di_state, 'published'::qvd.di_state])));
 
 CREATE VIEW qvd.tenant_list WITH (security_invoker='true') AS
  SELECT t.id,
@@ -6266,62 +6395,81 @@ CREATE TABLE qvd.users (
 
 ALTER TABLE ONLY qvd.users FORCE ROW LEVEL SECURITY;
 
-CREATE VIEW qvd.user_list WITH (security_invoker='true') AS
+CREATE VIEW qvd.user_fields WITH (security_invoker='true') AS
  SELECT u.id,
     (u.login)::text AS name,
     (((u.login)::text || '@'::text) || t.name) AS "user",
     u.tenant_id,
     t.name AS tenant,
-        CASE
-            WHEN ( SELECT qvd.can('user.see.block.'::text) AS can) THEN u.blocked
-            ELSE NULL::boolean
-        END AS blocked,
+    u.blocked,
     u.has_password,
     u.language,
-        CASE
-            WHEN ( SELECT qvd.can('user.see.description.'::text) AS can) THEN u.description
-            ELSE NULL::text
-        END AS description,
+    u.description,
     ( SELECT count(*) AS count
            FROM qvd.vms v
           WHERE (v.user_id = u.id)) AS vms,
-        CASE
-            WHEN ( SELECT qvd.can('user.see.vms-info.'::text) AS can) THEN ( SELECT count(*) AS count
-               FROM qvd.vms v
-              WHERE (v.user_id = u.id))
-            ELSE NULL::bigint
-        END AS number_of_vms,
+    ( SELECT count(*) AS count
+           FROM qvd.vms v
+          WHERE (v.user_id = u.id)) AS number_of_vms,
     ( SELECT count(*) AS count
            FROM (qvd.vms v
              JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
           WHERE ((v.user_id = u.id) AND (r.user_state = 'connected'::qvd.user_state))) AS connected,
+    ( SELECT count(*) AS count
+           FROM (qvd.vms v
+             JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
+          WHERE ((v.user_id = u.id) AND (r.user_state = 'connected'::qvd.user_state))) AS number_of_vms_connected,
+    ( SELECT c.at
+           FROM qvd.created('user'::text, u.id) c(at, by_whom)) AS creation_date,
+    ( SELECT c.by_whom
+           FROM qvd.created('user'::text, u.id) c(at, by_whom)) AS created_by,
+    ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
+           FROM ((qvd.user_properties p
+             JOIN qvd.qvd_object_properties_list o ON ((o.id = p.property_id)))
+             JOIN qvd.properties_list l ON ((l.id = o.property_id)))
+          WHERE (p.user_id = u.id)) AS properties
+   FROM (qvd.users u
+     LEFT JOIN qvd.tenants t ON ((t.id = u.tenant_id)));
+
+CREATE VIEW qvd.user_list WITH (security_invoker='true') AS
+ SELECT f.id,
+    f.name,
+    f."user",
+    f.tenant_id,
+    f.tenant,
         CASE
-            WHEN ( SELECT qvd.can('user.see.vms-info.'::text) AS can) THEN ( SELECT count(*) AS count
-               FROM (qvd.vms v
-                 JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
-              WHERE ((v.user_id = u.id) AND (r.user_state = 'connected'::qvd.user_state)))
+            WHEN ( SELECT qvd.can('user.see.block.'::text) AS can) THEN f.blocked
+            ELSE NULL::boolean
+        END AS blocked,
+    f.has_password,
+    f.language,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.description.'::text) AS can) THEN f.description
+            ELSE NULL::text
+        END AS description,
+    f.vms,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.vms-info.'::text) AS can) THEN f.number_of_vms
+            ELSE NULL::bigint
+        END AS number_of_vms,
+    f.connected,
+        CASE
+            WHEN ( SELECT qvd.can('user.see.vms-info.'::text) AS can) THEN f.number_of_vms_connected
             ELSE NULL::bigint
         END AS number_of_vms_connected,
         CASE
-            WHEN ( SELECT qvd.can('user.see.creation-date.'::text) AS can) THEN ( SELECT c.at
-               FROM qvd.created('user'::text, u.id) c(at, by_whom))
+            WHEN ( SELECT qvd.can('user.see.creation-date.'::text) AS can) THEN f.creation_date
             ELSE NULL::timestamp with time zone
         END AS creation_date,
         CASE
-            WHEN ( SELECT qvd.can('user.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
-               FROM qvd.created('user'::text, u.id) c(at, by_whom))
+            WHEN ( SELECT qvd.can('user.see.created-by.'::text) AS can) THEN f.created_by
             ELSE NULL::text
         END AS created_by,
         CASE
-            WHEN ( SELECT qvd.can('user.see.properties.'::text) AS can) THEN ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
-               FROM ((qvd.user_properties p
-                 JOIN qvd.qvd_object_properties_list o ON ((o.id = p.property_id)))
-                 JOIN qvd.properties_list l ON ((l.id = o.property_id)))
-              WHERE (p.user_id = u.id))
+            WHEN ( SELECT qvd.can('user.see.properties.'::text) AS can) THEN f.properties
             ELSE NULL::jsonb
         END AS properties
-   FROM (qvd.users u
-     JOIN qvd.tenants t ON ((t.id = u.tenant_id)))
+   FROM qvd.user_fields f
   WHERE ( SELECT qvd.can('user.see-main.'::text) AS can);
 
 ALTER TABLE qvd.user_sessions ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
@@ -6411,155 +6559,193 @@ CREATE TABLE qvd.vm_properties (
 
 ALTER TABLE ONLY qvd.vm_properties FORCE ROW LEVEL SECURITY;
 
-CREATE VIEW qvd.vm_list WITH (security_invoker='true') AS
+CREATE VIEW qvd.vm_fields WITH (security_invoker='true') AS
  SELECT v.id,
     (v.name)::text AS name,
     (((((u.login)::text || '@'::text) || t.name) || '/'::text) || (v.name)::text) AS vm,
     v.tenant_id,
     t.name AS tenant,
+    v.user_id,
+    (u.login)::text AS "user",
+    v.osf_id,
+    (o.name)::text AS osf,
+    v.di_tag AS tag,
+    v.di_tag,
+    r.blocked,
+    r.vm_state AS state,
+    r.user_state,
+    r.vm_cmd AS command,
+    r.vm_state_ts AS since,
+    r.vm_reason AS reason,
+    r.host_id,
+    h.name AS host,
+    d.id AS di_id,
+    d.path AS di,
+    d.version AS di_version,
+    r.current_di_id AS di_id_in_use,
+    i.version AS di_in_use,
+    v.ip,
+    r.vm_address AS ip_in_use,
+    v.ip AS next_boot_ip,
+    qvd.vm_mac(v.ip) AS mac,
+    r.vm_expiration_soft AS expiration_soft,
+    r.vm_expiration_hard AS expiration_hard,
+    (r.vm_expiration_soft - now()) AS time_until_expiration_soft,
+    (r.vm_expiration_hard - now()) AS time_until_expiration_hard,
+    v.description,
+    v.keep_running,
+    ( SELECT c.at
+           FROM qvd.created('vm'::text, v.id) c(at, by_whom)) AS creation_date,
+    ( SELECT c.by_whom
+           FROM qvd.created('vm'::text, v.id) c(at, by_whom)) AS created_by,
+    ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
+           FROM ((qvd.vm_properties p
+             JOIN qvd.qvd_object_properties_list o_1 ON ((o_1.id = p.property_id)))
+             JOIN qvd.properties_list l ON ((l.id = o_1.property_id)))
+          WHERE (p.vm_id = v.id)) AS properties
+   FROM (((((((qvd.vms v
+     LEFT JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
+     LEFT JOIN qvd.users u ON ((u.id = v.user_id)))
+     LEFT JOIN qvd.tenants t ON ((t.id = v.tenant_id)))
+     LEFT JOIN qvd.osfs o ON ((o.id = v.osf_id)))
+     LEFT JOIN ( SELECT DISTINCT ON (n.id) n.id,
+            n.name
+           FROM qvd.host_names() n(id, name)) h ON ((h.id = r.host_id)))
+     LEFT JOIN qvd.newest_dis d ON (((d.osf_id = v.osf_id) AND (d.tag = v.di_tag))))
+     LEFT JOIN qvd.dis i ON ((i.id = r.current_di_id)));
+
+CREATE VIEW qvd.vm_list WITH (security_invoker='true') AS
+ SELECT f.id,
+    f.name,
+    f.vm,
+    f.tenant_id,
+    f.tenant,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.user.'::text) AS can) THEN v.user_id
+            WHEN ( SELECT qvd.can('vm.see.user.'::text) AS can) THEN f.user_id
             ELSE NULL::integer
         END AS user_id,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.user.'::text) AS can) THEN (u.login)::text
+            WHEN ( SELECT qvd.can('vm.see.user.'::text) AS can) THEN f."user"
             ELSE NULL::text
         END AS "user",
         CASE
-            WHEN ( SELECT qvd.can('vm.see.osf.'::text) AS can) THEN v.osf_id
+            WHEN ( SELECT qvd.can('vm.see.osf.'::text) AS can) THEN f.osf_id
             ELSE NULL::integer
         END AS osf_id,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.osf.'::text) AS can) THEN ( SELECT (o.name)::text AS name
-               FROM qvd.osfs o
-              WHERE (o.id = v.osf_id))
+            WHEN ( SELECT qvd.can('vm.see.osf.'::text) AS can) THEN f.osf
             ELSE NULL::text
         END AS osf,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.di-tag.'::text) AS can) THEN v.di_tag
+            WHEN ( SELECT qvd.can('vm.see.di-tag.'::text) AS can) THEN f.tag
             ELSE NULL::text
         END AS tag,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.di-tag.'::text) AS can) THEN v.di_tag
+            WHEN ( SELECT qvd.can('vm.see.di-tag.'::text) AS can) THEN f.di_tag
             ELSE NULL::text
         END AS di_tag,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.block.'::text) AS can) THEN r.blocked
+            WHEN ( SELECT qvd.can('vm.see.block.'::text) AS can) THEN f.blocked
             ELSE NULL::boolean
         END AS blocked,
-    s.vm_state AS state,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.user-state.'::text) AS can) THEN r.user_state
+            WHEN ( SELECT qvd.can('vm.see.state.'::text) AS can) THEN f.state
+            ELSE NULL::qvd.vm_state
+        END AS state,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.user-state.'::text) AS can) THEN f.user_state
             ELSE NULL::qvd.user_state
         END AS user_state,
-    s.vm_cmd AS command,
-    s.vm_state_ts AS since,
-    s.vm_reason AS reason,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.host.'::text) AS can) THEN r.host_id
+            WHEN ( SELECT qvd.can('vm.see.state.'::text) AS can) THEN f.command
+            ELSE NULL::qvd.vm_cmd
+        END AS command,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.state.'::text) AS can) THEN f.since
+            ELSE NULL::timestamp with time zone
+        END AS since,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.state.'::text) AS can) THEN f.reason
+            ELSE NULL::text
+        END AS reason,
+        CASE
+            WHEN ( SELECT qvd.can('vm.see.host.'::text) AS can) THEN f.host_id
             ELSE NULL::integer
         END AS host_id,
         CASE
-            WHEN (( SELECT qvd.can('vm.see.host.'::text) AS can) AND (r.host_id IS NOT NULL)) THEN COALESCE(h.name, qvd.host_label(r.host_id))
+            WHEN ( SELECT qvd.can('vm.see.host.'::text) AS can) THEN f.host
             ELSE NULL::text
         END AS host,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.di.'::text) AS can) THEN ( SELECT d.id
-               FROM qvd.startable_dis d
-              WHERE ((d.osf_id = v.osf_id) AND (d.tag = v.di_tag))
-              ORDER BY d.published DESC, d.id DESC
-             LIMIT 1)
+            WHEN ( SELECT qvd.can('vm.see.di.'::text) AS can) THEN f.di_id
             ELSE NULL::integer
         END AS di_id,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.di.'::text) AS can) THEN ( SELECT i.path
-               FROM (qvd.startable_dis d
-                 JOIN qvd.dis i ON ((i.id = d.id)))
-              WHERE ((d.osf_id = v.osf_id) AND (d.tag = v.di_tag))
-              ORDER BY d.published DESC, d.id DESC
-             LIMIT 1)
+            WHEN ( SELECT qvd.can('vm.see.di.'::text) AS can) THEN f.di
             ELSE NULL::text
         END AS di,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.di-version.'::text) AS can) THEN ( SELECT i.version
-               FROM (qvd.startable_dis d
-                 JOIN qvd.dis i ON ((i.id = d.id)))
-              WHERE ((d.osf_id = v.osf_id) AND (d.tag = v.di_tag))
-              ORDER BY d.published DESC, d.id DESC
-             LIMIT 1)
+            WHEN ( SELECT qvd.can('vm.see.di-version.'::text) AS can) THEN f.di_version
             ELSE NULL::text
         END AS di_version,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.di.'::text) AS can) THEN r.current_di_id
+            WHEN ( SELECT qvd.can('vm.see.di.'::text) AS can) THEN f.di_id_in_use
             ELSE NULL::integer
         END AS di_id_in_use,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.di-version.'::text) AS can) THEN ( SELECT d.version
-               FROM qvd.dis d
-              WHERE (d.id = r.current_di_id))
+            WHEN ( SELECT qvd.can('vm.see.di-version.'::text) AS can) THEN f.di_in_use
             ELSE NULL::text
         END AS di_in_use,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.ip.'::text) AS can) THEN v.ip
+            WHEN ( SELECT qvd.can('vm.see.ip.'::text) AS can) THEN f.ip
             ELSE NULL::inet
         END AS ip,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.ip.'::text) AS can) THEN r.vm_address
+            WHEN ( SELECT qvd.can('vm.see.ip.'::text) AS can) THEN f.ip_in_use
             ELSE NULL::inet
         END AS ip_in_use,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.next-boot-ip.'::text) AS can) THEN v.ip
+            WHEN ( SELECT qvd.can('vm.see.next-boot-ip.'::text) AS can) THEN f.next_boot_ip
             ELSE NULL::inet
         END AS next_boot_ip,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.mac.'::text) AS can) THEN qvd.vm_mac(v.ip)
+            WHEN ( SELECT qvd.can('vm.see.mac.'::text) AS can) THEN f.mac
             ELSE NULL::text
         END AS mac,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN r.vm_expiration_soft
+            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN f.expiration_soft
             ELSE NULL::timestamp with time zone
         END AS expiration_soft,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN r.vm_expiration_hard
+            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN f.expiration_hard
             ELSE NULL::timestamp with time zone
         END AS expiration_hard,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN (r.vm_expiration_soft - now())
+            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN f.time_until_expiration_soft
             ELSE NULL::interval
         END AS time_until_expiration_soft,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN (r.vm_expiration_hard - now())
+            WHEN ( SELECT qvd.can('vm.see.expiration.'::text) AS can) THEN f.time_until_expiration_hard
             ELSE NULL::interval
         END AS time_until_expiration_hard,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.description.'::text) AS can) THEN v.description
+            WHEN ( SELECT qvd.can('vm.see.description.'::text) AS can) THEN f.description
             ELSE NULL::text
         END AS description,
-    v.keep_running,
+    f.keep_running,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.creation-date.'::text) AS can) THEN ( SELECT c.at
-               FROM qvd.created('vm'::text, v.id) c(at, by_whom))
+            WHEN ( SELECT qvd.can('vm.see.creation-date.'::text) AS can) THEN f.creation_date
             ELSE NULL::timestamp with time zone
         END AS creation_date,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.created-by.'::text) AS can) THEN ( SELECT c.by_whom
-               FROM qvd.created('vm'::text, v.id) c(at, by_whom))
+            WHEN ( SELECT qvd.can('vm.see.created-by.'::text) AS can) THEN f.created_by
             ELSE NULL::text
         END AS created_by,
         CASE
-            WHEN ( SELECT qvd.can('vm.see.properties.'::text) AS can) THEN ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
-               FROM ((qvd.vm_properties p
-                 JOIN qvd.qvd_object_properties_list o ON ((o.id = p.property_id)))
-                 JOIN qvd.properties_list l ON ((l.id = o.property_id)))
-              WHERE (p.vm_id = v.id))
+            WHEN ( SELECT qvd.can('vm.see.properties.'::text) AS can) THEN f.properties
             ELSE NULL::jsonb
         END AS properties
-   FROM (((((qvd.vms v
-     JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
-     JOIN qvd.users u ON ((u.id = v.user_id)))
-     JOIN qvd.tenants t ON ((t.id = v.tenant_id)))
-     LEFT JOIN qvd.hosts h ON ((h.id = r.host_id)))
-     LEFT JOIN qvd.vm_runtimes s ON (((s.vm_id = v.id) AND ( SELECT qvd.can('vm.see.state.'::text) AS can))))
+   FROM qvd.vm_fields f
   WHERE ( SELECT qvd.can('vm.see-main.'::text) AS can);
 
 CREATE TABLE qvd.vm_progress (
@@ -6573,6 +6759,61 @@ CREATE TABLE qvd.vm_progress (
 );
 
 ALTER TABLE ONLY qvd.vm_progress FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.vm_running_fields WITH (security_invoker='true') AS
+ SELECT r.vm_id AS id,
+    (v.name)::text AS name,
+    (((((u.login)::text || '@'::text) || t.name) || '/'::text) || (v.name)::text) AS vm,
+    r.tenant_id,
+    t.name AS tenant,
+    v.user_id,
+    (u.login)::text AS "user",
+    v.osf_id,
+    (o.name)::text AS osf,
+    v.di_tag AS tag,
+    v.di_tag,
+    r.blocked,
+    r.vm_state AS state,
+    r.user_state,
+    r.vm_cmd AS command,
+    r.vm_state_ts AS since,
+    r.vm_reason AS reason,
+    r.host_id,
+    h.name AS host,
+    d.id AS di_id,
+    d.path AS di,
+    d.version AS di_version,
+    r.current_di_id AS di_id_in_use,
+    i.version AS di_in_use,
+    v.ip,
+    r.vm_address AS ip_in_use,
+    v.ip AS next_boot_ip,
+    qvd.vm_mac(v.ip) AS mac,
+    r.vm_expiration_soft AS expiration_soft,
+    r.vm_expiration_hard AS expiration_hard,
+    (r.vm_expiration_soft - now()) AS time_until_expiration_soft,
+    (r.vm_expiration_hard - now()) AS time_until_expiration_hard,
+    v.description,
+    v.keep_running,
+    ( SELECT c.at
+           FROM qvd.created('vm'::text, r.vm_id) c(at, by_whom)) AS creation_date,
+    ( SELECT c.by_whom
+           FROM qvd.created('vm'::text, r.vm_id) c(at, by_whom)) AS created_by,
+    ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
+           FROM ((qvd.vm_properties p
+             JOIN qvd.qvd_object_properties_list o_1 ON ((o_1.id = p.property_id)))
+             JOIN qvd.properties_list l ON ((l.id = o_1.property_id)))
+          WHERE (p.vm_id = r.vm_id)) AS properties
+   FROM (((((((qvd.vm_runtimes r
+     LEFT JOIN qvd.vms v ON ((v.id = r.vm_id)))
+     LEFT JOIN qvd.users u ON ((u.id = v.user_id)))
+     LEFT JOIN qvd.tenants t ON ((t.id = r.tenant_id)))
+     LEFT JOIN qvd.osfs o ON ((o.id = v.osf_id)))
+     LEFT JOIN ( SELECT DISTINCT ON (n.id) n.id,
+            n.name
+           FROM qvd.host_names() n(id, name)) h ON ((h.id = r.host_id)))
+     LEFT JOIN qvd.newest_dis d ON (((d.osf_id = v.osf_id) AND (d.tag = v.di_tag))))
+     LEFT JOIN qvd.dis i ON ((i.id = r.current_di_id)));
 
 CREATE VIEW qvd.vm_specs_due AS
  SELECT v.id AS vm_id,
@@ -7047,9 +7288,9 @@ CREATE TRIGGER log_update AFTER UPDATE ON qvd.vm_properties REFERENCING OLD TABL
 
 CREATE TRIGGER log_update AFTER UPDATE ON qvd.vms REFERENCING OLD TABLE AS gone NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION qvd.administered_log('vm', 'id', '');
 
-CREATE TRIGGER permit AFTER UPDATE ON qvd.host_runtimes FOR EACH ROW WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.runtime_permit('host');
+CREATE TRIGGER permit AFTER UPDATE OF blocked, cmd ON qvd.host_runtimes FOR EACH ROW WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.runtime_permit('host');
 
-CREATE TRIGGER permit AFTER UPDATE ON qvd.vm_runtimes FOR EACH ROW WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.runtime_permit('vm');
+CREATE TRIGGER permit AFTER UPDATE OF blocked, vm_cmd, user_cmd, vm_expiration_soft, vm_expiration_hard ON qvd.vm_runtimes FOR EACH ROW WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.runtime_permit('vm');
 
 CREATE TRIGGER permit_delete AFTER DELETE ON qvd.acl_role_relations REFERENCING OLD TABLE AS gone FOR EACH STATEMENT WHEN ((CURRENT_USER <> 'postgres'::name)) EXECUTE FUNCTION qvd.administered_permit('role', 'role_id');
 
@@ -7998,10 +8239,10 @@ GRANT ALL ON FUNCTION qvd.host_create(name text, address inet, description text)
 
 REVOKE ALL ON FUNCTION qvd.host_forget(node integer, reason text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION qvd.host_label(wanted integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.host_label(wanted integer) TO qvd_readonly;
-GRANT ALL ON FUNCTION qvd.host_label(wanted integer) TO qvd_admin;
-GRANT ALL ON FUNCTION qvd.host_label(wanted integer) TO qvd_administrators;
+REVOKE ALL ON FUNCTION qvd.host_names() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.host_names() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.host_names() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.host_names() TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.host_obstacle(node integer) FROM PUBLIC;
 
@@ -8165,6 +8406,11 @@ GRANT ALL ON FUNCTION qvd.l7r_vm_stop(vm integer) TO qvd_l7r;
 REVOKE ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_way(wanted bigint, way text) TO qvd_l7r;
 
+REVOKE ALL ON FUNCTION qvd.list_fields() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.list_fields() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.list_fields() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.list_fields() TO qvd_administrators;
+
 REVOKE ALL ON FUNCTION qvd.log_entry(part text, kind text, key text, was jsonb, becomes jsonb, OUT action text, OUT object_id integer, OUT name text, OUT tenant integer, OUT arguments jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.logged(part text, object jsonb) FROM PUBLIC;
@@ -8180,10 +8426,10 @@ GRANT ALL ON FUNCTION qvd.me_update(changes jsonb) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.members(given jsonb, what text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION qvd.merged(payload text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.merged(payload text) TO qvd_node;
-GRANT ALL ON FUNCTION qvd.merged(payload text) TO qvd_administrators;
-GRANT ALL ON FUNCTION qvd.merged(payload text) TO qvd_admin;
+REVOKE ALL ON FUNCTION qvd.merged(channel text, payload text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.merged(channel text, payload text) TO qvd_node;
+GRANT ALL ON FUNCTION qvd.merged(channel text, payload text) TO qvd_administrators;
+GRANT ALL ON FUNCTION qvd.merged(channel text, payload text) TO qvd_admin;
 
 REVOKE ALL ON FUNCTION qvd.moment(at timestamp with time zone) FROM PUBLIC;
 
@@ -8868,11 +9114,23 @@ GRANT SELECT ON TABLE qvd.log TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.log TO qvd_admin;
 GRANT SELECT ON TABLE qvd.log TO qvd_administrators;
 
+GRANT SELECT ON TABLE qvd.log_fields TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.log_fields TO qvd_admin;
+GRANT SELECT ON TABLE qvd.log_fields TO qvd_administrators;
+
 GRANT USAGE ON SEQUENCE qvd.log_id_seq TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.log_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.log_list TO qvd_admin;
 GRANT SELECT ON TABLE qvd.log_list TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.startable_dis TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.startable_dis TO qvd_admin;
+GRANT SELECT ON TABLE qvd.startable_dis TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.newest_dis TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.newest_dis TO qvd_admin;
+GRANT SELECT ON TABLE qvd.newest_dis TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.osf_properties TO qvd_readonly;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE qvd.osf_properties TO qvd_admin;
@@ -8930,6 +9188,10 @@ GRANT SELECT ON TABLE qvd.user_sessions TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.user_sessions TO qvd_admin;
 GRANT SELECT ON TABLE qvd.user_sessions TO qvd_administrators;
 
+GRANT SELECT ON TABLE qvd.session_fields TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.session_fields TO qvd_admin;
+GRANT SELECT ON TABLE qvd.session_fields TO qvd_administrators;
+
 GRANT SELECT ON TABLE qvd.session_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.session_list TO qvd_admin;
 GRANT SELECT ON TABLE qvd.session_list TO qvd_administrators;
@@ -8947,10 +9209,6 @@ GRANT SELECT ON TABLE qvd.storage_reports TO qvd_administrators;
 GRANT SELECT ON TABLE qvd.staging_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.staging_list TO qvd_admin;
 GRANT SELECT ON TABLE qvd.staging_list TO qvd_administrators;
-
-GRANT SELECT ON TABLE qvd.startable_dis TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.startable_dis TO qvd_admin;
-GRANT SELECT ON TABLE qvd.startable_dis TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.tenant_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.tenant_list TO qvd_admin;
@@ -9011,6 +9269,10 @@ GRANT SELECT(has_password) ON TABLE qvd.users TO qvd_readonly;
 GRANT SELECT(has_password) ON TABLE qvd.users TO qvd_admin;
 GRANT SELECT(has_password) ON TABLE qvd.users TO qvd_administrators;
 
+GRANT SELECT ON TABLE qvd.user_fields TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.user_fields TO qvd_admin;
+GRANT SELECT ON TABLE qvd.user_fields TO qvd_administrators;
+
 GRANT SELECT ON TABLE qvd.user_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.user_list TO qvd_admin;
 GRANT SELECT ON TABLE qvd.user_list TO qvd_administrators;
@@ -9049,6 +9311,10 @@ GRANT INSERT(property_id) ON TABLE qvd.vm_properties TO qvd_administrators;
 
 GRANT INSERT(value),UPDATE(value) ON TABLE qvd.vm_properties TO qvd_administrators;
 
+GRANT SELECT ON TABLE qvd.vm_fields TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.vm_fields TO qvd_admin;
+GRANT SELECT ON TABLE qvd.vm_fields TO qvd_administrators;
+
 GRANT SELECT ON TABLE qvd.vm_list TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.vm_list TO qvd_admin;
 GRANT SELECT ON TABLE qvd.vm_list TO qvd_administrators;
@@ -9056,5 +9322,9 @@ GRANT SELECT ON TABLE qvd.vm_list TO qvd_administrators;
 GRANT SELECT ON TABLE qvd.vm_progress TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.vm_progress TO qvd_admin;
 GRANT SELECT ON TABLE qvd.vm_progress TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.vm_running_fields TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.vm_running_fields TO qvd_admin;
+GRANT SELECT ON TABLE qvd.vm_running_fields TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.vms_id_seq TO qvd_admin;

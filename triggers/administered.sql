@@ -116,7 +116,8 @@ create or replace function vm_runtimes_log() returns trigger
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    name text := vm_name(new.vm_id);
+    -- Of one row, and without asking who it is there for: routers start VMs, too.
+    name text := (select s.login || '@' || s.tenant || '/' || s.name from vm_specs s where s.vm_id = new.vm_id);
 begin
     if new.blocked <> old.blocked then
         perform audit(case when new.blocked then 'block' else 'unblock' end, 'vm', new.vm_id, name, new.tenant_id,
@@ -161,9 +162,11 @@ end $$;
 
 do $$
 begin
-    execute format('create or replace trigger permit after update on vm_runtimes for each row
+    -- Of the columns that somebody may write by hand; states and leases of nodes ask nobody.
+    execute format('create or replace trigger permit
+        after update of blocked, vm_cmd, user_cmd, vm_expiration_soft, vm_expiration_hard on vm_runtimes for each row
         when (current_user <> %L) execute function runtime_permit(''vm'')', current_user);
-    execute format('create or replace trigger permit after update on host_runtimes for each row
+    execute format('create or replace trigger permit after update of blocked, cmd on host_runtimes for each row
         when (current_user <> %L) execute function runtime_permit(''host'')', current_user);
 end $$;
 

@@ -7,19 +7,22 @@ create or replace function me() returns integer
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    known administrators;
+    known record;
 begin
     if session_user = 'qvd_wat' then
         return (
             select a.id from administrators a join tenants t on t.id = a.tenant_id
             where a.id = nullif(split_part(current_setting('qvd.acting', true), '|', 1), '')::integer and not t.blocked);
     end if;
-    select * into known from administrators a where a.role_name = session_user;
+    -- In one query: daemons are asked, too, when something of theirs is logged.
+    select a.id, a.tenant_id,
+        pg_has_role(session_user, 'qvd_admin', 'member') or pg_has_role(session_user, n.nspowner, 'member') as owns
+    into known
+    from pg_namespace n left join administrators a on a.role_name = session_user where n.nspname = 'qvd';
     if known.id is not null then
         return (select known.id from tenants t where t.id = known.tenant_id and not t.blocked);
     end if;
-    return case when pg_has_role(session_user, 'qvd_admin', 'member')
-        or exists (select from pg_namespace n where n.nspname = 'qvd' and pg_has_role(session_user, n.nspowner, 'member')) then 0 end;
+    return case when known.owns then 0 end;
 end $$;
 
 -- Whether who acts is held by no tenant: a superadministrator, a reader of everything, a program. What they may do is said
@@ -82,9 +85,13 @@ language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
     said text := current_setting('qvd.acting', true);
+    -- Once, for daemons are nobody and their starts and claims are logged.
+    who constant integer := me();
 begin
-    select a.id, case when a.id = 0 and session_user <> 'qvd_wat' then session_user else a.name end, a.tenant_id = 0
-    into administrator, name, superadmin from administrators a where a.id = me();
+    if who is not null then
+        select a.id, case when a.id = 0 and session_user <> 'qvd_wat' then session_user else a.name end, a.tenant_id = 0
+        into administrator, name, superadmin from administrators a where a.id = who;
+    end if;
     address := inet_client_addr();
     source := coalesce(nullif(current_setting('application_name', true), ''), 'sql');
     if session_user = 'qvd_wat' and said <> '' then

@@ -68,11 +68,15 @@ end $$;
 
 -- What administrators hear of a transaction that changes much names no ids after the first hundred: then there is one notification
 -- for each kind and tenant, since the server sends equal ones once.
-create or replace function merged(payload text) returns text
+create or replace function merged(channel text, payload text) returns text
 language plpgsql as $$
 declare
-    told integer := coalesce(nullif(current_setting('qvd.told', true), ''), '0')::integer;
+    told integer;
 begin
+    if channel <> 'qvd_admin' then
+        return payload;
+    end if;
+    told := coalesce(nullif(current_setting('qvd.told', true), ''), '0')::integer;
     if told >= 100 then
         return regexp_replace(payload, ',"id":[0-9]+', '');
     end if;
@@ -80,14 +84,15 @@ begin
     return payload;
 end $$;
 
--- The one place that notifies. Plain SQL, so that it costs nothing but its content. A notification wakes every process of the
+-- The one place that notifies. Plain SQL that names its payload once, so that it is taken into what calls it and costs nothing
+-- but its content. A notification wakes every process of the
 -- server that listens to anything, so administrators are notified only while one watches; who begins to, waits for those who
 -- found nobody.
 create or replace function announce(channel text, payload text) returns void
 language sql volatile as $$
     select case
-        when channel <> 'qvd_admin' then pg_notify(channel, payload)
-        when not pg_try_advisory_xact_lock(hashtext('qvd.watch')) then pg_notify(channel, qvd.merged(payload))
+        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'))
+        then pg_notify(channel, qvd.merged(channel, payload))
     end
 $$;
 

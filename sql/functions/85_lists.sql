@@ -1,12 +1,82 @@
 -- What lists show and no table of theirs holds.
 
--- The name of a host: a tenant's administrator sees where his VMs run, and nothing else of hosts.
-create or replace function host_label(wanted integer) returns text
-language plpgsql stable security definer set search_path = qvd, pg_temp
+-- What there is to know of fields of long lists: `acl`, without which a field is null; `source`, the view that begins at the
+-- table which holds the field; `sort`, by what else rows are sorted that are to be sorted by it, where that is the same order
+-- and easier; and whether every row has one (`always`). '' is the list itself, which is empty without its ACL.
+drop function if exists list_fields();
+create function list_fields()
+    returns table (list text, field text, acl text, source text, sort text[], always boolean)
+language sql immutable as $$
+    values
+        ('vm', '', 'vm.see-main.', null::text, null::text[], true),
+        ('vm', 'id', null, null, null, true),
+        ('vm', 'name', null, null, null, true),
+        ('vm', 'vm', null, null, '{user,tenant,name}', true),
+        ('vm', 'tenant', null, null, null, true),
+        ('vm', 'user_id', 'vm.see.user.', null, null, true),
+        ('vm', 'user', 'vm.see.user.', null, null, true),
+        ('vm', 'osf_id', 'vm.see.osf.', null, null, true),
+        ('vm', 'osf', 'vm.see.osf.', null, null, true),
+        ('vm', 'tag', 'vm.see.di-tag.', null, null, true),
+        ('vm', 'di_tag', 'vm.see.di-tag.', null, null, true),
+        ('vm', 'blocked', 'vm.see.block.', 'vm_running_fields', null, true),
+        ('vm', 'state', 'vm.see.state.', 'vm_running_fields', null, true),
+        ('vm', 'user_state', 'vm.see.user-state.', 'vm_running_fields', null, true),
+        ('vm', 'command', 'vm.see.state.', 'vm_running_fields', null, false),
+        ('vm', 'since', 'vm.see.state.', 'vm_running_fields', null, true),
+        ('vm', 'reason', 'vm.see.state.', 'vm_running_fields', null, false),
+        ('vm', 'host_id', 'vm.see.host.', 'vm_running_fields', null, false),
+        ('vm', 'host', 'vm.see.host.', 'vm_running_fields', null, false),
+        ('vm', 'di_id', 'vm.see.di.', null, null, false),
+        ('vm', 'di', 'vm.see.di.', null, null, false),
+        ('vm', 'di_version', 'vm.see.di-version.', null, null, false),
+        ('vm', 'di_id_in_use', 'vm.see.di.', 'vm_running_fields', null, false),
+        ('vm', 'di_in_use', 'vm.see.di-version.', 'vm_running_fields', null, false),
+        ('vm', 'ip', 'vm.see.ip.', null, null, true),
+        ('vm', 'ip_in_use', 'vm.see.ip.', 'vm_running_fields', null, false),
+        ('vm', 'next_boot_ip', 'vm.see.next-boot-ip.', null, null, true),
+        ('vm', 'mac', 'vm.see.mac.', null, '{ip}', true),
+        ('vm', 'expiration_soft', 'vm.see.expiration.', 'vm_running_fields', null, false),
+        ('vm', 'expiration_hard', 'vm.see.expiration.', 'vm_running_fields', null, false),
+        ('vm', 'time_until_expiration_soft', 'vm.see.expiration.', 'vm_running_fields', '{expiration_soft}', false),
+        ('vm', 'time_until_expiration_hard', 'vm.see.expiration.', 'vm_running_fields', '{expiration_hard}', false),
+        ('vm', 'description', 'vm.see.description.', null, null, false),
+        ('vm', 'creation_date', 'vm.see.creation-date.', null, '{id}', true),
+        ('vm', 'created_by', 'vm.see.created-by.', null, null, false),
+        ('vm', 'properties', 'vm.see.properties.', null, null, false),
+        ('user', '', 'user.see-main.', null, null, true),
+        ('user', 'id', null, null, null, true),
+        ('user', 'name', null, null, null, true),
+        ('user', 'user', null, null, '{name,tenant}', true),
+        ('user', 'tenant', null, null, null, true),
+        ('user', 'blocked', 'user.see.block.', null, null, true),
+        ('user', 'description', 'user.see.description.', null, null, false),
+        ('user', 'number_of_vms', 'user.see.vms-info.', null, null, true),
+        ('user', 'number_of_vms_connected', 'user.see.vms-info.', null, null, true),
+        ('user', 'creation_date', 'user.see.creation-date.', null, '{id}', true),
+        ('user', 'created_by', 'user.see.created-by.', null, null, false),
+        ('user', 'properties', 'user.see.properties.', null, null, false),
+        ('log', '', 'log.see-main.', null, null, true),
+        ('log', 'id', null, null, null, true),
+        ('log', 'time', null, null, null, true),
+        ('log', 'admin_name', 'log.see.administrator.', null, null, false),
+        ('log', 'source', 'log.see.source.', null, null, false),
+        ('log', 'address', 'log.see.address.', null, null, false),
+        ('log', 'arguments', 'log.see.call-arguments.', null, null, false),
+        ('session', '', 'vm.see.user-state.', null, null, true),
+        ('session', 'id', null, null, null, true),
+        ('session', 'vm', null, null, null, true),
+        ('session', 'started_at', null, null, '{id}', true)
+$$;
+
+-- The names of hosts: a tenant's administrator sees where his VMs run, and nothing else of hosts.
+create or replace function host_names() returns table (id integer, name text)
+language plpgsql stable security definer rows 20 set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    return (select h.name from hosts h where h.id = wanted and (sees_all() or exists (
-        select from vm_runtimes r where r.host_id = wanted and r.tenant_id = my_tenant())));
+    return query select h.id, h.name from hosts h
+        where (select sees_all()) or exists (
+            select from vm_runtimes r where r.host_id = h.id and r.tenant_id = (select my_tenant()));
 end $$;
 
 -- The hardware address that nodes give a VM with this address (src/network/address.rs).

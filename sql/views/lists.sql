@@ -4,83 +4,72 @@
 -- Long lists have no order: a sort here would have to be done before the one that is asked for.
 
 drop view if exists vm_list, host_list, session_list, user_list, osf_list, di_list, tenant_list, role_list, administrator_list,
-    config_list, property_list, log_list, acl_list, view_list, staging_list, tunnel_list, end_list;
+    config_list, property_list, log_list, acl_list, view_list, staging_list, tunnel_list, end_list,
+    vm_fields, vm_running_fields, user_fields, session_fields, log_fields;
+drop view if exists newest_dis;
 
-create view vm_list with (security_invoker) as
-    select v.id, v.name::text as name, u.login || '@' || t.name || '/' || v.name as vm,
-        v.tenant_id, t.name as tenant,
-        case when (select can('vm.see.user.')) then v.user_id end as user_id,
-        case when (select can('vm.see.user.')) then u.login::text end as "user",
-        case when (select can('vm.see.osf.')) then v.osf_id end as osf_id,
-        case when (select can('vm.see.osf.')) then (select o.name::text from osfs o where o.id = v.osf_id) end as osf,
-        case when (select can('vm.see.di-tag.')) then v.di_tag end as tag,
-        case when (select can('vm.see.di-tag.')) then v.di_tag end as di_tag,
-        case when (select can('vm.see.block.')) then r.blocked end as blocked,
-        s.vm_state as state,
-        case when (select can('vm.see.user-state.')) then r.user_state end as user_state,
-        s.vm_cmd as command,
-        s.vm_state_ts as since,
-        s.vm_reason as reason,
-        case when (select can('vm.see.host.')) then r.host_id end as host_id,
-        case when (select can('vm.see.host.')) and r.host_id is not null then coalesce(h.name, host_label(r.host_id)) end as host,
-        case when (select can('vm.see.di.')) then (
-            select d.id from startable_dis d where d.osf_id = v.osf_id and d.tag = v.di_tag
-            order by d.published desc, d.id desc limit 1) end as di_id,
-        case when (select can('vm.see.di.')) then (
-            select i.path from startable_dis d join dis i on i.id = d.id where d.osf_id = v.osf_id and d.tag = v.di_tag
-            order by d.published desc, d.id desc limit 1) end as di,
-        case when (select can('vm.see.di-version.')) then (
-            select i.version from startable_dis d join dis i on i.id = d.id where d.osf_id = v.osf_id and d.tag = v.di_tag
-            order by d.published desc, d.id desc limit 1) end as di_version,
-        case when (select can('vm.see.di.')) then r.current_di_id end as di_id_in_use,
-        case when (select can('vm.see.di-version.')) then
-            (select d.version from dis d where d.id = r.current_di_id) end as di_in_use,
-        case when (select can('vm.see.ip.')) then v.ip end as ip,
-        case when (select can('vm.see.ip.')) then r.vm_address end as ip_in_use,
-        case when (select can('vm.see.next-boot-ip.')) then v.ip end as next_boot_ip,
-        case when (select can('vm.see.mac.')) then vm_mac(v.ip) end as mac,
-        case when (select can('vm.see.expiration.')) then r.vm_expiration_soft end as expiration_soft,
-        case when (select can('vm.see.expiration.')) then r.vm_expiration_hard end as expiration_hard,
-        case when (select can('vm.see.expiration.')) then r.vm_expiration_soft - now() end as time_until_expiration_soft,
-        case when (select can('vm.see.expiration.')) then r.vm_expiration_hard - now() end as time_until_expiration_hard,
-        case when (select can('vm.see.description.')) then v.description end as description,
-        v.keep_running,
-        case when (select can('vm.see.creation-date.')) then (select c.at from created('vm', v.id) c) end as creation_date,
-        case when (select can('vm.see.created-by.')) then (select c.by_whom from created('vm', v.id) c) end as created_by,
-        case when (select can('vm.see.properties.')) then (
-            select coalesce(jsonb_object_agg(l.key, p.value), '{}') from vm_properties p
+-- The image that a VM with such a tag would start from.
+create view newest_dis with (security_invoker) as
+    select distinct on (d.osf_id, d.tag) d.osf_id, d.tag, d.id, i.path, i.version
+    from startable_dis d join dis i on i.id = d.id
+    order by d.osf_id, d.tag, d.published desc, d.id desc;
+
+-- Long lists, as the programs read them, which have asked before who may see what (`list_fields`): here ACLs hide nothing, not
+-- even from the planner. What every row has is joined from the left all the same, for such joins are made only when they are
+-- needed; of a subquery the planner must be told that nothing is there twice (`distinct on`). Of VMs there are two, which
+-- begin at either table: to sort by what one of them holds takes this table alone.
+do $$
+declare
+    t record;
+begin
+    for t in select * from (values
+        ('vm_fields', 'v.id', 'v.tenant_id', 'vms v left join vm_runtimes r on r.vm_id = v.id'),
+        ('vm_running_fields', 'r.vm_id', 'r.tenant_id', 'vm_runtimes r left join vms v on v.id = r.vm_id')
+    ) v (name, id, tenant, source) loop
+        execute format($view$create view %1$I with (security_invoker) as
+    select %2$s as id, v.name::text as name, u.login || '@' || t.name || '/' || v.name as vm,
+        %3$s as tenant_id, t.name as tenant, v.user_id, u.login::text as "user",
+        v.osf_id, o.name::text as osf, v.di_tag as tag, v.di_tag,
+        r.blocked, r.vm_state as state, r.user_state, r.vm_cmd as command, r.vm_state_ts as since, r.vm_reason as reason,
+        r.host_id, h.name as host,
+        d.id as di_id, d.path as di, d.version as di_version,
+        r.current_di_id as di_id_in_use, i.version as di_in_use,
+        v.ip, r.vm_address as ip_in_use, v.ip as next_boot_ip, vm_mac(v.ip) as mac,
+        r.vm_expiration_soft as expiration_soft, r.vm_expiration_hard as expiration_hard,
+        r.vm_expiration_soft - now() as time_until_expiration_soft,
+        r.vm_expiration_hard - now() as time_until_expiration_hard,
+        v.description, v.keep_running,
+        (select c.at from created('vm', %2$s) c) as creation_date,
+        (select c.by_whom from created('vm', %2$s) c) as created_by,
+        (select coalesce(jsonb_object_agg(l.key, p.value), '{}') from vm_properties p
                 join qvd_object_properties_list o on o.id = p.property_id join properties_list l on l.id = o.property_id
-            where p.vm_id = v.id) end as properties
-    from vms v
-        join vm_runtimes r on r.vm_id = v.id
-        join users u on u.id = v.user_id
-        join tenants t on t.id = v.tenant_id
-        left join hosts h on h.id = r.host_id
-        -- What is filtered by most has its ACL in the join, where it hides no statistics from the planner.
-        left join vm_runtimes s on s.vm_id = v.id and (select can('vm.see.state.'))
-    where (select can('vm.see-main.'));
+            where p.vm_id = %2$s) as properties
+    from %4$s
+        left join users u on u.id = v.user_id
+        left join tenants t on t.id = %3$s
+        left join osfs o on o.id = v.osf_id
+        left join (select distinct on (n.id) n.id, n.name from host_names() n) h on h.id = r.host_id
+        left join newest_dis d on d.osf_id = v.osf_id and d.tag = v.di_tag
+        left join dis i on i.id = r.current_di_id$view$, t.name, t.id, t.tenant, t.source);
+    end loop;
+end $$;
 
-create view user_list with (security_invoker) as
+create view user_fields with (security_invoker) as
     select u.id, u.login::text as name, u.login || '@' || t.name as "user", u.tenant_id, t.name as tenant,
-        case when (select can('user.see.block.')) then u.blocked end as blocked,
-        u.has_password, u.language,
-        case when (select can('user.see.description.')) then u.description end as description,
+        u.blocked, u.has_password, u.language,
+        u.description,
         (select count(*) from vms v where v.user_id = u.id) as vms,
-        case when (select can('user.see.vms-info.')) then
-            (select count(*) from vms v where v.user_id = u.id) end as number_of_vms,
+        (select count(*) from vms v where v.user_id = u.id) as number_of_vms,
         (select count(*) from vms v join vm_runtimes r on r.vm_id = v.id
             where v.user_id = u.id and r.user_state = 'connected') as connected,
-        case when (select can('user.see.vms-info.')) then
-            (select count(*) from vms v join vm_runtimes r on r.vm_id = v.id
-             where v.user_id = u.id and r.user_state = 'connected') end as number_of_vms_connected,
-        case when (select can('user.see.creation-date.')) then (select c.at from created('user', u.id) c) end as creation_date,
-        case when (select can('user.see.created-by.')) then (select c.by_whom from created('user', u.id) c) end as created_by,
-        case when (select can('user.see.properties.')) then (
-            select coalesce(jsonb_object_agg(l.key, p.value), '{}') from user_properties p
+        (select count(*) from vms v join vm_runtimes r on r.vm_id = v.id
+             where v.user_id = u.id and r.user_state = 'connected') as number_of_vms_connected,
+        (select c.at from created('user', u.id) c) as creation_date,
+        (select c.by_whom from created('user', u.id) c) as created_by,
+        (select coalesce(jsonb_object_agg(l.key, p.value), '{}') from user_properties p
                 join qvd_object_properties_list o on o.id = p.property_id join properties_list l on l.id = o.property_id
-            where p.user_id = u.id) end as properties
-    from users u join tenants t on t.id = u.tenant_id
-    where (select can('user.see-main.'));
+            where p.user_id = u.id) as properties
+    from users u left join tenants t on t.id = u.tenant_id;
 
 create view host_list with (security_invoker) as
     select h.id, h.name, h.name as host,
@@ -232,35 +221,50 @@ create view view_list with (security_invoker) as
     order by qvd_object, field, view_type, device_type, tenant_id, v.administrator_id nulls last;
 
 -- Who of the superadministrators did something is not told to tenants.
-create view log_list with (security_invoker) as
+create view log_fields with (security_invoker) as
     select l.id, l.time,
-        case when (select can('log.see.administrator.')) then case
-            when coalesce(l.superadmin, true) and not (select sees_all()) then '*'
-            else coalesce(l.administrator_name, l.actor) end end as admin_name,
+        case when coalesce(l.superadmin, true) and not (select sees_all()) then '*'
+            else coalesce(l.administrator_name, l.actor) end as admin_name,
         case when not coalesce(l.superadmin, true) or (select sees_all()) then l.administrator_id end as admin_id,
         case when (select sees_all()) then l.actor end as actor,
-        l.tenant_id, (select t.name from tenants t where t.id = l.tenant_id) as tenant,
+        l.tenant_id, t.name as tenant,
         l.qvd_object || '_' || case l.action when 'disconnect' then 'user_disconnect' else l.action end as action,
         case when l.action in ('create', 'delete', 'login') then l.action
             when l.action in ('start', 'stop', 'disconnect', 'claim', 'adopt', 'release', 'take over', 'join', 'leave') then 'exec'
             else 'update' end as type_of_action,
-        l.qvd_object, l.object_id, l.object_name, l.status,
-        case when (select can('log.see.source.')) then l.source end as source,
-        case when (select can('log.see.address.')) and (not coalesce(l.superadmin, true) or (select sees_all())) then l.ip end as address,
-        case when (select can('log.see.call-arguments.')) then l.arguments end as arguments
-    from log l
-    where (select can('log.see-main.'));
+        l.qvd_object, l.object_id, l.object_name, l.status, l.source,
+        case when not coalesce(l.superadmin, true) or (select sees_all()) then l.ip end as address,
+        l.arguments
+    from log l left join tenants t on t.id = l.tenant_id;
 
-create view session_list with (security_invoker) as
+create view session_fields with (security_invoker) as
     select s.id, s.login || '@' || t.name || '/' || s.vm_name as vm, s.client_address as client,
-        coalesce(h.name, host_label(s.host_id)) as host, l.name as router, s.started_at, s.connected_at, s.ended_at,
+        h.name as host, l.name as router, s.started_at, s.connected_at, s.ended_at,
         coalesce(s.ended_at, now()) - s.started_at as duration,
         s.bytes_up, s.bytes_down, s.tunnel, s.end_reason, s.vm_id, s.user_id, s.tenant_id
     from user_sessions s
         left join tenants t on t.id = s.tenant_id
-        left join hosts h on h.id = s.host_id
-        left join hosts l on l.id = s.l7r_host_id
-    where (select can('vm.see.user-state.'));
+        left join (select distinct on (n.id) n.id, n.name from host_names() n) h on h.id = s.host_id
+        left join hosts l on l.id = s.l7r_host_id;
+
+-- The same for everybody, with a field only for who has its ACL.
+do $$
+declare
+    l record;
+begin
+    for l in
+        select n.list, n.acl, string_agg(case when f.acl is null then format('f.%I', a.attname)
+            else format('case when (select can(%L)) then f.%I end as %2$I', f.acl, a.attname) end, ', ' order by a.attnum) as columns
+        from list_fields() n
+            join pg_attribute a on a.attrelid = (n.list || '_fields')::regclass and a.attnum > 0
+            left join list_fields() f on f.list = n.list and f.field = a.attname
+        where n.field = ''
+        group by n.list, n.acl
+    loop
+        execute format('create view %I with (security_invoker) as select %s from %I f where (select can(%L))',
+            l.list || '_list', l.columns, l.list || '_fields', l.acl);
+    end loop;
+end $$;
 
 -- A storage without a file is shown when its staging directory cannot be read.
 create view staging_list with (security_invoker) as

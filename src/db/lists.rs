@@ -1,7 +1,9 @@
 //! Lists for administrators: the views of `sql/views`, chosen from by a filter, ordered, and given row by row. Columns
-//! and their types are asked of the database, so that a view and its list cannot differ.
+//! and their types are asked of the database, so that a view and its list cannot differ. A page is found first, with no
+//! more tables than filter and order name, and then looked up; what somebody may not see, and rows of other tenants, are
+//! left out of the statement so that its plan is for the rest. The policies hold all the same.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use futures_util::{Stream, TryStreamExt};
 use thiserror::Error;
@@ -72,10 +74,32 @@ pub struct List<'a> {
     view: String,
     columns: Vec<(String, Type)>,
     properties: Vec<String>,
+    /// Of long lists: what `list_fields` says.
+    traits: HashMap<String, Trait>,
+    /// Of long lists: the one tenant whose rows there are for who asks.
+    tenant: Option<i32>,
 }
+
+/// What there is to know of a field beside its type.
+struct Trait {
+    /// Who asks may see it.
+    seen: bool,
+    /// The view to begin at, if this field is what it is about.
+    source: Option<String>,
+    /// To be sorted by these in its place.
+    sort: Option<Vec<String>>,
+    /// It is never null.
+    always: bool,
+}
+
+/// The column by which rows are known.
+const ID: &str = "id";
 
 /// The column with an object's custom properties, as a JSON object.
 const PROPERTIES: &str = "properties";
+
+/// The list as a whole, among its fields.
+const WHOLE: &str = "";
 
 /// A condition or a row in SQL, and the values of its parameters.
 #[derive(Debug, Default)]
@@ -94,10 +118,13 @@ enum Parameter {
 enum Field<'a> {
     Column(&'a str, &'a Type),
     Property(&'a str),
+    /// One that is null to who asks.
+    Unseen(&'a Type),
 }
 
 impl Acting {
-    /// Looks at the columns of view `<name>_list`, and at the custom properties that such objects may have.
+    /// Looks at the columns of view `<name>_list`, and at the custom properties that such objects may have. Rows of long
+    /// lists come from `<name>_fields`.
     ///
     /// # Errors
     /// There is none, or the role may not read it.
@@ -114,7 +141,23 @@ impl Acting {
                  where o.qvd_object::text = $1";
             properties = client.query(query, &[&name]).await?.iter().map(|row| row.get(0)).collect();
         }
-        Ok(List { client, view, columns, properties })
+        let query = "select field, acl is null or qvd.can(acl), source, sort, always,
+                 case when not (select qvd.sees_all()) then (select qvd.my_tenant()) end
+             from qvd.list_fields() where list = $1";
+        let rows = client.query(query, &[&name]).await?;
+        let traits: HashMap<String, Trait> = rows
+            .iter()
+            .map(|row| {
+                (row.get(0), Trait { seen: row.get(1), source: row.get(2), sort: row.get(3), always: row.get(4) })
+            })
+            .collect();
+        let tenant = rows.first().and_then(|row| row.get(5));
+        // One that is not there for who asks is empty in any case.
+        let view = match traits.get(WHOLE) {
+            Some(whole) if whole.seen => format!("qvd.{}", quoted(&format!("{name}_fields"))),
+            _ => view,
+        };
+        Ok(List { client, view, columns, properties, traits, tenant })
     }
 }
 
@@ -137,15 +180,11 @@ impl List<'_> {
         &self,
         query: &Query,
     ) -> Result<impl Stream<Item = Result<tokio_postgres::Row, ListError>> + use<>, ListError> {
-        let mut sql = Sql::default();
-        sql.text.push_str("select ");
-        for (at, name) in query.columns.iter().enumerate() {
-            let separator = if at == 0 { "" } else { ", " };
-            let text = self.field(name)?.shown();
-            let _ = write!(sql.text, "{separator}{text}");
+        let mut shown = Vec::new();
+        for name in &query.columns {
+            shown.push(self.field(name)?.shown());
         }
-        self.finish(&mut sql, query)?;
-        sql.run(self.client).await
+        self.select(&shown.join(", "), query)?.run(self.client).await
     }
 
     /// Every row as a JSON object in one text.
@@ -156,28 +195,21 @@ impl List<'_> {
         &self,
         query: &Query,
     ) -> Result<impl Stream<Item = Result<tokio_postgres::Row, ListError>> + use<>, ListError> {
-        let mut sql = Sql::default();
-        sql.text.push_str("select json_build_object(");
-        for (at, name) in query.columns.iter().enumerate() {
-            let separator = if at == 0 { "" } else { ", " };
-            let value = self.field(name)?.sql();
-            let _ = write!(sql.text, "{separator}{}, {value}", literal(name));
+        let mut pairs = Vec::new();
+        for name in &query.columns {
+            pairs.push(format!("{}, {}", literal(name), self.field(name)?.sql()));
         }
-        sql.text.push_str(")::text");
-        self.finish(&mut sql, query)?;
-        sql.run(self.client).await
+        self.select(&format!("json_build_object({})::text", pairs.join(", ")), query)?.run(self.client).await
     }
 
-    /// The ids of the rows, in the order of the query.
+    /// The ids of the rows, in order.
     ///
     /// # Errors
     /// The same, or the list has no ids.
     pub async fn ids(&self, filter: &Filter) -> Result<Vec<i32>, ListError> {
-        let order = vec![("id".to_owned(), false)];
+        let order = vec![(ID.to_owned(), false)];
         let query = Query { filter: filter.clone(), columns: Vec::new(), order, limit: None, offset: 0 };
-        let mut sql = Sql { text: "select id".to_owned(), values: Vec::new() };
-        self.finish(&mut sql, &query)?;
-        let rows: Vec<_> = sql.run(self.client).await?.try_collect().await?;
+        let rows: Vec<_> = self.select("l.id", &query)?.run(self.client).await?.try_collect().await?;
         rows.iter().map(|row| row.try_get(0).map_err(ListError::from)).collect()
     }
 
@@ -186,26 +218,69 @@ impl List<'_> {
     /// # Errors
     /// The same.
     pub async fn count(&self, filter: &Filter) -> Result<i64, ListError> {
-        let mut sql = Sql { text: format!("select count(*) from {} l where ", self.view), values: Vec::new() };
-        self.condition(&mut sql, filter)?;
+        self.count_to(filter, None).await
+    }
+
+    /// How many rows the filter chooses, but no more than `most`: to find more than that is not worth the time.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn count_to(&self, filter: &Filter, most: impl Into<Option<i64>>) -> Result<i64, ListError> {
+        let mut sql = Sql { text: "select count(*) from (select".to_owned(), values: Vec::new() };
+        self.chosen(&mut sql, filter, &[])?;
+        if let Some(most) = most.into() {
+            let _ = write!(sql.text, " limit {most}");
+        }
+        sql.text.push_str(") c");
         let rows: Vec<_> = sql.run(self.client).await?.try_collect().await?;
         Ok(rows.first().map_or(Ok(0), |row| row.try_get(0))?)
     }
 
+    /// The statement for what is shown of each row.
+    fn select(&self, shown: &str, query: &Query) -> Result<Sql, ListError> {
+        let mut sql = Sql::default();
+        if query.limit.is_none() || self.traits.is_empty() {
+            let _ = write!(sql.text, "select {shown}");
+            self.finish(&mut sql, query)?;
+            return Ok(sql);
+        }
+        // The rows of a page are found by as few tables as possible. Its ids go to the index of the table as they are: a
+        // join with them would be one of more than the planner tries all orders of.
+        sql.text.push_str("with page as materialized (select array(select l.id");
+        self.finish(&mut sql, query)?;
+        let _ = write!(
+            sql.text,
+            ") as ids) select {shown} from {view} l where l.id = any((select ids from page)::{kind}[])
+             order by array_position((select ids from page), l.id)",
+            view = self.view,
+            kind = self.field(ID)?.type_name()
+        );
+        Ok(sql)
+    }
+
     /// What is behind the columns.
     fn finish(&self, sql: &mut Sql, query: &Query) -> Result<(), ListError> {
-        let _ = write!(sql.text, " from {} l where ", self.view);
-        self.condition(sql, &query.filter)?;
         let mut order = Vec::new();
         for (name, descending) in &query.order {
-            let direction = if *descending { " desc nulls last" } else { "" };
-            order.push(format!("{}{direction}", self.field(name)?.sql()));
+            match self.traits.get(name).and_then(|of| of.sort.as_ref()) {
+                Some(_) if !self.is_seen(name) => {}
+                Some(sort) => order.extend(sort.iter().map(|name| (name.as_str(), *descending))),
+                None => order.push((name.as_str(), *descending)),
+            }
         }
-        if !order.is_empty() && self.columns().any(|name| name == "id") {
-            order.push("l.id".to_owned());
+        // In the direction of what comes before, as indexes have it.
+        if let Some((_, descending)) = query.order.last()
+            && self.columns().any(|name| name == ID)
+        {
+            order.push((ID, *descending));
         }
-        if !order.is_empty() {
-            let _ = write!(sql.text, " order by {}", order.join(", "));
+        self.chosen(sql, &query.filter, &order)?;
+        for (at, (name, descending)) in order.iter().enumerate() {
+            sql.text.push_str(if at == 0 { " order by " } else { ", " });
+            sql.text.push_str(&self.field(name)?.sql());
+            if *descending {
+                sql.text.push_str(if self.is_always(name) { " desc" } else { " desc nulls last" });
+            }
         }
         if let Some(limit) = query.limit {
             let _ = write!(sql.text, " limit {limit}");
@@ -216,12 +291,46 @@ impl List<'_> {
         Ok(())
     }
 
+    /// Where rows come from that are chosen and ordered so, and the condition.
+    fn chosen(&self, sql: &mut Sql, filter: &Filter, order: &[(&str, bool)]) -> Result<(), ListError> {
+        let source = |name: &str| self.traits.get(name).filter(|of| of.seen).and_then(|of| of.source.as_deref());
+        let source = match order {
+            [(ID, _)] | [] => filter.fields().into_iter().find_map(source),
+            [(first, _), ..] => source(first),
+        };
+        match source {
+            Some(source) => write!(sql.text, " from qvd.{} l where ", quoted(source)),
+            None => write!(sql.text, " from {} l where ", self.view),
+        }
+        .ok();
+        if let Some(tenant) = self.tenant {
+            let _ = write!(sql.text, "l.tenant_id = {tenant} and ");
+        }
+        // With a value in every row the planner may begin at the table that is in this order.
+        if let Some((first, _)) = order.first()
+            && self.is_always(first)
+            && self.is_seen(first)
+        {
+            let _ = write!(sql.text, "{} is not null and ", self.field(first)?.sql());
+        }
+        self.condition(sql, filter)
+    }
+
+    fn is_seen(&self, name: &str) -> bool {
+        self.traits.get(name).is_none_or(|of| of.seen)
+    }
+
+    fn is_always(&self, name: &str) -> bool {
+        self.traits.get(name).is_some_and(|of| of.always)
+    }
+
     fn field<'a>(&'a self, name: &'a str) -> Result<Field<'a>, ListError> {
         if let Some((name, kind)) = self.columns.iter().find(|(column, _)| column == name) {
-            return Ok(Field::Column(name, kind));
+            return Ok(if self.is_seen(name) { Field::Column(name, kind) } else { Field::Unseen(kind) });
         }
         match self.properties.iter().any(|property| property == name) {
-            true => Ok(Field::Property(name)),
+            true if self.is_seen(PROPERTIES) => Ok(Field::Property(name)),
+            true => Ok(Field::Unseen(&Type::TEXT)),
             false => {
                 let known = self.columns().chain(self.properties.iter().map(String::as_str)).collect::<Vec<_>>();
                 Err(ListError::NoField { name: name.to_owned(), known: known.join(", ") })
@@ -330,6 +439,7 @@ impl Field<'_> {
         match self {
             Self::Column(name, _) => format!("l.{}", quoted(name)),
             Self::Property(name) => format!("(l.properties ->> {})", literal(name)),
+            Self::Unseen(kind) => format!("null::{}", type_name(kind)),
         }
     }
 
@@ -338,7 +448,7 @@ impl Field<'_> {
         let sql = self.sql();
         match self {
             Self::Property(_) => sql,
-            Self::Column(_, kind) => match **kind {
+            Self::Column(_, kind) | Self::Unseen(kind) => match **kind {
                 Type::TEXT | Type::VARCHAR => sql,
                 Type::INET => format!("host({sql})"),
                 Type::TIMESTAMPTZ | Type::TIMESTAMP => format!("to_char({sql}, 'YYYY-MM-DD HH24:MI:SS')"),
@@ -351,7 +461,7 @@ impl Field<'_> {
 
     fn type_name(&self) -> String {
         match self {
-            Self::Column(_, kind) => type_name(kind),
+            Self::Column(_, kind) | Self::Unseen(kind) => type_name(kind),
             Self::Property(_) => "text".to_owned(),
         }
     }
@@ -359,7 +469,7 @@ impl Field<'_> {
     /// What a list consists of.
     fn element(&self) -> Option<String> {
         match self {
-            Self::Column(_, kind) => match kind.kind() {
+            Self::Column(_, kind) | Self::Unseen(kind) => match kind.kind() {
                 Kind::Array(element) => Some(type_name(element)),
                 _ => None,
             },

@@ -45,6 +45,16 @@ pub enum Comparison {
 }
 
 impl Filter {
+    /// The fields that it asks for, in its order.
+    #[must_use]
+    pub fn fields(&self) -> Vec<&str> {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().flat_map(Self::fields).collect(),
+            Self::Not(part) => part.fields(),
+            Self::Field(name, _) => vec![name],
+        }
+    }
+
     /// Whether every row is meant, because nothing was said.
     #[must_use]
     pub fn is_everything(&self) -> bool {

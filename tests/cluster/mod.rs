@@ -19,6 +19,7 @@ pub mod host;
 mod images;
 mod inside;
 mod joining;
+mod lists;
 mod live;
 mod node;
 mod outage;

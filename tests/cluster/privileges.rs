@@ -31,10 +31,10 @@ const TABLES: &[(&str, &[&str])] = &[
         "qvd_admin",
         &[
             "select: acl_list acl_role_relations acls administrator_list beat config_keys config_list di_imports
-             di_list di_runtimes end_counters end_list host_changes host_counters host_list l7r_instances log log_list
+             di_list di_runtimes end_counters end_list host_changes host_counters host_list l7r_instances log log_fields log_list newest_dis
              osf_list property_list role_acls role_administrator_relations role_list role_role_relations roles
-             session_list staging staging_list startable_dis storage_reports tenant_list tunnel_counters tunnel_list
-             user_list user_sessions versions view_list vm_counters vm_list vm_progress",
+             session_fields session_list staging staging_list startable_dis storage_reports tenant_list tunnel_counters tunnel_list
+             user_fields user_list user_sessions versions view_list vm_counters vm_fields vm_list vm_progress vm_running_fields",
             "select update insert delete: configs di_properties di_tags dis host_properties hosts osf_properties osfs
              properties_list qvd_object_properties_list tenants user_properties views_setups vm_properties vms",
             "select update(blocked cmd): host_runtimes",
@@ -49,11 +49,11 @@ const TABLES: &[(&str, &[&str])] = &[
         &[
             "select: acl_list acl_role_relations acls administrator_list beat config_keys config_list configs
              di_imports di_list di_properties di_runtimes di_tags dis end_counters end_list host_changes host_counters
-             host_list host_properties host_runtimes hosts l7r_instances log log_list osf_list osf_properties osfs
+             host_list host_properties host_runtimes hosts l7r_instances log log_fields log_list newest_dis osf_list osf_properties osfs
              properties_list property_list qvd_object_properties_list role_acls role_administrator_relations role_list
-             role_role_relations roles session_list staging staging_list startable_dis storage_reports tenant_list
-             tenants tunnel_counters tunnel_list user_list user_properties user_sessions versions view_list
-             views_setups vm_counters vm_list vm_progress vm_properties vm_runtimes vms",
+             role_role_relations roles session_fields session_list staging staging_list startable_dis storage_reports tenant_list
+             tenants tunnel_counters tunnel_list user_fields user_list user_properties user_sessions versions view_list
+             views_setups vm_counters vm_fields vm_list vm_progress vm_properties vm_running_fields vm_runtimes vms",
             "select(id tenant_id login blocked description language has_password): users",
             "select(id tenant_id name language block description role_name): administrators",
         ],
@@ -63,10 +63,10 @@ const TABLES: &[(&str, &[&str])] = &[
         &[
             "select: acl_list acl_role_relations acls administrator_list beat config_keys config_list di_imports
              di_list di_runtimes di_tags end_counters end_list host_changes host_counters host_list hosts
-             l7r_instances log log_list osf_list property_list role_acls role_administrator_relations role_list
-             role_role_relations roles session_list staging staging_list startable_dis storage_reports tenant_list
-             tenants tunnel_counters tunnel_list user_list user_sessions versions view_list views_setups vm_counters
-             vm_list vm_progress",
+             l7r_instances log log_fields log_list newest_dis osf_list property_list role_acls role_administrator_relations role_list
+             role_role_relations roles session_fields session_list staging staging_list startable_dis storage_reports tenant_list
+             tenants tunnel_counters tunnel_list user_fields user_list user_sessions versions view_list views_setups vm_counters
+             vm_fields vm_list vm_progress vm_running_fields",
             "select insert delete: qvd_object_properties_list",
             "select update(blocked cmd): host_runtimes",
             "select update(blocked vm_cmd user_cmd vm_expiration_soft vm_expiration_hard): vm_runtimes",
@@ -108,7 +108,8 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 ];
 
 /// What changes nothing and tells nothing that tables and lists do not.
-const SEEING: &str = "acl_check acls_of can created di_id host_label host_transition_allowed is_secret me my_tenant
+const SEEING: &str =
+    "acl_check acls_of can created di_id host_names host_transition_allowed is_secret list_fields me my_tenant
     name_and_tenant osf_id reaches sees_all statistics tenant_id user_id user_transition_allowed
     vm_command_allowed vm_id vm_mac vm_name vm_transition_allowed vm_why vm_why_facts watch";
 /// The same, of all tenants.

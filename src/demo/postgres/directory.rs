@@ -23,7 +23,7 @@ use crate::{
 const MAX_SOCKET_PATH: usize = 107;
 
 /// Roles that root may log in as.
-const ROLES_OF_ROOT: [&str; 5] = ["postgres", "qvd_node", "qvd_l7r", "qvd_admin", "qvd_readonly"];
+const ROLES_OF_ROOT: [&str; 6] = ["postgres", "qvd_node", "qvd_l7r", "qvd_admin", "qvd_readonly", "qvd_wat"];
 /// Whom the router runs as, and its role.
 const ROUTER: (&str, &str) = ("nobody", "qvd_l7r");
 

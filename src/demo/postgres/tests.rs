@@ -55,15 +55,15 @@ async fn what_was_written_is_there_after_a_restart_and_in_the_next_run() {
 async fn users_of_the_machine_have_the_roles_they_need_and_no_other() {
     let dir = scratch();
     let cluster = Cluster::open(options(dir.path(), Access::Peer)).await.unwrap();
-    for role in ["qvd_node", "qvd_l7r", "qvd_admin", "qvd_readonly"] {
+    for role in ["qvd_node", "qvd_l7r", "qvd_admin", "qvd_readonly", "qvd_wat"] {
         psql(&cluster, "root", "postgres", "postgres", &format!("create role {role} login")).await.unwrap();
     }
     let as_role = async |user, role| psql(&cluster, user, role, "postgres", "select current_user").await;
-    for role in ["postgres", "qvd_node", "qvd_l7r", "qvd_admin", "qvd_readonly"] {
+    for role in ["postgres", "qvd_node", "qvd_l7r", "qvd_admin", "qvd_readonly", "qvd_wat"] {
         assert_eq!(as_role("root", role).await.unwrap(), role);
     }
     assert_eq!(as_role("nobody", "qvd_l7r").await.unwrap(), "qvd_l7r");
-    for role in ["postgres", "qvd_node", "qvd_admin", "qvd_readonly"] {
+    for role in ["postgres", "qvd_node", "qvd_admin", "qvd_readonly", "qvd_wat"] {
         let error = as_role("nobody", role).await.unwrap_err().to_string();
         assert!(error.contains("Peer authentication failed"), "{error}");
     }

@@ -17,15 +17,16 @@ function concerned(part, change) {
 let due = new Set();
 let timer = null;
 
-// Many changes within a moment are one.
+// The first change is shown at once; those that follow within a moment are one.
 function refresh(part) {
   due.add(part);
-  if (timer) return;
-  timer = setTimeout(() => {
-    timer = null;
-    for (const each of due) if (each.isConnected) window.htmx.trigger(each, "changed");
-    due = new Set();
-  }, GATHER_MS);
+  if (!timer) showDue();
+}
+
+function showDue() {
+  timer = due.size ? setTimeout(showDue, GATHER_MS) : null;
+  for (const each of due) if (each.isConnected) window.htmx.trigger(each, "changed");
+  due = new Set();
 }
 
 function follow() {

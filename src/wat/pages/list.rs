@@ -23,6 +23,9 @@ use super::{
     verb::{Verb, verbs},
 };
 
+/// How many rows are counted beyond those that are shown.
+const COUNTED: i64 = 1000;
+
 #[derive(Template)]
 #[template(path = "list.html")]
 struct ListPage {
@@ -43,6 +46,8 @@ struct Shown {
     verbs: Vec<Verb>,
     can_create: bool,
     total: i64,
+    /// What is said of it.
+    count: String,
     range: String,
     previous: Option<String>,
     next: Option<String>,
@@ -208,6 +213,7 @@ async fn look(list: &List<'_>, object: &'static Object, visitor: &Visitor, wante
         verbs: verbs(object, visitor),
         can_create: !object.create.is_empty() && visitor.who.can(&format!("{}.create.", object.name)),
         total,
+        count: if total > counted(&query) { format!("> {}", total - 1) } else { total.to_string() },
         previous: (wanted.page > 1).then(|| page(wanted.page - 1)),
         next: (query.offset + (rows.len() as i64) < total).then(|| page(wanted.page + 1)),
         range,
@@ -226,8 +232,13 @@ fn identity<'a>(columns: &[&'a str]) -> &'a str {
     }
 }
 
+/// Up to where rows are counted: to count all that a filter finds takes longer than to find those of a page.
+fn counted(query: &db::Query) -> i64 {
+    query.offset + query.limit.unwrap_or(0) + COUNTED
+}
+
 async fn rows(list: &List<'_>, query: &db::Query) -> Result<(Vec<Vec<String>>, i64), ListError> {
-    let total = list.count(&query.filter).await?;
+    let total = list.count_to(&query.filter, counted(query) + 1).await?;
     let mut found = pin!(list.rows(query).await?);
     let mut rows = Vec::new();
     while let Some(row) = found.try_next().await? {
