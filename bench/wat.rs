@@ -187,6 +187,8 @@ pub async fn pages(repetitions: usize, vms: usize) -> anyhow::Result<Report> {
 pub async fn live(repetitions: usize, vms: usize) -> anyhow::Result<Report> {
     let wat = Wat::start(vms).await?;
     let owner = wat.ground.client("faces").await?;
+    // The password is checked once; afterwards it is remembered.
+    wat.get(EVERYTHING, "/").await?;
     let (heard, mut hearing) = watch::channel(0.0);
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
