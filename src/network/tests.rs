@@ -157,6 +157,7 @@ impl Lab {
             run(&format!("ip netns del {}", self.namespace(*vm)));
             run(&format!("ip link del {}", self.network.host_end(*vm)));
         }
+        run(&format!("ip link del {bridge}w"));
         run(&format!("ip link del {bridge}"));
         run(&format!("nft delete table inet qvd_{bridge}"));
         run(&format!("nft delete table bridge qvd_{bridge}"));

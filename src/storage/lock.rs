@@ -28,7 +28,7 @@ impl StorageLock {
         let lock = || {
             let file = open(path)?;
             file.lock()?;
-            Ok(Self { file, path: path.to_owned() })
+            Self::held(file, path)
         };
         lock().map_err(StorageError::file("lock", path))
     }
@@ -37,7 +37,7 @@ impl StorageLock {
     pub fn take(path: &Path) -> Result<Self, StorageError> {
         let file = open(path).map_err(StorageError::file("lock", path))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { file, path: path.to_owned() }),
+            Ok(()) => Self::held(file, path).map_err(StorageError::file("lock", path)),
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: path.to_owned() }),
             Err(TryLockError::Error(error)) => Err(StorageError::file("lock", path)(error)),
         }
@@ -52,6 +52,13 @@ impl StorageLock {
                 taken => return taken,
             }
         }
+    }
+
+    /// What others made beside the file before they freed the lock is seen from now on: NFS asks the server again what is in a
+    /// directory when one opens it, and else believes for half a minute that a name is not there.
+    fn held(file: File, path: &Path) -> io::Result<Self> {
+        path.parent().map(File::open).transpose()?;
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// Takes the lock, or finds it taken, where somebody has made the file already; `None`: nobody did.

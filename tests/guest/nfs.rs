@@ -7,6 +7,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -64,6 +65,8 @@ pub async fn all() {
     };
     locks_and_names(&one, &two).await;
     said("locks, links and renames are seen by the other node");
+    a_wait(&one, &two).await;
+    said("what was made during a wait for a lock is seen after it");
     let image = image(&one, &two).await;
     said("an image is imported by one node and unpacked once for both");
     homes_of_users(&one, &two, &image).await;
@@ -288,6 +291,27 @@ async fn locks_and_names(one: &Node, two: &Node) {
     assert_eq!(two.storage.home(of).unwrap(), Room::Volume(there.clone()));
     drop(held);
     fs::remove_file(&here).unwrap();
+}
+
+/// Who waits for a lock knows what was made meanwhile beside it, whatever he knew when the wait began.
+async fn a_wait(one: &Node, two: &Node) {
+    let [here, there] = [one, two].map(|node| node.root.join("basefs/lock.late"));
+    let held = StorageLock::wait(&there).unwrap();
+    let (wanted, path) = (here.with_file_name("late"), here.clone());
+    let waiting = thread::spawn(move || {
+        let _held = StorageLock::wait(&path).unwrap();
+        wanted.is_dir()
+    });
+    let is_open = || {
+        let mut files = fs::read_dir("/proc/self/fd").unwrap();
+        files.any(|file| fs::read_link(file.unwrap().path()).is_ok_and(|file| file == here))
+    };
+    until("the lock is open", async || is_open()).await;
+    assert!(!here.with_file_name("late").exists());
+    fs::create_dir(there.with_file_name("late")).unwrap();
+    drop(held);
+    assert!(waiting.join().unwrap());
+    fs::remove_dir(there.with_file_name("late")).unwrap();
 }
 
 /// Imported by one, unpacked by whoever comes first.
