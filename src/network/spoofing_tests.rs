@@ -24,7 +24,7 @@ use nix::{
 
 use super::{
     Mac,
-    tests::{Lab, Protocol, printed, run},
+    tests::{Lab, Protocol, becomes, printed, run},
 };
 use crate::model::VmId;
 
@@ -97,14 +97,19 @@ fn send(namespace: &str, frames: Vec<(char, Vec<u8>)>) {
     let namespace = File::open(format!("/run/netns/{namespace}")).unwrap();
     let sender = thread::spawn(move || {
         setns(&namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        let interface = link("eth0");
-        for (name, frame) in frames {
-            let marked = [&frame[..], MARK, name.to_string().as_bytes()].concat();
-            sendto(socket.as_raw_fd(), &marked, &interface, MsgFlags::empty()).unwrap();
-        }
+        send_from("eth0", frames);
     });
     sender.join().unwrap();
+}
+
+/// The same out of an interface that is here.
+fn send_from(interface: &str, frames: Vec<(char, Vec<u8>)>) {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let interface = link(interface);
+    for (name, frame) in frames {
+        let marked = [&frame[..], MARK, name.to_string().as_bytes()].concat();
+        sendto(socket.as_raw_fd(), &marked, &interface, MsgFlags::empty()).unwrap();
+    }
 }
 
 /// The interface as sockets name it.
@@ -251,6 +256,23 @@ async fn so_it_is_with_ipv6() {
     for (ear, interface) in ears.iter().zip(["hplbr25", &far]) {
         assert_eq!(heard(ear, interface, 'z'), BTreeSet::from(['a', 'b', 'c', 'd', 'e', 'z']), "{interface}");
     }
+}
+
+#[tokio::test]
+async fn a_vm_is_heard_and_reached_though_another_node_sends_under_its_address() {
+    let mut lab = Lab::new(26).await;
+    let vm = VmId(1);
+    lab.boot(vm).await;
+    let _listener = lab.listen(vm, 3030);
+    let far = cable("hplbr26");
+    let (mac, address) = (lab.network.plan(vm, lab.address(vm)).unwrap().mac, v4(lab.address(vm)));
+
+    let ear = ear("hplbr26");
+    send_from(&far, vec![('a', udp4(mac, address, [9, 9]))]);
+    assert!(heard(&ear, "hplbr26", 'a').contains(&'a'));
+    send(&lab.namespace(vm), vec![('z', udp4(mac, address, [9, 9]))]);
+    assert!(heard(&ear, "hplbr26", 'z').contains(&'z'));
+    becomes("the VM is reached", || lab.connects(None, &format!("{address}:3030"))).await;
 }
 
 #[tokio::test]

@@ -404,8 +404,8 @@ async fn a_rehearsal_goes_through_all_of_it_and_leaves_the_machine_as_it_was() {
     assert_eq!(forwards(), before);
 }
 
-/// Waits until something is so that a task of this runtime is to bring about.
-async fn becomes(what: &str, so: impl Fn() -> bool) {
+/// Waits until something is so, and lets the tasks of this runtime go on.
+pub async fn becomes(what: &str, so: impl Fn() -> bool) {
     let begin = std::time::Instant::now();
     while !so() {
         assert!(begin.elapsed().as_secs() < 25, "{what}: {}", printed("nft list ruleset") + &printed("ip addr"));
