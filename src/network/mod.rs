@@ -30,7 +30,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 pub use address::{Family, Mac, Subnet};
-use announce::announce;
+use announce::{announce, ask};
 use dhcp::Dhcp;
 pub use firewall::Firewall;
 use firewall::Handles;
@@ -462,13 +462,26 @@ impl Network {
         }
     }
 
+    /// Lets switches learn where the VM is that had this plug: until just now something of it may have spoken here, though it lives
+    /// on another node, and where that was heard others look for it for up to a minute.
+    fn ask(&self, plug: &Plug) {
+        // Elsewhere nobody else is on the bridge.
+        let shared = self.firewall.routed.is_none();
+        for (local, address) in self.subnets.iter().zip(&plug.addresses).filter(|_| shared) {
+            if let Err(error) = ask(&self.bridge, local.host, address.ip) {
+                tracing::debug!(bridge = self.bridge, address = %address.ip, %error, "cannot ask who has the address of a VM");
+            }
+        }
+    }
+
     /// Removes the interface of a VM and what the bridge and the packet filter know of it, as far as they are there.
     pub async fn unplug(&self, vm: VmId, address: Option<IpAddr>) -> Result<(), NetworkError> {
         let links = Links::open()?;
         links.remove(&self.host_end(vm)).await?;
         let mut state = self.state.lock().await;
         let planned = address.and_then(|address| self.plan(vm, address).ok());
-        for plug in state.plugs.remove(&self.host_end(vm)).into_iter().chain(planned) {
+        let known = state.plugs.remove(&self.host_end(vm)).filter(|known| planned.as_ref() != Some(known));
+        for plug in known.into_iter().chain(planned) {
             self.firewall.forget(&plug)?;
             if let Some(dhcp) = &self.dhcp {
                 dhcp.forget(&plug);
@@ -476,6 +489,7 @@ impl Network {
             for address in &plug.addresses {
                 links.forget_neighbour(&self.bridge, address.ip).await?;
             }
+            self.ask(&plug);
         }
         Ok(())
     }

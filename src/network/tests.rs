@@ -179,32 +179,82 @@ impl Drop for Listener {
     }
 }
 
+/// A switch, a cable from it to the lab's bridge, and one to elsewhere, where there is a VM network as well.
+struct Switch {
+    name: String,
+}
+
+impl Switch {
+    fn beside(lab: &Lab) -> Self {
+        let switch = Self { name: format!("hpl{}s", lab.number) };
+        let (name, bridge) = (&switch.name, &lab.network.bridge);
+        for command in [
+            format!("ip link add {name} type bridge"),
+            format!("ip link set {name} up"),
+            format!("ip link add {name}h type veth peer name {name}hp"),
+            format!("ip link set {name}h up master {name}"),
+            format!("ip link set {name}hp up master {bridge}"),
+            format!("ip netns add {name}"),
+            format!("ip link add {name}e type veth peer name eth0 netns {name}"),
+            format!("ip link set {name}e up master {name}"),
+            format!("ip -n {name} link set eth0 up"),
+        ] {
+            assert!(run(&command), "{command}");
+        }
+        switch
+    }
+
+    /// Lets it believe that it saw the hardware address last where that cable is: `h` for here, `e` for elsewhere.
+    fn believe(&self, mac: Mac, cable: char) {
+        let command = format!("bridge fdb replace {mac} dev {}{cable} master dynamic", self.name);
+        assert!(run(&command), "{command}");
+    }
+
+    fn believes(&self, mac: Mac, cable: char) -> bool {
+        printed(&format!("bridge fdb show br {}", self.name)).contains(&format!("{mac} dev {}{cable} ", self.name))
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        let name = &self.name;
+        run(&format!("ip netns del {name}"));
+        for link in [format!("{name}h"), format!("{name}e"), name.clone()] {
+            run(&format!("ip link del {link}"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_switch_that_knew_a_vm_behind_another_port_learns_where_it_is_plugged_in_now() {
     let mut lab = Lab::new(17).await;
     let mac = lab.network.plan(VmId(1), lab.address(VmId(1))).unwrap().mac;
-    // The switch, a cable to the lab's bridge, and one to where the VM was.
-    for command in [
-        "ip link add hplsw type bridge".to_owned(),
-        "ip link set hplsw up".to_owned(),
-        "ip link add hplnow type veth peer name hplnowp".to_owned(),
-        "ip link set hplnow up master hplsw".to_owned(),
-        format!("ip link set hplnowp up master {}", lab.network.bridge),
-        "ip link add hplold type veth peer name hploldp".to_owned(),
-        "ip link set hplold up master hplsw".to_owned(),
-        "ip link set hploldp up".to_owned(),
-        format!("bridge fdb replace {mac} dev hplold master dynamic"),
-    ] {
-        assert!(run(&command), "{command}");
-    }
+    let switch = Switch::beside(&lab);
+    switch.believe(mac, 'e');
     lab.boot(VmId(1)).await;
-    let begin = std::time::Instant::now();
-    while !printed("bridge fdb show br hplsw").contains(&format!("{mac} dev hplnow ")) {
-        assert!(begin.elapsed().as_secs() < 20, "{}", printed("bridge fdb show br hplsw"));
-        std::thread::yield_now();
-    }
-    for link in ["hplnow", "hplold", "hplsw"] {
-        run(&format!("ip link del {link}"));
+    becomes("the switch learns it", || switch.believes(mac, 'h')).await;
+}
+
+#[tokio::test]
+async fn a_switch_that_heard_what_was_left_of_a_vm_learns_where_it_lives_once_that_is_gone() {
+    for (number, protocol) in [(21, Protocol::V4), (22, Protocol::V6)] {
+        let mut lab = Lab::of(number, protocol).await;
+        let vm = VmId(1);
+        lab.boot(vm).await;
+        let plug = lab.network.plan(vm, lab.address(vm)).unwrap();
+        let switch = Switch::beside(&lab);
+        let Address { ip, prefix, .. } = plug.addresses[0];
+        let dad = if ip.is_ipv6() { "nodad" } else { "" };
+        for inside in [format!("link set eth0 address {}", plug.mac), format!("addr add {ip}/{prefix} dev eth0 {dad}")]
+        {
+            assert!(run(&format!("ip -n {} {inside}", switch.name)), "{inside}");
+        }
+        switch.believe(plug.mac, 'h');
+        lab.network.unplug(vm, Some(ip)).await.unwrap();
+        // Who is asked remembers who asked.
+        let (node, known) = (address(number, protocol, 1), format!("ip -n {} neigh", switch.name));
+        becomes("the VM is asked", || printed(&known).contains(&format!("{node} dev eth0 lladdr"))).await;
+        becomes("the switch learns it", || switch.believes(plug.mac, 'e')).await;
     }
 }
 
