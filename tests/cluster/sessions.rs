@@ -92,7 +92,9 @@ async fn a_session_is_not_said_to_be_on_record_when_its_server_crashed_before_it
     let first = end(1);
     db.wait_for("select count(*) from pg_stat_activity where wait_event = 'SyncRep'", "1").await;
     let second = end(2);
-    let committed = "select pid from pg_stat_activity where state = 'idle' and query like '%l7r_end%'";
+    // It is idle a moment before it says so, and waits for its client once it did.
+    let committed = "select pid from pg_stat_activity
+                      where state = 'idle' and wait_event = 'ClientRead' and query like '%l7r_end%'";
     let (process, _) = until("the second has committed", async || db.sql(committed).await).await;
     let run = "select backend_start::text from pg_stat_activity where backend_type = 'checkpointer'";
     let before = db.sql(run).await.unwrap();
