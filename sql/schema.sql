@@ -435,6 +435,37 @@ begin
         where m.administrator_id = acting and r.acl = can.acl);
 end $$;
 
+CREATE FUNCTION qvd.cluster_status() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform demand_superadministrator('how all nodes are');
+    perform demand('host.see.state.');
+    return jsonb_build_object(
+        'nodes', (
+            select coalesce(jsonb_object_agg(h.name, jsonb_build_object(
+                'database', node_status(h.id) - 'notification_queue_usage',
+                'trouble', r.events_degraded_reason,
+                'node', jsonb_build_object(
+                    'running', r.state = 'running' and r.ok_ts > now() - b.lapse,
+                    'blocked', r.blocked,
+                    'degraded', r.storage_degraded_since is not null,
+                    'sign_age_s', extract(epoch from now() - r.ok_ts),
+                    'free_memory_bytes', r.free_ram * 1024000,
+                    'cpu_pressure', r.cpu_pressure,
+                    'failed_starts', failed_starts_left(r.failed_starts, r.ok_ts)))), '{}')
+            from hosts h join host_runtimes r on r.host_id = h.id, balancer b),
+        'server', (
+            select jsonb_build_object(
+                'notification_queue_usage', pg_notification_queue_usage(),
+                'connections', (select sum(numbackends) from pg_stat_database),
+                'max_connections', current_setting('max_connections')::integer,
+                'commits', d.xact_commit, 'rollbacks', d.xact_rollback, 'deadlocks', d.deadlocks,
+                'size_bytes', pg_database_size(d.datname))
+            from pg_stat_database d where d.datname = current_database()));
+end $$;
+
 CREATE FUNCTION qvd.column_acls() RETURNS TABLE(kind text, col text, acl text)
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -8073,6 +8104,11 @@ REVOKE ALL ON FUNCTION qvd.can(acl text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.can(acl text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.can(acl text) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.can(acl text) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.cluster_status() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.cluster_status() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.cluster_status() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.cluster_status() TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.column_acls() FROM PUBLIC;
 

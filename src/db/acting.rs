@@ -155,6 +155,14 @@ impl Acting {
         Ok(self.client().query_one("select qvd.vm_why($1::integer)", &[&id]).await?.get(0))
     }
 
+    /// How all nodes and their server are, as JSON.
+    ///
+    /// # Errors
+    /// It is not for this administrator, or the database cannot be reached.
+    pub async fn cluster_status(&self) -> Result<Value, DbError> {
+        Ok(self.client().query_one("select qvd.cluster_status()", &[]).await?.get(0))
+    }
+
     /// How those VMs stand that are still there.
     ///
     /// # Errors

@@ -72,6 +72,11 @@ impl Live {
         Ok(())
     }
 
+    /// How many pages hear of changes, and whether there is anything to be heard.
+    pub fn standing(&self) -> (usize, bool) {
+        (self.listening.receiver_count(), *self.listening.borrow())
+    }
+
     /// Every change that is.
     pub fn changes(&self) -> broadcast::Receiver<Arc<Change>> {
         self.changes.subscribe()

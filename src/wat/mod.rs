@@ -5,6 +5,7 @@ mod assets;
 mod door;
 mod guard;
 mod live;
+mod metrics;
 mod pages;
 mod server;
 mod text;

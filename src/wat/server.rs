@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use super::{
     assets,
     door::{Door, Peer},
-    guard, live, pages,
+    guard, live, metrics, pages,
     visitor::Logins,
 };
 
@@ -92,6 +92,7 @@ fn application(wat: Arc<Wat>) -> Router {
     Router::new()
         .route("/", get(pages::dashboard))
         .route("/live", get(live::stream_changes))
+        .route("/metrics", get(metrics::metrics))
         .route("/{kind}", get(pages::list))
         .route("/{kind}/new", get(pages::blank).post(pages::create))
         .route("/{kind}/act", post(pages::act))

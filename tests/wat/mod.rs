@@ -1,6 +1,7 @@
 //! The web tool as a process of its own, asked as browsers and programs ask it.
 
 mod logins;
+mod metrics;
 mod pages;
 mod stage;
 mod tenants;

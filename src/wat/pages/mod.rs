@@ -160,7 +160,7 @@ fn show<T: Template>(visitor: &Visitor, made: Result<T, Problem>) -> Response {
 }
 
 /// What HTTP calls it.
-fn status(error: &DbError) -> StatusCode {
+pub fn status(error: &DbError) -> StatusCode {
     match error.sqlstate() {
         Some("QV010") => StatusCode::NOT_FOUND,
         Some("QV040" | "42501") => StatusCode::FORBIDDEN,
@@ -172,7 +172,7 @@ fn status(error: &DbError) -> StatusCode {
 }
 
 /// What the database says, and what it says to do. What is not meant for people is for the log.
-fn sentence(error: &DbError) -> String {
+pub fn sentence(error: &DbError) -> String {
     match status(error) {
         StatusCode::SERVICE_UNAVAILABLE => {
             tracing::error!(%error, "the database cannot answer");
@@ -187,7 +187,7 @@ fn kind(name: &str) -> Result<&'static Object, Problem> {
 }
 
 /// Acts in the name of the visitor.
-async fn acting(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
+pub async fn acting(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
     wat.database.acting_as(visitor.who.id, visitor.address, "WAT").await
 }
 
