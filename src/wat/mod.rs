@@ -8,6 +8,7 @@ mod live;
 mod pages;
 mod server;
 mod text;
+mod uploads;
 mod visitor;
 
 pub use server::{Settings, run};

@@ -1,6 +1,8 @@
 //! The web tool as a process of its own, asked as browsers and programs ask it.
 
+mod images;
 mod logins;
 mod pages;
 mod stage;
 mod tenants;
+mod uploads;
