@@ -103,7 +103,7 @@ grant insert, update, delete on ssl_configs to qvd_admin;
 grant usage on all sequences in schema qvd to qvd_admin;
 grant execute on function
     tenant_create, user_create, user_password, user_totp, host_create, osf_create, di_create, di_import, di_publish, di_tag, di_untag,
-    di_block, di_delete, staging_refresh, vm_create,
+    di_block, di_delete, di_retry, di_affected, di_rollout, staging_refresh, staging_log, vm_create,
     vm_start(integer), vm_start(text), vm_stop(integer), vm_stop(text), vm_expire(integer, timestamptz, timestamptz),
     vm_expire(text, timestamptz, timestamptz), host_stop, vm_disconnect(integer), vm_disconnect(text),
     vm_block, user_block, host_block, host_release, config_set, config_reset, config_problem, config_ssl,

@@ -147,6 +147,14 @@ impl Acting {
         Ok(rows.into_iter().map(outcome).collect())
     }
 
+    /// Whether who acts has a right, asked of the database and not of what is remembered.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn may(&self, acl: &str) -> Result<bool, DbError> {
+        Ok(self.client().query_one("select qvd.acl_check($1)", &[&acl]).await?.get(0))
+    }
+
     /// Why a VM is in the state it is in, in words.
     ///
     /// # Errors

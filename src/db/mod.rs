@@ -30,7 +30,7 @@ pub use acting::{Acting, AdminAccount, Administrator, Outcome, Refused, VmStandi
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
-pub use di::{ImageStanding, NewImage};
+pub use di::{AffectedVm, ImageStanding, ImageView, NewImage, StagedView};
 pub use error::DbError;
 pub use examine::{Standing, Way};
 pub use images::{ImageFate, ImageWork, ImportOrder, StagedFile};

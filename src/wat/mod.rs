@@ -9,6 +9,7 @@ mod metrics;
 mod pages;
 mod server;
 mod text;
+mod uploads;
 mod visitor;
 
 pub use server::{Settings, run};

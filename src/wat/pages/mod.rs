@@ -4,6 +4,10 @@ mod act;
 mod cell;
 mod dashboard;
 mod form;
+mod image;
+mod image_import;
+mod image_rollout;
+mod image_staging;
 mod list;
 mod object;
 mod verb;
@@ -25,6 +29,7 @@ use super::{server::Wat, text::Language, visitor::Visitor};
 pub use act::act;
 pub use dashboard::dashboard;
 pub use form::{blank, create};
+pub use image::routes as image_routes;
 pub use list::list;
 pub use object::{change, object};
 
@@ -70,6 +75,7 @@ impl Page {
             ("host", t("Nodes"), "/host"),
             ("osf", t("OSFs"), "/osf"),
             ("di", t("Images"), "/di"),
+            ("staging", t("Files"), "/staging"),
             ("session", t("Sessions"), "/session"),
             ("tenant", t("Tenants"), "/tenant"),
             ("administrator", t("Administrators"), "/administrator"),
@@ -90,6 +96,7 @@ fn may_list(who: &Administrator, kind: &str) -> bool {
     match kind {
         "" => true,
         "session" => who.can("vm.see.user-state."),
+        "staging" => who.can("di.create."),
         "config" => who.can("config.qvd."),
         kind => who.can(&format!("{kind}.see-main.")),
     }
