@@ -118,6 +118,13 @@ impl Wat {
         Some(read(stream).await)
     }
 
+    /// Sends so much of a piece, and stays.
+    pub async fn hold(&self, headers: &str, path: &str, length: usize, sent: &[u8]) -> TcpStream {
+        let mut stream = self.piece(&format!("{headers}Content-Length: {length}\r\n"), path, 0).await;
+        stream.write_all(sent).await.unwrap();
+        stream
+    }
+
     /// Brings a piece of a length that is not said before.
     pub async fn bring_chunked(&self, headers: &str, path: &str, offset: usize, chunks: &[&[u8]]) -> Answer {
         let headers = format!("{headers}Transfer-Encoding: chunked\r\n");

@@ -121,11 +121,16 @@ async fn another_process_goes_on_with_what_a_killed_one_took() {
     let mut stage = stage().await;
     let content = content();
     let url = stage.begun("desk.tar", content.len(), &[("sha256", &sha256(&content))]).await;
-    stage.cut_off(&url, &content, 6_000_001).await;
-    // Dropping it is SIGKILL.
+    let sent = &content[..6_000_001];
+    let _waits = stage.wat.hold(&authorization("root", PASSWORD), &url, content.len(), sent).await;
+    until("most of it is written", async || (stage.offset(&url).await > 4_000_000).then_some(())).await;
+    let busy = stage.piece(&url, stage.offset(&url).await, b"x").await;
+    assert_eq!(busy.status, 423, "{busy:?}");
+    // Dropping the one before is SIGKILL, in the middle of a piece.
     stage.wat = Wat::start_with(&stage.db, &["--staging", stage.staging.path().to_str().unwrap()]).await;
-    assert_eq!(stage.offset(&url).await, 6_000_001);
-    assert_eq!(stage.piece(&url, 6_000_001, &content[6_000_001..]).await.status, 204);
+    let kept = stage.offset(&url).await;
+    assert!(kept > 4_000_000 && kept <= sent.len(), "{kept}");
+    assert_eq!(stage.piece(&url, kept, &content[kept..]).await.status, 204);
     assert!(stage.read("desk.tar").is_some_and(|found| found == content));
 }
 
