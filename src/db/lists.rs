@@ -3,6 +3,8 @@
 //! more tables than filter and order name, and then looked up; what somebody may not see, and rows of other tenants, are
 //! left out of the statement so that its plan is for the rest. The policies hold all the same.
 
+mod grouped;
+
 use std::{collections::HashMap, fmt::Write as _};
 
 use futures_util::{Stream, TryStreamExt};
@@ -184,7 +186,7 @@ impl List<'_> {
         for name in &query.columns {
             shown.push(self.field(name)?.shown());
         }
-        self.select(&shown.join(", "), query)?.run(self.client).await
+        self.select(&shown.join(", "), query).await?.run(self.client).await
     }
 
     /// Every row as a JSON object in one text.
@@ -199,7 +201,7 @@ impl List<'_> {
         for name in &query.columns {
             pairs.push(format!("{}, {}", literal(name), self.field(name)?.sql()));
         }
-        self.select(&format!("json_build_object({})::text", pairs.join(", ")), query)?.run(self.client).await
+        self.select(&format!("json_build_object({})::text", pairs.join(", ")), query).await?.run(self.client).await
     }
 
     /// The ids of the rows, in order.
@@ -209,7 +211,7 @@ impl List<'_> {
     pub async fn ids(&self, filter: &Filter) -> Result<Vec<i32>, ListError> {
         let order = vec![(ID.to_owned(), false)];
         let query = Query { filter: filter.clone(), columns: Vec::new(), order, limit: None, offset: 0 };
-        let rows: Vec<_> = self.select("l.id", &query)?.run(self.client).await?.try_collect().await?;
+        let rows: Vec<_> = self.select("l.id", &query).await?.run(self.client).await?.try_collect().await?;
         rows.iter().map(|row| row.try_get(0).map_err(ListError::from)).collect()
     }
 
@@ -237,8 +239,18 @@ impl List<'_> {
     }
 
     /// The statement for what is shown of each row.
-    fn select(&self, shown: &str, query: &Query) -> Result<Sql, ListError> {
+    async fn select(&self, shown: &str, query: &Query) -> Result<Sql, ListError> {
         let mut sql = Sql::default();
+        if let Some(ids) = self.grouped(query).await? {
+            let view = &self.view;
+            let ids = sql.value(Parameter::Many(ids.iter().map(i32::to_string).collect()));
+            let _ = write!(
+                sql.text,
+                "select {shown} from {view} l where l.id = any({ids}::integer[])
+                 order by array_position({ids}::integer[], l.id)"
+            );
+            return Ok(sql);
+        }
         if query.limit.is_none() || self.traits.is_empty() {
             let _ = write!(sql.text, "select {shown}");
             self.finish(&mut sql, query)?;
