@@ -163,6 +163,32 @@ impl Acting {
         Ok(self.client().query_one("select qvd.vm_why($1::integer)", &[&id]).await?.get(0))
     }
 
+    /// Counters, as far as they are for who asks.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn statistics(&self) -> Result<Value, DbError> {
+        Ok(self.client().query_one("select qvd.statistics()", &[]).await?.get(0))
+    }
+
+    /// Sets a key of the configuration, for everybody or a tenant.
+    ///
+    /// # Errors
+    /// The value is wrong, the key is no business of who asks, or the database cannot be reached.
+    pub async fn config_set(&self, key: &str, value: &str, tenant: Option<&str>) -> Result<(), DbError> {
+        self.client().query("select qvd.config_set($1, $2, $3)", &[&key, &value, &tenant]).await?;
+        Ok(())
+    }
+
+    /// Takes a key back to its default, for everybody or a tenant.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn config_reset(&self, key: &str, tenant: Option<&str>) -> Result<(), DbError> {
+        self.client().query("select qvd.config_reset($1, $2)", &[&key, &tenant]).await?;
+        Ok(())
+    }
+
     /// How all nodes and their server are, as JSON.
     ///
     /// # Errors

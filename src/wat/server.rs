@@ -15,7 +15,7 @@ use axum::{
 use rustls::ServerConfig;
 
 use super::{
-    assets,
+    api, assets,
     door::{Door, Peer},
     guard, live, metrics, pages, uploads,
     visitor::Logins,
@@ -100,6 +100,7 @@ fn application(wat: Arc<Wat>) -> Router {
         .route("/metrics", get(metrics::metrics))
         .merge(pages::image_routes())
         .nest("/api/v1/staging", uploads::routes())
+        .nest("/api/v1", api::routes())
         .route("/{kind}", get(pages::list))
         .route("/{kind}/new", get(pages::blank).post(pages::create))
         .route("/{kind}/act", post(pages::act))

@@ -1,5 +1,7 @@
 //! The web tool as a process of its own, asked as browsers and programs ask it.
 
+mod acls;
+mod api;
 mod images;
 mod logins;
 mod metrics;

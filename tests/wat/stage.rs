@@ -8,6 +8,7 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use qvd::demo::site::free_port;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -42,6 +43,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The body, which must be JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         let line = self
             .headers
@@ -102,6 +108,22 @@ impl Wat {
     pub async fn ask(&self, method: &str, path: &str, headers: &str, form: &str) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(self.request(method, path, headers, form).as_bytes()).await.unwrap();
+        read(stream).await
+    }
+
+    /// What a program asks: with a body of JSON, or none, and further headers.
+    pub async fn api(&self, who: &str, method: &str, path: &str, headers: &str, body: Option<&Value>) -> Answer {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{}{headers}\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.address,
+            authorization(who, PASSWORD),
+            body.len()
+        );
+        // Who is refused may be hung up on.
+        let _ = stream.write_all(request.as_bytes()).await;
         read(stream).await
     }
 
