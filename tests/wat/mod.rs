@@ -2,5 +2,6 @@
 
 mod logins;
 mod pages;
-mod stage;
+pub mod stage;
 mod tenants;
+mod vm;

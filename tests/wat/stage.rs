@@ -63,9 +63,14 @@ pub async fn administrator(db: &Db, name: &str, tenant: &str, role: &str) {
 impl Wat {
     /// Starts it and waits until it answers.
     pub async fn start(db: &Db) -> Self {
+        Self::on(&db.socket(), db.name()).await
+    }
+
+    /// The same on the database of that name behind a socket in this directory.
+    pub async fn on(socket: &str, database: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("api.conf");
-        let text = format!("database.host = {}\ndatabase.name = {}\n", db.socket(), db.name());
+        let text = format!("database.host = {}\ndatabase.name = {}\n", socket, database);
         fs::write(&config, text).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let child = Command::new(QVD)

@@ -7,6 +7,7 @@ mod form;
 mod list;
 mod object;
 mod verb;
+mod vm;
 
 use askama::Template;
 use axum::{
@@ -27,6 +28,7 @@ pub use dashboard::dashboard;
 pub use form::{blank, create};
 pub use list::list;
 pub use object::{change, object};
+pub use vm::{console, console_more};
 
 /// What every page has.
 pub struct Page {
