@@ -37,6 +37,7 @@ grant execute on function
     node_start, node_former, node_program, node_state, node_serves, node_status, node_lease, node_claim, node_vms, node_vm_state, node_adopt,
     node_storage, node_address, node_peers, node_take_over, node_routers, node_routers_gone, node_duties, node_progress, node_vm_told, node_stopping, vms_restart,
     node_images, node_staging, node_di_progress, node_di_ready, node_di_failed, node_di_removed, node_di_paths,
+    node_consoles, node_console,
     epoch_is_over, beat_try, retention_apply, node_addresses, wake, wake_payload, announce, merged
     to qvd_node;
 grant execute on function
@@ -69,9 +70,9 @@ grant execute on function me, my_tenant, sees_all, reaches, can, list_fields, ho
 grant execute on function act_as, wat_administrator, wat_password_upgrade, wat_login_log to qvd_wat;
 grant execute on function object_create, objects_update, objects_delete, vms_start, vms_stop, vms_disconnect, vms_expire, vms_block,
     vms_delete, users_block, users_delete, hosts_block, hosts_stop, hosts_stop_vms, dis_block, dis_publish, tenants_block,
-    tenant_purge, me_update, my_tenant_update, view_set, view_reset
+    tenant_purge, me_update, my_tenant_update, view_set, view_reset, vm_console_watch, vm_console
     to qvd_admin, qvd_administrators;
-grant execute on function acls_of, acl_check, statistics, cluster_status to qvd_readonly, qvd_admin, qvd_administrators;
+grant execute on function acls_of, acl_check, statistics, cluster_status, vm_verbs to qvd_readonly, qvd_admin, qvd_administrators;
 grant execute on function vm_id(text), vm_name, user_id, osf_id, di_id, tenant_id, name_and_tenant, vm_why(integer), vm_why(text),
     vm_why_facts, vm_transition_allowed, vm_command_allowed, user_transition_allowed, host_transition_allowed, watch, config_problem,
     wake, wake_payload, announce, merged

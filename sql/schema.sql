@@ -2595,6 +2595,43 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION qvd.node_console(node integer, node_epoch bigint, vm integer, source bigint, upto bigint, words text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    perform set_config('synchronous_commit', 'off', true);
+    update vm_console_watches w set file = source, "position" = upto
+    where w.vm_id = vm and w.host_id = node and w.until >= now();
+    if not found then
+        return false;
+    end if;
+    if words <> '' then
+        insert into vm_console_pieces (vm_id, said) values (vm, words);
+        delete from vm_console_pieces p using (
+            select k.id, sum(octet_length(k.said)) over (order by k.id desc) as kept
+            from vm_console_pieces k where k.vm_id = vm) old
+        where p.id = old.id and old.kept > 65536;
+    end if;
+    return true;
+end $$;
+
+CREATE FUNCTION qvd.node_consoles(node integer, node_epoch bigint) RETURNS TABLE(vm integer, seconds_left double precision, file bigint, "position" bigint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform node_check(node, node_epoch);
+    perform set_config('synchronous_commit', 'off', true);
+    delete from vm_console_watches w where w.host_id = node and w.until < now();
+    return query
+        select w.vm_id, extract(epoch from w.until - now())::float8, w.file, w."position"
+        from vm_console_watches w where w.host_id = node;
+end $$;
+
 CREATE FUNCTION qvd.node_di_failed(node integer, node_epoch bigint, wanted integer, message text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -3856,6 +3893,10 @@ begin
         get diagnostics gone = row_count;
         total := total + gone;
     end if;
+    -- Of nodes that are no more; others do so themselves.
+    delete from vm_console_watches w where w.until < now();
+    get diagnostics gone = row_count;
+    total := total + gone;
     select count(tokens_expire(t.user_id)) into gone from (
         select distinct k.user_id from user_tokens k where k.expiration < now() limit batch) t;
     return total + gone;
@@ -4591,6 +4632,59 @@ CREATE FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) R
     end
 $$;
 
+CREATE FUNCTION qvd.vm_console(vm integer, after bigint DEFAULT 0) RETURNS TABLE(piece bigint, said text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    if not exists (select from vm_runtimes r where r.vm_id = vm and reaches(r.tenant_id)) then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    perform demand('vm.see.port-serial.');
+    return query
+        select p.id, p.said from vm_console_pieces p join vm_console_watches w on w.vm_id = p.vm_id
+        where p.vm_id = vm and p.id > after and w.until >= now() order by p.id;
+end $$;
+
+CREATE FUNCTION qvd.vm_console_watch(vm integer) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target vm_runtimes;
+    was vm_console_watches;
+begin
+    select * into target from vm_runtimes r where r.vm_id = vm;
+    if target.vm_id is null or not reaches(target.tenant_id) then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    perform demand('vm.see.port-serial.');
+    perform set_config('synchronous_commit', 'off', true);
+    delete from vm_console_watches w where w.vm_id = vm and w.until < now();
+    select * into was from vm_console_watches w where w.vm_id = vm;
+    -- Of a VM that has stopped the node may still have the last words.
+    insert into vm_console_watches as w (vm_id, until, host_id) values (vm, now() + interval '1 minute', target.host_id)
+    on conflict (vm_id) do update set until = excluded.until, host_id = coalesce(excluded.host_id, w.host_id),
+        -- Another node has other files.
+        file = case when excluded.host_id <> w.host_id then null else w.file end;
+    if target.host_id is not null and target.host_id is distinct from was.host_id then
+        perform wake('qvd_node_' || target.host_id, 'console', vm);
+    end if;
+    return was.file is not null;
+end $$;
+
+CREATE FUNCTION qvd.vm_console_watches_wake() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform wake('qvd_admin', 'console', new.vm_id, (select v.tenant_id from vms v where v.id = new.vm_id));
+    return null;
+end $$;
+
 CREATE FUNCTION qvd.vm_create(owner text, name text, osf text, tag text DEFAULT 'default'::text, ip inet DEFAULT NULL::inet) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -5043,6 +5137,25 @@ CREATE FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state
         ('debugging', 'running'), ('debugging', 'stopping'),
         ('stopping', 'zombie'))
 $$;
+
+CREATE FUNCTION qvd.vm_verbs(vm integer) RETURNS text[]
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    return (
+        select array_remove(array[
+            case when can('vm.update.state.') and vm_command_allowed(r.vm_state, 'start') and not r.restart_due
+                and r.vm_cmd is distinct from 'start' then 'start' end,
+            case when can('vm.update.state.') and r.vm_cmd is distinct from 'stop'
+                and (vm_command_allowed(r.vm_state, 'stop') or r.vm_cmd = 'start' or r.restart_due) then 'stop' end,
+            case when can('vm.update.disconnect-user.') and r.user_state <> 'disconnected' and r.user_cmd is null
+                then 'disconnect' end,
+            case when can('vm.update.block.') then case when r.blocked then 'unblock' else 'block' end end,
+            case when can('vm.delete.') then 'del' end], null)
+        from vm_runtimes r where r.vm_id = vm and reaches(r.tenant_id));
+end $$;
 
 CREATE FUNCTION qvd.vm_why(vm integer) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -6680,6 +6793,30 @@ ALTER TABLE qvd.views_setups ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTIT
     CACHE 1
 );
 
+CREATE TABLE qvd.vm_console_pieces (
+    id bigint NOT NULL,
+    vm_id integer NOT NULL,
+    said text NOT NULL,
+    CONSTRAINT vm_console_pieces_said_check CHECK ((octet_length(said) <= 65536))
+);
+
+ALTER TABLE qvd.vm_console_pieces ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME qvd.vm_console_pieces_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE qvd.vm_console_watches (
+    vm_id integer NOT NULL,
+    until timestamp with time zone NOT NULL,
+    host_id integer,
+    file bigint,
+    "position" bigint DEFAULT 0 NOT NULL
+);
+
 CREATE TABLE qvd.vm_counters (
     vm_id integer NOT NULL,
     run_attempts bigint DEFAULT 0 NOT NULL,
@@ -7167,6 +7304,12 @@ ALTER TABLE ONLY qvd.views_setups
 ALTER TABLE ONLY qvd.views_setups
     ADD CONSTRAINT views_setups_tenant_id_administrator_id_qvd_object_field_vi_key UNIQUE NULLS NOT DISTINCT (tenant_id, administrator_id, qvd_object, field, view_type, device_type);
 
+ALTER TABLE ONLY qvd.vm_console_pieces
+    ADD CONSTRAINT vm_console_pieces_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY qvd.vm_console_watches
+    ADD CONSTRAINT vm_console_watches_pkey PRIMARY KEY (vm_id);
+
 ALTER TABLE ONLY qvd.vm_counters
     ADD CONSTRAINT vm_counters_pkey PRIMARY KEY (vm_id);
 
@@ -7228,6 +7371,10 @@ CREATE INDEX user_tokens_user_id_idx ON qvd.user_tokens USING btree (user_id);
 CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
 
 CREATE INDEX users_of_tenant ON qvd.users USING btree (tenant_id, login);
+
+CREATE INDEX vm_console_pieces_vm_id_id_idx ON qvd.vm_console_pieces USING btree (vm_id, id);
+
+CREATE INDEX vm_console_watches_host_id_idx ON qvd.vm_console_watches USING btree (host_id);
 
 CREATE INDEX vm_progress_host_id_idx ON qvd.vm_progress USING btree (host_id);
 
@@ -7589,6 +7736,8 @@ CREATE TRIGGER wake AFTER INSERT ON qvd.user_sessions FOR EACH ROW EXECUTE FUNCT
 
 CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.users FOR EACH ROW EXECUTE FUNCTION qvd.users_wake();
 
+CREATE TRIGGER wake AFTER UPDATE OF file, "position" ON qvd.vm_console_watches FOR EACH ROW WHEN (((old.file IS DISTINCT FROM new.file) OR (old."position" IS DISTINCT FROM new."position"))) EXECUTE FUNCTION qvd.vm_console_watches_wake();
+
 CREATE TRIGGER wake AFTER UPDATE OF host_id, vm_state, vm_cmd, user_state, user_cmd, session_id, blocked, vm_reason, vm_expiration_soft, vm_expiration_hard ON qvd.vm_runtimes FOR EACH ROW EXECUTE FUNCTION qvd.vm_runtimes_wake();
 
 CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.vms FOR EACH ROW EXECUTE FUNCTION qvd.vms_wake();
@@ -7723,6 +7872,15 @@ ALTER TABLE ONLY qvd.views_setups
 
 ALTER TABLE ONLY qvd.views_setups
     ADD CONSTRAINT views_setups_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.vm_console_pieces
+    ADD CONSTRAINT vm_console_pieces_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vm_console_watches(vm_id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY qvd.vm_console_watches
+    ADD CONSTRAINT vm_console_watches_host_id_fkey FOREIGN KEY (host_id) REFERENCES qvd.hosts(id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY qvd.vm_console_watches
+    ADD CONSTRAINT vm_console_watches_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY qvd.vm_counters
     ADD CONSTRAINT vm_counters_vm_id_fkey FOREIGN KEY (vm_id) REFERENCES qvd.vms(id) ON DELETE CASCADE;
@@ -8621,6 +8779,12 @@ REVOKE ALL ON FUNCTION qvd.node_check(node integer, node_epoch bigint) FROM PUBL
 REVOKE ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_claim(node integer, node_epoch bigint, vma_port integer, x_port integer) TO qvd_node;
 
+REVOKE ALL ON FUNCTION qvd.node_console(node integer, node_epoch bigint, vm integer, source bigint, upto bigint, words text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_console(node integer, node_epoch bigint, vm integer, source bigint, upto bigint, words text) TO qvd_node;
+
+REVOKE ALL ON FUNCTION qvd.node_consoles(node integer, node_epoch bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.node_consoles(node integer, node_epoch bigint) TO qvd_node;
+
 REVOKE ALL ON FUNCTION qvd.node_di_failed(node integer, node_epoch bigint, wanted integer, message text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.node_di_failed(node integer, node_epoch bigint, wanted integer, message text) TO qvd_node;
 
@@ -8934,6 +9098,16 @@ GRANT ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_
 GRANT ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.vm_command_allowed(state qvd.vm_state, command qvd.vm_cmd) TO qvd_administrators;
 
+REVOKE ALL ON FUNCTION qvd.vm_console(vm integer, after bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_console(vm integer, after bigint) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_console(vm integer, after bigint) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.vm_console_watch(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_console_watch(vm integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_console_watch(vm integer) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.vm_console_watches_wake() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.vm_create(owner text, name text, osf text, tag text, ip inet) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_create(owner text, name text, osf text, tag text, ip inet) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.vm_create(owner text, name text, osf text, tag text, ip inet) TO qvd_administrators;
@@ -9009,6 +9183,11 @@ REVOKE ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.v
 GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.vm_transition_allowed(was qvd.vm_state, becomes qvd.vm_state) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.vm_verbs(vm integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_verbs(vm integer) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.vm_verbs(vm integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.vm_verbs(vm integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.vm_why(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_why(vm integer) TO qvd_readonly;
@@ -9464,6 +9643,8 @@ GRANT SELECT ON TABLE qvd.view_list TO qvd_admin;
 GRANT SELECT ON TABLE qvd.view_list TO qvd_administrators;
 
 GRANT USAGE ON SEQUENCE qvd.views_setups_id_seq TO qvd_admin;
+
+GRANT USAGE ON SEQUENCE qvd.vm_console_pieces_id_seq TO qvd_admin;
 
 GRANT SELECT ON TABLE qvd.vm_counters TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.vm_counters TO qvd_admin;

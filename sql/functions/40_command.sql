@@ -103,6 +103,24 @@ begin
     return vm;
 end $$;
 
+-- What may be asked of a VM as it is now, by who acts.
+create or replace function vm_verbs(vm integer) returns text[]
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    return (
+        select array_remove(array[
+            case when can('vm.update.state.') and vm_command_allowed(r.vm_state, 'start') and not r.restart_due
+                and r.vm_cmd is distinct from 'start' then 'start' end,
+            case when can('vm.update.state.') and r.vm_cmd is distinct from 'stop'
+                and (vm_command_allowed(r.vm_state, 'stop') or r.vm_cmd = 'start' or r.restart_due) then 'stop' end,
+            case when can('vm.update.disconnect-user.') and r.user_state <> 'disconnected' and r.user_cmd is null
+                then 'disconnect' end,
+            case when can('vm.update.block.') then case when r.blocked then 'unblock' else 'block' end end,
+            case when can('vm.delete.') then 'del' end], null)
+        from vm_runtimes r where r.vm_id = vm and reaches(r.tenant_id));
+end $$;
+
 create or replace function vm_stop(vm text) returns integer language sql as $$ select vm_stop(vm_id(vm)) $$;
 create or replace function vm_disconnect(vm text) returns integer language sql as $$ select vm_disconnect(vm_id(vm)) $$;
 

@@ -31,6 +31,10 @@ begin
         get diagnostics gone = row_count;
         total := total + gone;
     end if;
+    -- Of nodes that are no more; others do so themselves.
+    delete from vm_console_watches w where w.until < now();
+    get diagnostics gone = row_count;
+    total := total + gone;
     select count(tokens_expire(t.user_id)) into gone from (
         select distinct k.user_id from user_tokens k where k.expiration < now() limit batch) t;
     return total + gone;

@@ -4,6 +4,7 @@
 mod act;
 mod admin;
 mod config;
+mod console;
 mod daemons;
 mod db;
 mod demo;

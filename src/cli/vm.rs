@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::{admin::objects, db::Role};
 
 use super::{
+    console,
     power::{self, Power},
     settings::DatabaseArg,
     verbs::{self, Common, Lock},
@@ -31,6 +32,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what a VM said last on its console
+    Console(console::Arguments),
     /// Let the present run of a VM expire: its user is told, later it is stopped
     Expire(Expire),
 }
@@ -61,6 +64,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Common(command) => return verbs::common(&objects::VM, command).await,
         Command::Lock(command) => return verbs::lock(&objects::VM, command).await,
         Command::Power(command) => return power::run(command).await,
+        Command::Console(arguments) => return console::run(arguments).await,
         Command::Why { vm, database, json } => why(&vm, &database, json).await?,
         Command::Expire(arguments) => expire(arguments).await?,
     }

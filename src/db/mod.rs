@@ -8,6 +8,7 @@ mod acting;
 mod admin;
 mod auth;
 mod connect;
+mod console;
 mod di;
 mod error;
 mod examine;
@@ -30,6 +31,7 @@ pub use acting::{Acting, AdminAccount, Administrator, Outcome, Refused, VmStandi
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
+pub use console::{Console, WantedConsole};
 pub use di::{AffectedVm, ImageStanding, ImageView, NewImage, StagedView};
 pub use error::DbError;
 pub use examine::{Standing, Way};

@@ -33,7 +33,7 @@ use crate::{
 };
 
 use super::{
-    duties,
+    console, duties,
     fleet::{Fleet, Node},
     heir, images, lease, limits, load, progress,
     reconcile::{reconcile, recover},
@@ -277,6 +277,7 @@ impl Member {
         let _ = sd_notify();
 
         tokio::spawn(progress::report(node.clone()));
+        tokio::spawn(console::go_on(node.clone(), plane.hub().clone()));
         tokio::spawn(duties::go_on(node.clone(), plane.hub().clone()));
         let images = has_storage.then(|| tokio::spawn(images::go_on(node.clone(), plane.hub().clone(), signs.clone())));
         let ordered = tokio::spawn(obey(node.clone()));

@@ -10,7 +10,7 @@ mod kvm;
 mod nothing;
 mod shims;
 
-use std::{fmt, io, net::IpAddr};
+use std::{fmt, io, net::IpAddr, path::PathBuf};
 
 use futures_util::future::BoxFuture;
 use thiserror::Error;
@@ -70,6 +70,11 @@ pub trait Hypervisor: Send + Sync {
     /// not say so are left out.
     fn memory(&self) -> BoxFuture<'_, Vec<(VmId, Memory)>> {
         Box::pin(async { Vec::new() })
+    }
+
+    /// The file that grows by what the VM says on its console, while there is one; renamed when it is large, and begun anew.
+    fn console(&self, _: VmId) -> Option<PathBuf> {
+        None
     }
 
     /// Whether an agent can be talked to inside; a simulated VM has none and counts as up once it is started.

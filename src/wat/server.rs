@@ -105,6 +105,8 @@ fn application(wat: Arc<Wat>) -> Router {
         .route("/{kind}/new", get(pages::blank).post(pages::create))
         .route("/{kind}/act", post(pages::act))
         .route("/{kind}/{id}", get(pages::object).post(pages::change))
+        .route("/vm/{id}/console", get(pages::console))
+        .route("/vm/{id}/console/more", get(pages::console_more))
         .layer(axum::extract::DefaultBodyLimit::max(LONGEST))
         .with_state(wat)
         .route("/static/{name}", get(assets::asset))

@@ -7,6 +7,7 @@ mod backup;
 mod balancer;
 mod claims;
 mod command_line;
+mod consoles;
 mod contention;
 mod cookbook;
 pub mod database;

@@ -88,6 +88,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     (
         "qvd_node",
         &["announce beat_try epoch_is_over is_secret merged node_address node_addresses node_adopt node_claim
+               node_console node_consoles
                node_di_failed node_di_paths node_di_progress node_di_ready node_di_removed node_duties node_former
                node_images node_lease node_peers node_program node_progress node_routers node_routers_gone node_serves
                node_staging node_start node_state node_status node_stopping node_storage node_take_over node_vm_state
@@ -111,7 +112,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 const SEEING: &str =
     "acl_check acls_of can created di_id host_names host_transition_allowed is_secret list_fields me my_tenant
     cluster_status name_and_tenant osf_id reaches sees_all statistics tenant_id user_id user_transition_allowed
-    vm_command_allowed vm_id vm_mac vm_name vm_transition_allowed vm_why vm_why_facts watch";
+    vm_command_allowed vm_id vm_mac vm_name vm_transition_allowed vm_verbs vm_why vm_why_facts watch";
 /// The same, of all tenants.
 const LOOKING_UP: &str = "config_get di_for vm_address_free vm_effective_properties";
 /// What asks for ACLs and changes.
@@ -121,7 +122,7 @@ const CHANGING: &str = "announce config_problem config_reset config_set config_s
     host_block host_create host_release host_stop hosts_block hosts_stop hosts_stop_vms merged me_update
     my_tenant_update object_create objects_delete objects_update osf_create password_hash staging_log staging_refresh
     tenant_create tenant_purge tenants_block user_block user_create user_password user_totp users_block
-    users_delete view_reset view_set vm_block vm_create vm_disconnect vm_expire vm_start vm_stop vms_block
+    users_delete view_reset view_set vm_block vm_console vm_console_watch vm_create vm_disconnect vm_expire vm_start vm_stop vms_block
     vms_delete vms_disconnect vms_expire vms_start vms_stop wake wake_payload";
 
 #[tokio::test]

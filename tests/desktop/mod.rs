@@ -5,6 +5,7 @@
 mod appears;
 mod bad_input;
 mod classic;
+mod console;
 mod desk;
 mod doctor;
 mod escape;

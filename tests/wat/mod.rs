@@ -6,6 +6,7 @@ mod images;
 mod logins;
 mod metrics;
 mod pages;
-mod stage;
+pub mod stage;
 mod tenants;
 mod uploads;
+mod vm;

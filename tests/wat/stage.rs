@@ -74,9 +74,14 @@ impl Wat {
 
     /// The same with more arguments.
     pub async fn start_with(db: &Db, arguments: &[&str]) -> Self {
+        Self::on(&db.socket(), db.name(), arguments).await
+    }
+
+    /// The same on the database of that name behind a socket in this directory.
+    pub async fn on(socket: &str, database: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("api.conf");
-        let text = format!("database.host = {}\ndatabase.name = {}\n", db.socket(), db.name());
+        let text = format!("database.host = {}\ndatabase.name = {}\n", socket, database);
         fs::write(&config, text).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let child = Command::new(QVD)

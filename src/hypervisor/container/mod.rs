@@ -532,6 +532,10 @@ impl Hypervisor for Container {
         Box::pin(self.find_all())
     }
 
+    fn console(&self, vm: VmId) -> Option<PathBuf> {
+        Some(self.shims.dir(vm).join("output.log"))
+    }
+
     fn has_agent(&self) -> bool {
         true
     }

@@ -119,6 +119,11 @@ impl Kvm {
         Self { shims: self.shims.in_the_name_of(owner, epochs), ..self }
     }
 
+    /// Where the serial port of a guest is recorded.
+    fn serial(&self, vm: VmId) -> Option<PathBuf> {
+        Some(self.captures.as_ref()?.join(format!("serial-{vm}.log")))
+    }
+
     async fn acceleration(&self) -> Result<Acceleration, HypervisorError> {
         let qemu = qemu()?;
         self.acceleration.get_or_try_init(|| self.wish.settle(&qemu, &self.run)).await.copied()
@@ -176,7 +181,7 @@ impl Kvm {
         let shim = ShimSpec {
             argv: config.command(qemu),
             output: dir.join("output.log"),
-            console: self.captures.as_ref().map(|captures| captures.join(format!("serial-{vm}.log"))),
+            console: self.serial(vm),
             locks,
             ..ShimSpec::default()
         };
@@ -455,6 +460,11 @@ impl Hypervisor for Kvm {
             let vms = self.shims.vms().unwrap_or_default();
             join_all(vms.into_iter().map(|vm| self.memory_of(vm))).await.into_iter().flatten().collect()
         })
+    }
+
+    fn console(&self, vm: VmId) -> Option<PathBuf> {
+        // Without a serial port it is QEMU alone that says something.
+        Some(self.serial(vm).unwrap_or_else(|| self.shims.dir(vm).join("output.log")))
     }
 
     fn has_agent(&self) -> bool {

@@ -11,6 +11,7 @@ mod image_staging;
 mod list;
 mod object;
 mod verb;
+mod vm;
 
 use askama::Template;
 use axum::{
@@ -32,6 +33,7 @@ pub use form::{blank, create};
 pub use image::routes as image_routes;
 pub use list::list;
 pub use object::{change, object};
+pub use vm::{console, console_more};
 
 /// What every page has.
 pub struct Page {

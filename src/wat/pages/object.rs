@@ -24,6 +24,7 @@ use super::{
     form::{Field, FieldKind, field},
     image, kind, sentence, show, status,
     verb::{Verb, verbs},
+    vm::Vm,
 };
 
 #[derive(Template)]
@@ -37,8 +38,7 @@ struct Shown {
     kind: &'static str,
     id: i32,
     facts: Vec<Fact>,
-    /// Why it is in its state, in words.
-    why: Option<String>,
+    vm: Option<Vm>,
     verbs: Vec<Verb>,
     images: Option<image::Section>,
     fields: Vec<Field>,
@@ -51,13 +51,13 @@ struct Fact {
 }
 
 /// What is known of an object.
-struct Known {
+pub struct Known {
     columns: Vec<String>,
     values: Vec<Option<String>>,
 }
 
 impl Known {
-    async fn of(acting: &Acting, object: &Object, id: i32) -> Result<Self, Problem> {
+    pub async fn of(acting: &Acting, object: &Object, id: i32) -> Result<Self, Problem> {
         let list = acting.list(object.name).await?;
         let columns: Vec<String> = list.columns().map(str::to_owned).collect();
         if !columns.iter().any(|column| column == "id") {
@@ -75,7 +75,7 @@ impl Known {
         Ok(Self { columns, values })
     }
 
-    fn value(&self, column: &str) -> Option<String> {
+    pub fn value(&self, column: &str) -> Option<String> {
         let at = self.columns.iter().position(|known| known == column)?;
         self.values[at].clone()
     }
@@ -161,17 +161,22 @@ async fn look(
         let shown = typed.map(|(_, value)| value.clone()).or_else(|| value(name)).unwrap_or_default();
         fields.push(field(&acting, visitor, name, shown, false).await?);
     }
-    let why = if object.name == "vm" { Some(acting.vm_why(id).await?) } else { None };
     let called = value("name").unwrap_or_default();
     let images = match object.name {
         "di" => image::of_image(&acting, visitor, id).await?,
         "osf" => image::of_osf(&acting, visitor, id, &called, &value("tenant").unwrap_or_default()).await?,
         _ => None,
     };
-    acting.finish().await?;
     let mut verbs = verbs(object, visitor);
     // Of one image that is a page, which says whom it concerns.
     verbs.retain(|verb| verb.name != "publish");
+    let mut vm = None;
+    if object.name == "vm" {
+        let possible = acting.vm_verbs(id).await?;
+        verbs.retain(|verb| possible.iter().any(|name| name == verb.name));
+        vm = Some(Vm::of(&acting, visitor, id).await?);
+    }
+    acting.finish().await?;
     let called = value("name").or_else(|| value("key")).unwrap_or_else(|| id.to_string());
     let title = format!("{} {called}", visitor.language.field(object.name));
     Ok(ObjectPage {
@@ -180,7 +185,7 @@ async fn look(
             kind: object.name,
             id,
             facts,
-            why,
+            vm,
             verbs,
             images,
             fields,
