@@ -20,7 +20,7 @@ use super::{
     Kind, Page, Problem, acting, address,
     cell::Cell,
     kind, leads_to, show,
-    verb::{Verb, verbs},
+    verb::{Verb, acl, verbs},
 };
 
 /// How many rows are counted beyond those that are shown.
@@ -211,7 +211,7 @@ async fn look(list: &List<'_>, object: &'static Object, visitor: &Visitor, wante
             .collect(),
         columns: shown.iter().map(|column| sortable(column, &order, &wanted, object, visitor)).collect(),
         verbs: verbs(object, visitor),
-        can_create: !object.create.is_empty() && visitor.who.can(&format!("{}.create.", object.name)),
+        can_create: !object.create.is_empty() && visitor.who.can(&acl(object, "create")),
         total,
         count: if total > counted(&query) { format!("> {}", total - 1) } else { total.to_string() },
         previous: (wanted.page > 1).then(|| page(wanted.page - 1)),
