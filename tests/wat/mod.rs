@@ -2,5 +2,5 @@
 
 mod logins;
 mod pages;
-mod stage;
+pub mod stage;
 mod tenants;
