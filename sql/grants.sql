@@ -71,7 +71,7 @@ grant execute on function object_create, objects_update, objects_delete, vms_sta
     vms_delete, users_block, users_delete, hosts_block, hosts_stop, hosts_stop_vms, dis_block, dis_publish, tenants_block,
     tenant_purge, me_update, my_tenant_update, view_set, view_reset
     to qvd_admin, qvd_administrators;
-grant execute on function acls_of, acl_check, statistics to qvd_readonly, qvd_admin, qvd_administrators;
+grant execute on function acls_of, acl_check, statistics, cluster_status to qvd_readonly, qvd_admin, qvd_administrators;
 grant execute on function vm_id(text), vm_name, user_id, osf_id, di_id, tenant_id, name_and_tenant, vm_why(integer), vm_why(text),
     vm_why_facts, vm_transition_allowed, vm_command_allowed, user_transition_allowed, host_transition_allowed, watch, config_problem,
     wake, wake_payload, announce, merged
@@ -103,7 +103,7 @@ grant insert, update, delete on ssl_configs to qvd_admin;
 grant usage on all sequences in schema qvd to qvd_admin;
 grant execute on function
     tenant_create, user_create, user_password, user_totp, host_create, osf_create, di_create, di_import, di_publish, di_tag, di_untag,
-    di_block, di_delete, staging_refresh, vm_create,
+    di_block, di_delete, di_retry, di_affected, di_rollout, staging_refresh, staging_log, vm_create,
     vm_start(integer), vm_start(text), vm_stop(integer), vm_stop(text), vm_expire(integer, timestamptz, timestamptz),
     vm_expire(text, timestamptz, timestamptz), host_stop, vm_disconnect(integer), vm_disconnect(text),
     vm_block, user_block, host_block, host_release, config_set, config_reset, config_problem, config_ssl,

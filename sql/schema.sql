@@ -435,6 +435,37 @@ begin
         where m.administrator_id = acting and r.acl = can.acl);
 end $$;
 
+CREATE FUNCTION qvd.cluster_status() RETURNS jsonb
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform demand_superadministrator('how all nodes are');
+    perform demand('host.see.state.');
+    return jsonb_build_object(
+        'nodes', (
+            select coalesce(jsonb_object_agg(h.name, jsonb_build_object(
+                'database', node_status(h.id) - 'notification_queue_usage',
+                'trouble', r.events_degraded_reason,
+                'node', jsonb_build_object(
+                    'running', r.state = 'running' and r.ok_ts > now() - b.lapse,
+                    'blocked', r.blocked,
+                    'degraded', r.storage_degraded_since is not null,
+                    'sign_age_s', extract(epoch from now() - r.ok_ts),
+                    'free_memory_bytes', r.free_ram * 1024000,
+                    'cpu_pressure', r.cpu_pressure,
+                    'failed_starts', failed_starts_left(r.failed_starts, r.ok_ts)))), '{}')
+            from hosts h join host_runtimes r on r.host_id = h.id, balancer b),
+        'server', (
+            select jsonb_build_object(
+                'notification_queue_usage', pg_notification_queue_usage(),
+                'connections', (select sum(numbackends) from pg_stat_database),
+                'max_connections', current_setting('max_connections')::integer,
+                'commits', d.xact_commit, 'rollbacks', d.xact_rollback, 'deadlocks', d.deadlocks,
+                'size_bytes', pg_database_size(d.datname))
+            from pg_stat_database d where d.datname = current_database()));
+end $$;
+
 CREATE FUNCTION qvd.column_acls() RETURNS TABLE(kind text, col text, acl text)
     LANGUAGE sql IMMUTABLE
     AS $$
@@ -759,6 +790,33 @@ begin
     end if;
 end $$;
 
+CREATE FUNCTION qvd.di_affected(wanted text) RETURNS TABLE(vm_id integer, name text, state qvd.vm_state, user_state qvd.user_state, host text, version text, expiration_soft timestamp with time zone, expiration_hard timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target integer := di_id(wanted);
+begin
+    perform demand_any(array['di.update.publish.', 'di.see.vm-list.']);
+    return query
+    select v.id, vm_name(v.id),
+        case when (select can('di.see.vm-list-state.')) then r.vm_state end,
+        case when (select can('di.see.vm-list-user-state.')) then r.user_state end,
+        case when (select can('vm.see.host.')) then (select h.name::text from hosts h where h.id = r.host_id) end,
+        case when (select can('vm.see.di-version.')) then (select c.version from dis c where c.id = r.current_di_id) end,
+        case when (select can('di.see.vm-list-expiration.')) then r.vm_expiration_soft end,
+        case when (select can('di.see.vm-list-expiration.')) then r.vm_expiration_hard end
+    from dis d
+        join di_runtimes i on i.di_id = d.id
+        join vms v on v.osf_id = d.osf_id
+        join vm_runtimes r on r.vm_id = v.id
+        join vm_specs s on s.vm_id = v.id
+    where d.id = target and not d.blocked and r.current_di_id <> d.id and r.vm_state in ('starting', 'running', 'debugging')
+        and exists (select from di_tags t where t.di_id = d.id and t.tag = v.di_tag)
+        and (i.state <> 'published' or s.di_id = d.id)
+    order by 2;
+end $$;
+
 CREATE FUNCTION qvd.di_block(wanted text, blocked boolean DEFAULT true) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -949,18 +1007,7 @@ begin
         raise exception 'VMs would be stopped before they are told'
             using errcode = 'QV014', hint = 'The hard expiration comes after the soft one.';
     end if;
-    select s.place into at
-    from staging s join (select storage_place(id) as place from hosts) h on h.place = s.place
-    where s.name = file
-    group by s.place order by count(*) desc, s.place limit 1;
-    if at is null then
-        -- One that was put there this moment is not listed yet.
-        select min(p.place) into at from (select distinct storage_place(id) as place from hosts) p having count(*) = 1;
-    end if;
-    if at is null then
-        raise exception 'no staging directory holds %', file
-            using errcode = 'QV010', hint = 'select * from staging_list; after select staging_refresh();';
-    end if;
+    at := staging_place(file);
     if chosen is null then
         chosen := di_version_free(of_osf.id);
     end if;
@@ -1067,6 +1114,54 @@ begin
         and coalesce((target.runtime).expiration_time_soft, (target.runtime).expiration_time_hard) is not null;
     perform audit('publish', 'di', (target.di).id, (target.di).path, target.tenant);
     return (target.di).id;
+end $$;
+
+CREATE FUNCTION qvd.di_retry(wanted text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target record;
+    file text;
+begin
+    perform demand('di.create.');
+    select * into target from di_for_change(wanted);
+    file := regexp_replace((target.di).path, '^[0-9]+-', '');
+    if (target.runtime).state <> 'fail' then
+        raise exception 'disk image % is %, and only one that failed is made again', wanted, (target.runtime).state
+            using errcode = 'QV021', hint = 'select state, percentage, message from di_list;';
+    end if;
+    update di_runtimes set state = 'new', state_ts = now(), percentage = 0, status_message = null where di_id = (target.di).id;
+    insert into di_imports (di_id, place, source, move) values ((target.di).id, staging_place(file), file, false);
+    perform audit('retry', 'di', (target.di).id, (target.di).path, target.tenant);
+    perform storage_wake(staging_place(file));
+    return (target.di).id;
+end $$;
+
+CREATE FUNCTION qvd.di_rollout(wanted text, soft timestamp with time zone DEFAULT NULL::timestamp with time zone, hard timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    target integer := di_id(wanted);
+begin
+    perform demand('di.update.publish.');
+    if soft is not null or hard is not null then
+        perform demand('vm.update.expiration.');
+    end if;
+    if hard < soft then
+        raise exception 'VMs would be stopped before their users are told'
+            using errcode = 'QV014', hint = 'The hard expiration comes after the soft one.';
+    end if;
+    perform di_for_change(wanted);
+    update di_runtimes r set expiration_time_soft = null, expiration_time_hard = null
+    where r.di_id = target and r.state = 'ready' and coalesce(r.expiration_time_soft, r.expiration_time_hard) is not null;
+    perform di_publish(target::text);
+    -- Like every publication: it shortens lives and never prolongs them.
+    update vm_runtimes r
+    set vm_expiration_soft = least(r.vm_expiration_soft, soft), vm_expiration_hard = least(r.vm_expiration_hard, hard)
+    where coalesce(soft, hard) is not null and r.vm_id in (select a.vm_id from di_affected(target::text) a);
+    return target;
 end $$;
 
 CREATE FUNCTION qvd.di_runtimes_wake() RETURNS trigger
@@ -3970,6 +4065,37 @@ begin
     return null;
 end $$;
 
+CREATE FUNCTION qvd.staging_log(action text, file text, arguments jsonb DEFAULT NULL::jsonb) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    perform demand('di.create.');
+    perform audit(action, 'staging', null, file, my_tenant(), arguments);
+end $$;
+
+CREATE FUNCTION qvd.staging_place(file text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    at text;
+begin
+    select s.place into at
+    from staging s join (select storage_place(id) as place from hosts) h on h.place = s.place
+    where s.name = file
+    group by s.place order by count(*) desc, s.place limit 1;
+    if at is null then
+        -- One that was put there this moment is not listed yet.
+        select min(p.place) into at from (select distinct storage_place(id) as place from hosts) p having count(*) = 1;
+    end if;
+    if at is null then
+        raise exception 'no staging directory holds %', file
+            using errcode = 'QV010', hint = 'select * from staging_list; after select staging_refresh();';
+    end if;
+    return at;
+end $$;
+
 CREATE FUNCTION qvd.staging_refresh() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -3978,6 +4104,17 @@ begin
     perform demand('di.create.');
     update storage_reports set reported_at = '-infinity';
     perform storage_wake(null);
+end $$;
+
+CREATE FUNCTION qvd.staging_wake() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if exists (select from changed) then
+        perform wake('qvd_admin', 'staging', null);
+    end if;
+    return null;
 end $$;
 
 CREATE FUNCTION qvd.statistics() RETURNS jsonb
@@ -7458,6 +7595,12 @@ CREATE TRIGGER wake AFTER INSERT OR DELETE OR UPDATE ON qvd.vms FOR EACH ROW EXE
 
 CREATE TRIGGER wake_changes AFTER UPDATE OF connected_at, ended_at ON qvd.user_sessions FOR EACH ROW WHEN (((old.connected_at IS DISTINCT FROM new.connected_at) OR (old.ended_at IS DISTINCT FROM new.ended_at))) EXECUTE FUNCTION qvd.user_sessions_wake();
 
+CREATE TRIGGER wake_delete AFTER DELETE ON qvd.staging REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION qvd.staging_wake();
+
+CREATE TRIGGER wake_insert AFTER INSERT ON qvd.staging REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION qvd.staging_wake();
+
+CREATE TRIGGER wake_update AFTER UPDATE ON qvd.staging REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION qvd.staging_wake();
+
 ALTER TABLE ONLY qvd.acl_role_relations
     ADD CONSTRAINT acl_role_relations_acl_id_fkey FOREIGN KEY (acl_id) REFERENCES qvd.acls(id) ON DELETE RESTRICT;
 
@@ -8074,6 +8217,11 @@ GRANT ALL ON FUNCTION qvd.can(acl text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.can(acl text) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.can(acl text) TO qvd_administrators;
 
+REVOKE ALL ON FUNCTION qvd.cluster_status() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.cluster_status() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.cluster_status() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.cluster_status() TO qvd_administrators;
+
 REVOKE ALL ON FUNCTION qvd.column_acls() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.config_get(wanted text, tenant integer) FROM PUBLIC;
@@ -8128,6 +8276,10 @@ REVOKE ALL ON FUNCTION qvd.demand_having(acls text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.demand_owning(tenant integer, what text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.demand_superadministrator(what text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.di_affected(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_affected(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_affected(wanted text) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_block(wanted text, blocked boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_block(wanted text, blocked boolean) TO qvd_admin;
@@ -8185,6 +8337,14 @@ REVOKE ALL ON FUNCTION qvd.di_path(wanted integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.di_publish(wanted text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.di_publish(wanted text) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.di_publish(wanted text) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.di_retry(wanted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_retry(wanted text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_retry(wanted text) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.di_rollout(wanted text, soft timestamp with time zone, hard timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.di_rollout(wanted text, soft timestamp with time zone, hard timestamp with time zone) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.di_rollout(wanted text, soft timestamp with time zone, hard timestamp with time zone) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.di_runtimes_wake() FROM PUBLIC;
 
@@ -8661,9 +8821,17 @@ REVOKE ALL ON FUNCTION qvd.span(wanted interval) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.ssl_configs_wake() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.staging_log(action text, file text, arguments jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.staging_log(action text, file text, arguments jsonb) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.staging_log(action text, file text, arguments jsonb) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.staging_place(file text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.staging_refresh() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.staging_refresh() TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.staging_refresh() TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.staging_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.statistics() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.statistics() TO qvd_readonly;

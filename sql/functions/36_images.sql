@@ -97,6 +97,27 @@ begin
     end if;
 end $$;
 
+-- Where a file of the staging directory lies.
+create or replace function staging_place(file text) returns text
+language plpgsql stable security definer set search_path = qvd, pg_temp as $$
+declare
+    at text;
+begin
+    select s.place into at
+    from staging s join (select storage_place(id) as place from hosts) h on h.place = s.place
+    where s.name = file
+    group by s.place order by count(*) desc, s.place limit 1;
+    if at is null then
+        -- One that was put there this moment is not listed yet.
+        select min(p.place) into at from (select distinct storage_place(id) as place from hosts) p having count(*) = 1;
+    end if;
+    if at is null then
+        raise exception 'no staging directory holds %', file
+            using errcode = 'QV010', hint = 'select * from staging_list; after select staging_refresh();';
+    end if;
+    return at;
+end $$;
+
 -- Makes a file of the staging directory a version of an OSF. A node that has the storage copies or moves it, checks it,
 -- and publishes it unless `publish` is false; `select * from di_list` tells how far it is. Without `version` it is the
 -- first of today that is free. It gets the tags `head` and `tags`, and `default` where the OSF has none yet. VMs that run
@@ -122,18 +143,7 @@ begin
         raise exception 'VMs would be stopped before they are told'
             using errcode = 'QV014', hint = 'The hard expiration comes after the soft one.';
     end if;
-    select s.place into at
-    from staging s join (select storage_place(id) as place from hosts) h on h.place = s.place
-    where s.name = file
-    group by s.place order by count(*) desc, s.place limit 1;
-    if at is null then
-        -- One that was put there this moment is not listed yet.
-        select min(p.place) into at from (select distinct storage_place(id) as place from hosts) p having count(*) = 1;
-    end if;
-    if at is null then
-        raise exception 'no staging directory holds %', file
-            using errcode = 'QV010', hint = 'select * from staging_list; after select staging_refresh();';
-    end if;
+    at := staging_place(file);
     if chosen is null then
         chosen := di_version_free(of_osf.id);
     end if;

@@ -13,7 +13,7 @@ use crate::{
 use super::{
     di, host,
     settings::DatabaseArg,
-    storage, tenant, user,
+    storage, tenant, top, user,
     verbs::{self, Common, Only},
     vm,
 };
@@ -28,6 +28,8 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show nodes, VMs and sessions, and what becomes of them; q ends
+    Top(top::Arguments),
     /// Virtual machines
     #[command(subcommand)]
     Vm(vm::Command),
@@ -81,6 +83,7 @@ pub enum Command {
 pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Watch { database, json } => watch(&database, json).await.map(|()| ExitCode::SUCCESS),
+        Command::Top(arguments) => top::run(arguments).await.map(|()| ExitCode::SUCCESS),
         Command::Vm(command) => vm::run(command).await,
         Command::User(command) => user::run(command).await,
         Command::Host(command) => host::run(command).await,

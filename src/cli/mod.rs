@@ -19,6 +19,7 @@ mod power;
 mod settings;
 mod storage;
 mod tenant;
+mod top;
 mod user;
 mod verbs;
 mod vm;

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -26,6 +27,9 @@ pub struct Wat {
     /// Where to listen, in place of what the configuration says
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// Where files are uploaded to, in place of what the configuration says: the staging directory of the nodes' storage
+    #[arg(long, value_name = "DIR")]
+    staging: Option<PathBuf>,
 }
 
 pub async fn run(arguments: Wat) -> anyhow::Result<()> {
@@ -33,12 +37,17 @@ pub async fn run(arguments: Wat) -> anyhow::Result<()> {
     let url = arguments.url.unwrap_or_else(|| config.get(&keys::API_URL));
     let (address, encrypted) =
         place(&url).with_context(|| format!("“{url}” is not like https://*:8444/ or http://127.0.0.1:8080/"))?;
+    // Said by hand, it is meant to be there.
+    if let Some(staging) = arguments.staging.as_ref().filter(|staging| !staging.is_dir()) {
+        anyhow::bail!("{} is not a directory", staging.display());
+    }
     let settings = wat::Settings {
         address,
         tls: if encrypted { Some(tls(&config)?) } else { None },
         connector: Connector::from_config(&config, Role::Wat)?,
         connections: config.get(&keys::DATABASE_POOL_SIZE) as usize,
         rates: Rates::from_config(&config),
+        staging: arguments.staging.unwrap_or_else(|| config.get(&keys::PATH_STORAGE_STAGING)),
     };
     let stop = until_told_to_end()?;
     tokio::spawn(node::lifeline(stop.clone()));

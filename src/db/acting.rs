@@ -147,12 +147,28 @@ impl Acting {
         Ok(rows.into_iter().map(outcome).collect())
     }
 
+    /// Whether who acts has a right, asked of the database and not of what is remembered.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn may(&self, acl: &str) -> Result<bool, DbError> {
+        Ok(self.client().query_one("select qvd.acl_check($1)", &[&acl]).await?.get(0))
+    }
+
     /// Why a VM is in the state it is in, in words.
     ///
     /// # Errors
     /// There is no such VM, or the database cannot be reached.
     pub async fn vm_why(&self, id: i32) -> Result<String, DbError> {
         Ok(self.client().query_one("select qvd.vm_why($1::integer)", &[&id]).await?.get(0))
+    }
+
+    /// How all nodes and their server are, as JSON.
+    ///
+    /// # Errors
+    /// It is not for this administrator, or the database cannot be reached.
+    pub async fn cluster_status(&self) -> Result<Value, DbError> {
+        Ok(self.client().query_one("select qvd.cluster_status()", &[]).await?.get(0))
     }
 
     /// How those VMs stand that are still there.

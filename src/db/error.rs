@@ -1,6 +1,6 @@
 //! Why a call of the database failed, sorted by what the caller can do about it.
 
-use deadpool::managed::{PoolError, TimeoutType};
+use deadpool::managed::PoolError;
 use thiserror::Error;
 use tokio_postgres::error::SqlState;
 
@@ -135,7 +135,6 @@ impl From<PoolError<DbError>> for DbError {
     fn from(error: PoolError<DbError>) -> Self {
         match error {
             PoolError::Backend(error) => error,
-            PoolError::Timeout(TimeoutType::Wait) => Self::Busy,
             other => Self::Unreachable(Box::new(other)),
         }
     }

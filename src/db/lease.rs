@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    ops::Deref,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -21,6 +22,7 @@ use tokio_postgres::{Client, Row, Statement, error::SqlState, types::ToSql};
 use super::{
     Connector, DbError,
     servers::{Link, Origin, silent},
+    turns::Turn,
 };
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
@@ -105,22 +107,37 @@ impl<'a> From<&'a Prepared> for Question<'a> {
     }
 }
 
+/// Given back to the pool before somebody is called who wants one.
+struct Borrowed {
+    connection: Object<Manager>,
+    _turn: Turn,
+}
+
+impl Deref for Borrowed {
+    type Target = Pooled;
+
+    fn deref(&self) -> &Pooled {
+        &self.connection
+    }
+}
+
 /// A borrowed connection.
 pub(super) struct Lease {
     connector: Connector,
-    connection: Arc<Object<Manager>>,
+    connection: Arc<Borrowed>,
     /// The answer to a statement is still to come.
     asking: AtomicBool,
 }
 
 impl Lease {
-    pub fn new(connection: Object<Manager>, connector: Connector) -> Self {
-        Self { connector, connection: Arc::new(connection), asking: AtomicBool::new(false) }
+    pub fn new(connection: Object<Manager>, turn: Turn, connector: Connector) -> Self {
+        let connection = Arc::new(Borrowed { connection, _turn: turn });
+        Self { connector, connection, asking: AtomicBool::new(false) }
     }
 
     /// Stands for the connection and the server at its other end.
     pub fn source(&self) -> String {
-        format!("{:?} {} ", Object::metrics(&self.connection).created, self.connection.link.identity)
+        format!("{:?} {} ", Object::metrics(&self.connection.connection).created, self.connection.link.identity)
     }
 
     /// Gives the connection back; it is known as the one that something was committed over.

@@ -24,12 +24,13 @@ mod servers;
 mod settle;
 mod storage;
 mod tls;
+mod turns;
 
 pub use acting::{Acting, AdminAccount, Administrator, Outcome, Refused, VmStanding};
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};
-pub use di::{ImageStanding, NewImage};
+pub use di::{AffectedVm, ImageStanding, ImageView, NewImage, StagedView};
 pub use error::DbError;
 pub use examine::{Standing, Way};
 pub use images::{ImageFate, ImageWork, ImportOrder, StagedFile};
@@ -43,6 +44,7 @@ pub use lists::{List, ListError, Query};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
 pub use routed::{NodeRouter, Passage, Reach};
+pub use turns::in_order;
 
 use std::{sync::Arc, time::Duration};
 
@@ -50,16 +52,19 @@ use deadpool::{
     Runtime,
     managed::{Pool, QueueMode},
 };
+use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
 use crate::model::TenantId;
 use lease::{Lease, Manager};
 use settle::Settling;
+use turns::Turns;
 
 /// A pool of connections that speak with the rights of one role.
 #[derive(Clone)]
 pub struct Database {
     pool: Pool<Manager>,
+    turns: Arc<Turns>,
     connector: Connector,
     settling: Arc<Settling>,
 }
@@ -67,19 +72,18 @@ pub struct Database {
 impl Database {
     /// Makes the pool; connections are opened when they are needed, so this does not fail while the server is down.
     pub fn new(connector: &Connector, size: usize) -> Result<Self, DbError> {
-        let limit = Some(connector.servers().limit());
+        let limit = connector.servers().limit();
         let manager = Manager { connector: connector.clone() };
         let pool = Pool::builder(manager)
             .max_size(size)
             // The connection used last has its plans and its server process in the caches.
             .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(limit)
             // What it is made of has its own limits.
-            .create_timeout(limit.map(|limit| limit * 2))
+            .create_timeout(Some(limit * 2))
             .build()
             .map_err(|error| DbError::Setup(error.to_string()))?;
-        Ok(Self { pool, connector: connector.clone(), settling: Arc::default() })
+        Ok(Self { pool, turns: Turns::new(size), connector: connector.clone(), settling: Arc::default() })
     }
 
     /// Waits until the database answers or `limit` has passed.
@@ -95,7 +99,9 @@ impl Database {
     }
 
     async fn connection(&self) -> Result<Lease, DbError> {
-        Ok(Lease::new(self.pool.get().await?, self.connector.clone()))
+        let limit = self.connector.servers().limit();
+        let turn = timeout(limit, self.turns.wait()).await.map_err(|_| DbError::Busy)?;
+        Ok(Lease::new(self.pool.get().await?, turn, self.connector.clone()))
     }
 
     /// Returns when what was committed over a connection is on disk. It fails when the server may have lost it meanwhile.

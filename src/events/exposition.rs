@@ -1,5 +1,5 @@
-//! What `qvd status` shows, in the text format that Prometheus reads. Only names are given here; figures are counted by the
-//! hub, by the database and, on their way there, by routers.
+//! What `qvd status` shows of one node, and `qvd wat` of all, in the text format that Prometheus reads. Only names are given
+//! here; figures are counted by the hub, by the database and, on their way there, by routers.
 
 use std::fmt::Write;
 
@@ -25,12 +25,50 @@ const SINGLE: &[Single] = &[
         "gauge",
         "Share of the server's queue of notifications that is in use.",
     ),
-    ("/database/sessions", "qvd_sessions", "gauge", "Sessions through this node's routers."),
+    ("/database/sessions", "qvd_sessions", "gauge", "Sessions through a node's routers."),
+    ("/node/running", "qvd_node_running", "gauge", "Whether a node runs and gives signs of life."),
+    ("/node/blocked", "qvd_node_blocked", "gauge", "Whether a node was told to take no more VMs."),
+    ("/node/degraded", "qvd_node_degraded", "gauge", "Whether a node's storage hangs."),
+    ("/node/sign_age_s", "qvd_node_sign_age_seconds", "gauge", "Time since the last sign of life of a node."),
+    ("/node/free_memory_bytes", "qvd_node_free_memory_bytes", "gauge", "Memory of a node that is free for VMs."),
+    (
+        "/node/cpu_pressure",
+        "qvd_node_cpu_pressure_ratio",
+        "gauge",
+        "Share of the time in which processors were waited for.",
+    ),
+    (
+        "/node/failed_starts",
+        "qvd_node_failed_starts",
+        "gauge",
+        "Starts that failed lately; they count for less as time goes by.",
+    ),
+];
+
+/// Of the server that all nodes share.
+const SERVER: &[Single] = &[
+    (
+        "/notification_queue_usage",
+        "qvd_notification_queue_usage_ratio",
+        "gauge",
+        "Share of the server's queue of notifications that is in use.",
+    ),
+    ("/connections", "qvd_database_connections", "gauge", "Connections to the server."),
+    ("/max_connections", "qvd_database_connections_limit", "gauge", "Connections that the server allows."),
+    ("/commits", "qvd_database_commits_total", "counter", "Transactions of the database that were committed."),
+    ("/rollbacks", "qvd_database_rollbacks_total", "counter", "Transactions of the database that were undone."),
+    (
+        "/deadlocks",
+        "qvd_database_deadlocks_total",
+        "counter",
+        "Transactions that had to be undone because they waited for each other.",
+    ),
+    ("/size_bytes", "qvd_database_size_bytes", "gauge", "Size of the database on disk."),
 ];
 
 const LABELLED: &[Labelled] = &[
     ("/reconciles", "qvd_reconciles_total", "cause", "counter", "Times that the node asked for commands."),
-    ("/database/vm_states", "qvd_vms", "state", "gauge", "VMs of this node."),
+    ("/database/vm_states", "qvd_vms", "state", "gauge", "VMs of a node."),
     ("/vm_memory/given_bytes", "qvd_vm_memory_given_bytes", "vm", "gauge", "Memory of a guest without its balloon."),
     (
         "/vm_memory/available_bytes",
@@ -42,54 +80,98 @@ const LABELLED: &[Labelled] = &[
     ("/database/session_ends", "qvd_session_ends_total", "reason", "counter", "Sessions that ended."),
 ];
 
-/// The text for what `qvd status` shows as JSON.
-pub fn exposition(status: &Value) -> String {
-    let mut text = String::new();
-    for (at, name, kind, meaning) in SINGLE {
-        if let Some(figure) = status.pointer(at).and_then(Value::as_f64) {
-            family(&mut text, name, kind, meaning);
-            line(&mut text, name, None, figure);
+/// Figures by name, each with its type and meaning said once, however many have it.
+#[derive(Default)]
+pub struct Exposition(Vec<Family>);
+
+struct Family {
+    name: String,
+    /// Type and meaning, and the figures.
+    text: String,
+}
+
+impl Exposition {
+    /// Adds a figure with labels, which are names and values.
+    pub fn add(&mut self, name: &str, kind: &str, meaning: &str, labels: &[(&str, &str)], figure: f64) {
+        let known = self.0.iter().position(|family| family.name == name);
+        let at = known.unwrap_or_else(|| {
+            let text = format!("# HELP {name} {meaning}\n# TYPE {name} {kind}\n");
+            self.0.push(Family { name: name.to_owned(), text });
+            self.0.len() - 1
+        });
+        let text = &mut self.0[at].text;
+        text.push_str(name);
+        for (n, (label, value)) in labels.iter().enumerate() {
+            let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+            let _ = write!(text, "{}{label}=\"{value}\"", if n == 0 { '{' } else { ',' });
         }
+        let _ = writeln!(text, "{} {figure}", if labels.is_empty() { "" } else { "}" });
     }
-    let degraded = status.get("trouble").is_some_and(|trouble| !trouble.is_null());
-    family(&mut text, "qvd_notifications_degraded", "gauge", "Whether notifications cannot be relied upon.");
-    line(&mut text, "qvd_notifications_degraded", None, f64::from(degraded));
-    for (at, name, label, kind, meaning) in LABELLED {
-        let Some(figures) = status.pointer(at).and_then(Value::as_object) else { continue };
-        family(&mut text, name, kind, meaning);
-        for (value, figure) in figures {
-            line(&mut text, name, Some((label, value)), figure.as_f64().unwrap_or(0.0));
+
+    /// Adds what is known of all nodes, by their names, and of the server that they share.
+    pub fn add_cluster(&mut self, cluster: &Value) {
+        for (node, status) in cluster.get("nodes").and_then(Value::as_object).into_iter().flatten() {
+            self.add_node(Some(node), status);
         }
-    }
-    for (counter, figure) in status.pointer("/database/router").and_then(Value::as_object).into_iter().flatten() {
-        let name = format!("qvd_router_{counter}_total");
-        family(&mut text, &name, "counter", "Counted by the routers of this node.");
-        line(&mut text, &name, None, figure.as_f64().unwrap_or(0.0));
-    }
-    if let Some(tunnels) = status.pointer("/database/tunnels").and_then(Value::as_object) {
-        for counter in ["tunnels", "bytes_up", "bytes_down"] {
-            let name = format!("qvd_tunnel_{counter}_total");
-            family(&mut text, &name, "counter", "By the way on which bytes were moved.");
-            for (way, counted) in tunnels {
-                line(&mut text, &name, Some(("way", way)), counted[counter].as_f64().unwrap_or(0.0));
+        let server = cluster.get("server").unwrap_or(&Value::Null);
+        for (at, name, kind, meaning) in SERVER {
+            if let Some(figure) = server.pointer(at).and_then(figure) {
+                self.add(name, kind, meaning, &[], figure);
             }
         }
     }
-    text
-}
 
-fn family(text: &mut String, name: &str, kind: &str, meaning: &str) {
-    let _ = writeln!(text, "# HELP {name} {meaning}\n# TYPE {name} {kind}");
-}
-
-fn line(text: &mut String, name: &str, label: Option<(&str, &str)>, figure: f64) {
-    let _ = match label {
-        Some((label, value)) => {
-            let value = value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
-            writeln!(text, "{name}{{{label}=\"{value}\"}} {figure}")
+    fn add_node(&mut self, node: Option<&str>, status: &Value) {
+        let node = node.map(|node| ("node", node));
+        let labels = |label: Option<(&'static str, &'_ str)>| -> Vec<(&'static str, String)> {
+            node.into_iter().chain(label).map(|(label, value)| (label, value.to_owned())).collect()
+        };
+        let mut add = |name: &str, kind: &str, meaning: &str, label: Option<(&'static str, &str)>, figure: f64| {
+            let labels = labels(label);
+            let labels: Vec<_> = labels.iter().map(|(label, value)| (*label, value.as_str())).collect();
+            self.add(name, kind, meaning, &labels, figure);
+        };
+        for (at, name, kind, meaning) in SINGLE {
+            if let Some(figure) = status.pointer(at).and_then(figure) {
+                add(name, kind, meaning, None, figure);
+            }
         }
-        None => writeln!(text, "{name} {figure}"),
-    };
+        let degraded = status.get("trouble").is_some_and(|trouble| !trouble.is_null());
+        let meaning = "Whether notifications cannot be relied upon.";
+        add("qvd_notifications_degraded", "gauge", meaning, None, f64::from(degraded));
+        for (at, name, label, kind, meaning) in LABELLED {
+            for (value, counted) in status.pointer(at).and_then(Value::as_object).into_iter().flatten() {
+                add(name, kind, meaning, Some((label, value)), figure(counted).unwrap_or_default());
+            }
+        }
+        for (counter, counted) in status.pointer("/database/router").and_then(Value::as_object).into_iter().flatten() {
+            let name = format!("qvd_router_{counter}_total");
+            add(&name, "counter", "Counted by the routers of a node.", None, figure(counted).unwrap_or_default());
+        }
+        for (way, counted) in status.pointer("/database/tunnels").and_then(Value::as_object).into_iter().flatten() {
+            for counter in ["tunnels", "bytes_up", "bytes_down"] {
+                let name = format!("qvd_tunnel_{counter}_total");
+                let counted = figure(&counted[counter]).unwrap_or_default();
+                add(&name, "counter", "By the way on which bytes were moved.", Some(("way", way)), counted);
+            }
+        }
+    }
+
+    /// The text.
+    pub fn text(&self) -> String {
+        self.0.iter().map(|family| family.text.as_str()).collect()
+    }
+}
+
+/// The text for what `qvd status` shows as JSON.
+pub fn exposition(status: &Value) -> String {
+    let mut exposition = Exposition::default();
+    exposition.add_node(None, status);
+    exposition.text()
+}
+
+fn figure(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_bool().map(f64::from))
 }
 
 #[cfg(test)]
@@ -124,5 +206,28 @@ mod tests {
         assert!(!text.contains("qvd_beats_total"), "{text}");
         let without = exposition(&json!({ "trouble": "it is", "database": null }));
         assert!(without.contains("qvd_notifications_degraded 1") && !without.contains("router"), "{without}");
+    }
+
+    #[test]
+    fn figures_of_all_nodes_say_whose_they_are_and_what_they_mean_once() {
+        let mut exposition = Exposition::default();
+        let of = |vms: u64, running: bool| json!({ "node": { "running": running }, "database": { "vm_states": { "running": vms } } });
+        exposition
+            .add_cluster(&json!({ "nodes": { "a": of(3, true), "b": of(4, false) }, "server": { "commits": 9 } }));
+        exposition.add("qvd_wat_streams", "gauge", "Pages that are open.", &[], 2.0);
+        let text = exposition.text();
+        for line in [
+            "qvd_vms{node=\"a\",state=\"running\"} 3",
+            "qvd_vms{node=\"b\",state=\"running\"} 4",
+            "qvd_node_running{node=\"a\"} 1",
+            "qvd_node_running{node=\"b\"} 0",
+            "qvd_database_commits_total 9",
+            "qvd_wat_streams 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        }
+        assert_eq!(text.matches("# TYPE qvd_vms gauge").count(), 1, "{text}");
+        let (types, vms) = (text.find("# TYPE qvd_vms ").unwrap(), text.rfind("qvd_vms{").unwrap());
+        assert!(!text[types + 1..vms].contains("# TYPE"), "figures of one name stand together\n{text}");
     }
 }

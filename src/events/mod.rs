@@ -13,7 +13,7 @@ mod plane;
 mod relay;
 
 pub use channel::Channel;
-pub use exposition::exposition;
+pub use exposition::{Exposition, exposition};
 pub use health::{Action, Health, Intervals, Trouble};
 pub use hub::{Cause, Hub, Stats, Watch};
 pub use plane::Plane;

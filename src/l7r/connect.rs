@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Visit,
-    db::{Acquired, DbError, SessionVm},
+    db::{self, Acquired, DbError, SessionVm},
     events::{Channel, Hub, Watch},
     model::{SessionId, VmId, VmSecret, VmState, config::keys},
     tunnel::{self, Conn, Inner, Way},
@@ -57,17 +57,17 @@ pub(super) struct Attempt {
     pub(super) pause: Option<Duration>,
 }
 
-/// Brings a client and its VM together.
+/// Brings a client, which asked for it when it `began`, and its VM together.
 pub async fn connect(
     connection: &Connection,
     mut dialogue: Dialogue<Conn>,
     request: &Request,
     vm: VmId,
     visit: Visit,
+    began: Instant,
 ) -> Result<Served, DialogueError> {
     let router = connection.router.clone();
     count(&router.counts.nx_attempts);
-    let began = Instant::now();
     let parameters = request.query.iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned()));
     let mut attempt = Attempt {
         vm,
@@ -88,7 +88,7 @@ pub async fn connect(
         pause: None,
         router,
     };
-    let outcome = attempt.drive(&mut dialogue).await;
+    let outcome = db::in_order(began, attempt.drive(&mut dialogue)).await;
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(reason)) => {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::{
     auth::{Authenticated, Login, LoginAttempt, LoginRules, Purpose, Rates, Rejection, Visit},
-    db::{DbError, HostStatus, ListedVm, VmCheck},
+    db::{self, DbError, HostStatus, ListedVm, VmCheck},
     model::{
         HostState, SessionId, UserId, VmId,
         config::{Config, keys},
@@ -83,6 +83,7 @@ impl Connection {
 
     async fn request(&mut self, mut dialogue: Dialogue<Conn>, request: Request) -> Result<Served, DialogueError> {
         tracing::debug!(client = %self.client, path = request.path, "request");
+        let began = Instant::now();
         let answer = if request.method != "GET" {
             Answer::from(Status::NotFound)
         } else {
@@ -93,8 +94,8 @@ impl Connection {
                 "/qvd/authenticate_user" => self.authenticate_user(&request).await,
                 "/qvd/create_auth_token" => self.create_auth_token(&request).await,
                 "/qvd/session_end" => self.session_end(&request).await,
-                "/qvd/connect_to_vm" => match self.may_connect(&request).await {
-                    Ok((vm, visit)) => return connect::connect(self, dialogue, &request, vm, visit).await,
+                "/qvd/connect_to_vm" => match db::in_order(began, self.may_connect(&request)).await {
+                    Ok((vm, visit)) => return connect::connect(self, dialogue, &request, vm, visit, began).await,
                     Err(answer) => answer,
                 },
                 "/qvd/stop_vm" => match self.may_stop(&request).await {

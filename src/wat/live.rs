@@ -95,6 +95,11 @@ impl Live {
         self.heard.load(Ordering::SeqCst)
     }
 
+    /// How many pages hear of changes, and whether there is anything to be heard.
+    pub fn standing(&self) -> (usize, bool) {
+        (self.listening.receiver_count(), *self.listening.borrow())
+    }
+
     /// Every change that is.
     pub fn changes(&self) -> broadcast::Receiver<Arc<Change>> {
         self.changes.subscribe()

@@ -5,9 +5,11 @@ mod assets;
 mod door;
 mod guard;
 mod live;
+mod metrics;
 mod pages;
 mod server;
 mod text;
+mod uploads;
 mod visitor;
 
 pub use server::{Settings, run};

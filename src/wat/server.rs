@@ -1,6 +1,6 @@
 //! The process: where it listens, what is asked for under which address, and how it ends.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     auth::Rates,
@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use super::{
     assets,
     door::{Door, Peer},
-    guard, live, pages,
+    guard, live, metrics, pages, uploads,
     visitor::Logins,
 };
 
@@ -38,6 +38,8 @@ pub struct Settings {
     pub connections: usize,
     /// Failed logins that are allowed.
     pub rates: Rates,
+    /// Where files lie that can become images, if this machine has the storage.
+    pub staging: PathBuf,
 }
 
 /// What all requests share.
@@ -45,6 +47,7 @@ pub struct Wat {
     pub database: Database,
     pub logins: Logins,
     pub live: live::Live,
+    pub staging: uploads::Staging,
 }
 
 /// Serves until `ended`.
@@ -60,6 +63,7 @@ pub async fn run(settings: Settings, ended: impl Future<Output = ()> + Send + 's
         database: Database::new(&settings.connector, settings.connections)?,
         logins: Logins::new(settings.rates)?,
         live: live::Live::new(),
+        staging: uploads::Staging::new(settings.staging),
     });
     tracing::info!(scheme, address = %door.local_addr()?, "listening");
     let application = application(wat.clone()).into_make_service_with_connect_info::<Peer>();
@@ -72,6 +76,7 @@ pub async fn run(settings: Settings, ended: impl Future<Output = ()> + Send + 's
         served = serve => served.context("cannot serve any more"),
         never = wat.live.follow(&settings.connector) => match never {},
         never = forget(&wat) => match never {},
+        never = uploads::collect(&wat) => match never {},
         // Pages that are open listen for ever.
         () = async { let _ = end.await; tokio::time::sleep(LAST_CALL).await } => Ok(()),
     }
@@ -92,6 +97,9 @@ fn application(wat: Arc<Wat>) -> Router {
     Router::new()
         .route("/", get(pages::dashboard))
         .route("/live", get(live::stream_changes))
+        .route("/metrics", get(metrics::metrics))
+        .merge(pages::image_routes())
+        .nest("/api/v1/staging", uploads::routes())
         .route("/{kind}", get(pages::list))
         .route("/{kind}/new", get(pages::blank).post(pages::create))
         .route("/{kind}/act", post(pages::act))

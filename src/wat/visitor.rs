@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -57,6 +60,9 @@ pub struct Logins {
     hashing: Hashing,
     failures: Arc<FailedLogins>,
     rates: Rates,
+    accepted: AtomicU64,
+    rejected: AtomicU64,
+    limited: AtomicU64,
     /// A hash of nothing that anybody types, so that names that do not exist take as long as those that do.
     nobody: String,
 }
@@ -76,12 +82,28 @@ impl Logins {
             .map_err(|_| anyhow::anyhow!("there is no randomness"))?;
         let hashing = Hashing::new(std::thread::available_parallelism().map_or(1, usize::from))?;
         let nobody = auth::hash(&format!("{:032x}", rand::random::<u128>()))?;
-        Ok(Self { key, known: Mutex::default(), hashing, failures: Arc::default(), rates, nobody })
+        Ok(Self {
+            key,
+            known: Mutex::default(),
+            hashing,
+            failures: Arc::default(),
+            rates,
+            accepted: AtomicU64::default(),
+            rejected: AtomicU64::default(),
+            limited: AtomicU64::default(),
+            nobody,
+        })
     }
 
     /// Everybody is asked again.
     pub fn forget(&self) {
         self.known().clear();
+    }
+
+    /// How many were checked, by what came of it.
+    pub fn counted(&self) -> [(&'static str, u64); 3] {
+        [("accepted", &self.accepted), ("rejected", &self.rejected), ("limited", &self.limited)]
+            .map(|(outcome, logins)| (outcome, logins.load(Relaxed)))
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Known>> {
@@ -101,7 +123,10 @@ impl Logins {
             return Ok(known.who.clone());
         }
         let (typed, password) = credentials(authorization).ok_or(Refusal::Unknown)?;
-        let attempt = self.failures.allow(now, self.rates, &typed, address).map_err(Refusal::Wait)?;
+        let attempt = self.failures.allow(now, self.rates, &typed, address).map_err(|wait| {
+            self.limited.fetch_add(1, Relaxed);
+            Refusal::Wait(wait)
+        })?;
         let (name, tenants) = match typed.rsplit_once('@') {
             Some((name, tenant)) => (name, vec![tenant]),
             None => (typed.as_str(), UNSAID.to_vec()),
@@ -119,6 +144,7 @@ impl Logins {
         let tenant = found.as_ref().map_or(tenants[0], |account| &account.administrator.tenant).to_owned();
         let (Some(account), Some(Check::Right(kind))) = (found, checked) else {
             attempt.failed(Instant::now());
+            self.rejected.fetch_add(1, Relaxed);
             tracing::warn!(login = typed, %address, "an administrator's login was rejected");
             database.wat_login_log(name, &tenant, address, false).await.map_err(Refusal::Database)?;
             return Err(Refusal::Unknown);
@@ -134,6 +160,7 @@ impl Logins {
         who.acls = acting.acls(who.id).await.map_err(Refusal::Database)?;
         acting.finish().await.map_err(Refusal::Database)?;
         database.wat_login_log(name, &tenant, address, true).await.map_err(Refusal::Database)?;
+        self.accepted.fetch_add(1, Relaxed);
         tracing::info!(administrator = who.id, %address, "logged in");
         if kind != PasswordKind::Argon2id
             && let Some(Ok(better)) = self.hashing.run(move || auth::hash(&password)).await

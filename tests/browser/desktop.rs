@@ -12,7 +12,7 @@ async fn a_vm_started_in_the_browser_shows_its_desktop_in_the_client_and_the_pag
     let at = Installation::shared().await;
     let desk = Desk::animated(&at, "walter").await;
     at.sql(&crate::wat::stage::made_administrator("root", "*", "Root")).await.unwrap();
-    let wat = Wat::start_beside(&at.cluster().socket_dir().display().to_string(), "qvd").await;
+    let wat = Wat::start_beside(&at.cluster().socket_dir().display().to_string(), "qvd", &[]).await;
     let browser = logged_in(&wat, &[]).await;
     browser.go(&format!("http://{}/vm/{}", wat.address(), desk.vm)).await.unwrap();
     browser.until("document.querySelector('#live.on')").await.unwrap();

@@ -39,6 +39,7 @@ mod stopping;
 mod storage;
 mod tenancy;
 mod tenants;
+mod top;
 mod upgrade;
 mod watching;
 mod why;

@@ -110,15 +110,16 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 /// What changes nothing and tells nothing that tables and lists do not.
 const SEEING: &str =
     "acl_check acls_of can created di_id host_names host_transition_allowed is_secret list_fields me my_tenant
-    name_and_tenant osf_id reaches sees_all statistics tenant_id user_id user_transition_allowed
+    cluster_status name_and_tenant osf_id reaches sees_all statistics tenant_id user_id user_transition_allowed
     vm_command_allowed vm_id vm_mac vm_name vm_transition_allowed vm_why vm_why_facts watch";
 /// The same, of all tenants.
 const LOOKING_UP: &str = "config_get di_for vm_address_free vm_effective_properties";
 /// What asks for ACLs and changes.
 const CHANGING: &str = "announce config_problem config_reset config_set config_ssl config_ssl_clients
-    config_ssl_reset di_block di_create di_delete di_import di_publish di_tag di_untag dis_block dis_publish
+    config_ssl_reset di_affected di_block di_create di_delete di_import di_publish di_retry di_rollout di_tag di_untag
+    dis_block dis_publish
     host_block host_create host_release host_stop hosts_block hosts_stop hosts_stop_vms merged me_update
-    my_tenant_update object_create objects_delete objects_update osf_create password_hash staging_refresh
+    my_tenant_update object_create objects_delete objects_update osf_create password_hash staging_log staging_refresh
     tenant_create tenant_purge tenants_block user_block user_create user_password user_totp users_block
     users_delete view_reset view_set vm_block vm_create vm_disconnect vm_expire vm_start vm_stop vms_block
     vms_delete vms_disconnect vms_expire vms_start vms_stop wake wake_payload";

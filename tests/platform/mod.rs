@@ -1,5 +1,6 @@
 //! Shim, keeper and containers as the machine really runs them.
 
+mod agent;
 mod container;
 mod homes;
 mod image;

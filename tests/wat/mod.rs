@@ -1,6 +1,9 @@
 //! The web tool as a process of its own, asked as browsers and programs ask it.
 
+mod images;
 mod logins;
+mod metrics;
 mod pages;
 pub mod stage;
 mod tenants;
+mod uploads;

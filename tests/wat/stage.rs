@@ -67,11 +67,16 @@ pub async fn administrator(db: &Db, name: &str, tenant: &str, role: &str) {
 impl Wat {
     /// Starts it and waits until it answers.
     pub async fn start(db: &Db) -> Self {
-        Self::start_beside(&db.socket(), db.name()).await
+        Self::start_with(db, &[]).await
+    }
+
+    /// The same with more arguments.
+    pub async fn start_with(db: &Db, arguments: &[&str]) -> Self {
+        Self::start_beside(&db.socket(), db.name(), arguments).await
     }
 
     /// The same for a database of a server that has its socket in this directory.
-    pub async fn start_beside(socket: &str, database: &str) -> Self {
+    pub async fn start_beside(socket: &str, database: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("api.conf");
         let text = format!("database.host = {socket}\ndatabase.name = {database}\n");
@@ -80,6 +85,7 @@ impl Wat {
         let child = Command::new(QVD)
             .args(["wat", "--url", &format!("http://{address}/"), "--config"])
             .arg(&config)
+            .args(arguments)
             .env("QVD_LIFELINE", "stdin")
             .stdin(Stdio::piped())
             .stderr(fs::File::create(directory.path().join("log")).unwrap())
@@ -110,11 +116,48 @@ impl Wat {
     pub async fn ask(&self, method: &str, path: &str, headers: &str, form: &str) -> Answer {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(self.request(method, path, headers, form).as_bytes()).await.unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
-        let (headers, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
-        let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
-        Answer { status, headers: headers.to_owned(), body: body.to_owned() }
+        read(stream).await
+    }
+
+    /// Says that a piece of an upload has a length and sends this much of it. `None`: it was not all, and the connection was cut.
+    pub async fn bring(&self, headers: &str, path: &str, offset: usize, length: usize, sent: &[u8]) -> Option<Answer> {
+        let headers = format!("{headers}Content-Length: {length}\r\n");
+        let mut stream = self.piece(&headers, path, offset).await;
+        // Who is refused may be hung up on.
+        let _ = stream.write_all(sent).await;
+        if sent.len() < length {
+            stream.flush().await.unwrap();
+            return None;
+        }
+        Some(read(stream).await)
+    }
+
+    /// Sends so much of a piece, and stays.
+    pub async fn hold(&self, headers: &str, path: &str, length: usize, sent: &[u8]) -> TcpStream {
+        let mut stream = self.piece(&format!("{headers}Content-Length: {length}\r\n"), path, 0).await;
+        stream.write_all(sent).await.unwrap();
+        stream
+    }
+
+    /// Brings a piece of a length that is not said before.
+    pub async fn bring_chunked(&self, headers: &str, path: &str, offset: usize, chunks: &[&[u8]]) -> Answer {
+        let headers = format!("{headers}Transfer-Encoding: chunked\r\n");
+        let mut stream = self.piece(&headers, path, offset).await;
+        for chunk in chunks.iter().chain([&&b""[..]]) {
+            let _ = stream.write_all(&[format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()).await;
+        }
+        read(stream).await
+    }
+
+    async fn piece(&self, headers: &str, path: &str, offset: usize) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "PATCH {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\
+             Content-Type: application/offset+octet-stream\r\nUpload-Offset: {offset}\r\n\r\n",
+            self.address
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream
     }
 
     fn request(&self, method: &str, path: &str, headers: &str, form: &str) -> String {
@@ -135,6 +178,16 @@ impl Wat {
         changes.next("data: live").await;
         changes
     }
+}
+
+async fn read(mut stream: TcpStream) -> Answer {
+    let mut text = Vec::new();
+    // One that was hung up on has its answer all the same.
+    let ended = stream.read_to_end(&mut text).await;
+    let text = String::from_utf8(text).unwrap();
+    let (headers, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{text:?} {ended:?}"));
+    let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    Answer { status, headers: headers.to_owned(), body: body.to_owned() }
 }
 
 pub fn authorization(who: &str, password: &str) -> String {

@@ -11,6 +11,7 @@ mod layer;
 mod lxc;
 mod metadata;
 mod mounts;
+mod watchers;
 
 use std::{
     fs, io,
@@ -466,6 +467,7 @@ impl Hypervisor for Container {
             program("lxc-start", "lxc")?;
             self.storage.prepare()?;
             self.shims.prepare()?;
+            watchers::allow();
             let (keeper, dirs) = (self.shims.own_program("qvd-keeper")?, self.storage.mapped());
             self.ids.examine(&keeper, &dirs).await;
             self.network.prepare(&self.shims.addresses()?).await?;

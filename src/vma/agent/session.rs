@@ -170,30 +170,40 @@ impl Session {
 
     /// Watches the session until the process ends.
     pub fn watch(self: &Arc<Self>) -> io::Result<()> {
+        // All VMs of a node may share one allowance of these, and it may be used up.
+        let inotify = self.changes_of_files().inspect_err(|error| {
+            tracing::warn!(%error, "changes of the X session cannot be watched for; looking twice a second instead");
+        });
+        let session = Arc::clone(self);
+        thread::Builder::new().name("watch".into()).spawn(move || session.watch_with(inotify.ok().as_ref()))?;
+        Ok(())
+    }
+
+    fn changes_of_files(&self) -> io::Result<Inotify> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         // States arrive by rename; the end of a monitor, however it ends, closes the file that it holds locked.
         let events = AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_CLOSE_WRITE;
         inotify.add_watch(self.run.path(), events)?;
-        let session = Arc::clone(self);
-        thread::Builder::new().name("watch".into()).spawn(move || session.watch_with(&inotify))?;
-        Ok(())
+        Ok(inotify)
     }
 
-    fn watch_with(&self, inotify: &Inotify) {
+    fn watch_with(&self, inotify: Option<&Inotify>) {
         let mut settle = false;
         loop {
             let (_, again) = self.look();
             // The lock of a monitor is released a moment after its file is closed.
-            let pause = if settle { Some(again.map_or(SETTLE, |again| again.min(SETTLE))) } else { again };
-            let timeout = pause.map_or(PollTimeout::NONE, |pause| {
+            let longest = if settle { Some(SETTLE) } else { inotify.is_none().then_some(UNSEEN) };
+            let timeout = again.into_iter().chain(longest).min().map_or(PollTimeout::NONE, |pause| {
                 PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
             });
-            match poll(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], timeout) {
+            let mut files: Vec<_> =
+                inotify.iter().map(|inotify| PollFd::new(inotify.as_fd(), PollFlags::POLLIN)).collect();
+            match poll(&mut files, timeout) {
                 Ok(events) => settle = events > 0,
                 Err(Errno::EINTR) => {}
                 Err(error) => tracing::warn!(%error, "cannot wait for changes of the X session"),
             }
-            while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+            while inotify.is_some_and(|inotify| inotify.read_events().is_ok_and(|events| !events.is_empty())) {}
         }
     }
 
@@ -292,6 +302,8 @@ impl Session {
 
 /// See `watch_with`.
 const SETTLE: Duration = Duration::from_millis(20);
+/// How often files are looked at whose changes are not told.
+const UNSEEN: Duration = Duration::from_millis(500);
 
 fn serves_display(cmdline: &[u8], display: u32) -> bool {
     let display = format!(":{display}");

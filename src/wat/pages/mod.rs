@@ -4,6 +4,10 @@ mod act;
 mod cell;
 mod dashboard;
 mod form;
+mod image;
+mod image_import;
+mod image_rollout;
+mod image_staging;
 mod list;
 mod object;
 mod verb;
@@ -25,6 +29,7 @@ use super::{server::Wat, text::Language, visitor::Visitor};
 pub use act::act;
 pub use dashboard::dashboard;
 pub use form::{blank, create};
+pub use image::routes as image_routes;
 pub use list::list;
 pub use object::{change, object};
 
@@ -72,6 +77,7 @@ impl Page {
             ("host", t("Nodes"), "/host"),
             ("osf", t("OSFs"), "/osf"),
             ("di", t("Images"), "/di"),
+            ("staging", t("Files"), "/staging"),
             ("session", t("Sessions"), "/session"),
             ("tenant", t("Tenants"), "/tenant"),
             ("administrator", t("Administrators"), "/administrator"),
@@ -92,6 +98,7 @@ fn may_list(who: &Administrator, kind: &str) -> bool {
     match kind {
         "" => true,
         "session" => who.can("vm.see.user-state."),
+        "staging" => who.can("di.create."),
         "config" => who.can("config.qvd."),
         kind => who.can(&format!("{kind}.see-main.")),
     }
@@ -162,7 +169,7 @@ fn show<T: Template>(visitor: &Visitor, made: Result<T, Problem>) -> Response {
 }
 
 /// What HTTP calls it.
-fn status(error: &DbError) -> StatusCode {
+pub fn status(error: &DbError) -> StatusCode {
     match error.sqlstate() {
         Some("QV010") => StatusCode::NOT_FOUND,
         Some("QV040" | "42501") => StatusCode::FORBIDDEN,
@@ -174,7 +181,7 @@ fn status(error: &DbError) -> StatusCode {
 }
 
 /// What the database says, and what it says to do. What is not meant for people is for the log.
-fn sentence(error: &DbError) -> String {
+pub fn sentence(error: &DbError) -> String {
     match status(error) {
         StatusCode::SERVICE_UNAVAILABLE => {
             tracing::error!(%error, "the database cannot answer");
@@ -189,7 +196,7 @@ fn kind(name: &str) -> Result<&'static Object, Problem> {
 }
 
 /// Acts in the name of the visitor.
-async fn acting(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
+pub async fn acting(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
     wat.database.acting_as(visitor.who.id, visitor.address, "WAT").await
 }
 

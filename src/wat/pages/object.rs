@@ -22,7 +22,7 @@ use super::{
     Page, Problem, acting, address,
     cell::Cell,
     form::{Field, FieldKind, field},
-    kind, sentence, show, status,
+    image, kind, sentence, show, status,
     verb::{Verb, verbs},
 };
 
@@ -40,6 +40,7 @@ struct Shown {
     /// Why it is in its state, in words.
     why: Option<String>,
     verbs: Vec<Verb>,
+    images: Option<image::Section>,
     fields: Vec<Field>,
     problem: Option<String>,
 }
@@ -170,7 +171,16 @@ async fn look(
         fields.push(field(&acting, visitor, object, name, shown, false).await?);
     }
     let why = if object.name == "vm" { Some(acting.vm_why(id).await?) } else { None };
+    let called = value("name").unwrap_or_default();
+    let images = match object.name {
+        "di" => image::of_image(&acting, visitor, id).await?,
+        "osf" => image::of_osf(&acting, visitor, id, &called, &value("tenant").unwrap_or_default()).await?,
+        _ => None,
+    };
     acting.finish().await?;
+    let mut verbs = verbs(object, visitor);
+    // Of one image that is a page, which says whom it concerns.
+    verbs.retain(|verb| verb.name != "publish");
     let called = value("name").or_else(|| value("key")).unwrap_or_else(|| id.to_string());
     let title = format!("{} {called}", visitor.language.field(object.name));
     Ok(ObjectPage {
@@ -180,7 +190,8 @@ async fn look(
             id,
             facts,
             why,
-            verbs: verbs(object, visitor),
+            verbs,
+            images,
             fields,
             problem: refused.map(|(problem, _)| problem),
         },
