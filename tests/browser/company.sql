@@ -45,6 +45,15 @@ from (select *, row_number() over (order by id) as n from vms) v
     join users u on u.id = v.user_id join vm_runtimes r on r.vm_id = v.id and r.vm_state = 'running';
 update vm_runtimes r set user_state = 'connected', session_id = s.id, l7r_instance = 1, l7r_host_id = r.host_id, real_user_id = s.user_id
 from user_sessions s where s.vm_id = r.vm_id and s.ended_at is null;
+insert into staging (place, name, size, modified, kind)
+select storage_place(h.id), f.name, f.size, now() - interval '3 hours', f.kind
+from (select min(id) as id from hosts) h,
+    (values ('office-2026-12.tar.zst', 1873214464, 'tar'), ('lab.qcow2', 6442450944, 'qcow2')) f (name, size, kind);
+insert into dis (id, osf_id, path, version) values (90001, osf_id('Office'), 'office-2026-12.tar.zst', '2026-12'),
+    (90002, osf_id('Office'), 'office-2026-12-broken.tar.zst', '2026-12-b');
+insert into di_runtimes (di_id, state, percentage, status_message, error_code) values (90001, 'verifying', 42, null, null),
+    (90002, 'fail', 17, 'the archive ends in the middle of a file', 1);
+insert into di_tags (di_id, tag, fixed) values (90001, '2026-12', true), (90002, '2026-12-b', true);
 select host_recount(id) from hosts;
 set session_replication_role = origin;
 drop table people;

@@ -79,9 +79,13 @@ async fn evil_site(page: impl FnOnce(SocketAddr) -> String) -> SocketAddr {
     );
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let mut asked = [0; 4096];
-            let _ = stream.read(&mut asked).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
+            let answer = answer.clone();
+            // Browsers open connections on which they ask for nothing yet.
+            tokio::spawn(async move {
+                let mut asked = [0; 4096];
+                let _ = stream.read(&mut asked).await;
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
         }
     });
     address

@@ -90,19 +90,19 @@ impl Stage {
         strings(&self.browser.script(&script).await.unwrap())
     }
 
-    /// Every kind of page there is: those of the navigation, the first object of each list and the form for a new one.
+    /// One of every kind of page that links lead to from the first.
     pub async fn pages(&self) -> Vec<String> {
-        let mut pages = Vec::new();
-        self.go("/").await;
-        for section in self.sections().await {
-            self.go(&section).await;
-            let objects = self.paths("tbody td a").await;
-            let own = format!("{section}/");
-            let first = objects.into_iter().find(|path| path.starts_with(&own));
-            let new = self.paths("a.button").await.into_iter().find(|path| path.ends_with("/new"));
-            pages.push(section);
-            pages.extend(first);
-            pages.extend(new);
+        let mut pages = vec!["/".to_owned()];
+        let mut at = 0;
+        while at < pages.len() {
+            self.go(&pages[at]).await;
+            for path in self.paths("nav a[href^=\"/\"], main a[href^=\"/\"]:not([download])").await {
+                let path = path.split('?').next().unwrap().to_owned();
+                if !pages.iter().any(|known| called(known) == called(&path)) {
+                    pages.push(path);
+                }
+            }
+            at += 1;
         }
         pages
     }
@@ -137,14 +137,13 @@ pub async fn keep_picture(browser: &Browser, name: &str) {
     fs::write(directory.join(format!("{name}.png")), picture).unwrap();
 }
 
-/// The name of a picture of a page: `/vm/10003` is `vm-one`.
+/// The name of a kind of pages: `/vm/10003` is `vm-one`.
 pub fn called(path: &str) -> String {
-    let parts: Vec<_> = path.split(['/', '?']).filter(|part| !part.is_empty()).collect();
-    match parts.as_slice() {
-        [] => "overview".to_owned(),
-        [kind] => (*kind).to_owned(),
-        [kind, part, ..] if part.parse::<i64>().is_ok() => format!("{kind}-one"),
-        parts => parts.join("-"),
+    let parts = path.split('/').filter(|part| !part.is_empty());
+    let parts = parts.map(|part| if part.parse::<i64>().is_ok() { "one" } else { part });
+    match parts.collect::<Vec<_>>().join("-") {
+        nothing if nothing.is_empty() => "overview".to_owned(),
+        name => name,
     }
 }
 

@@ -166,7 +166,11 @@ async fn look(list: &List<'_>, object: &'static Object, visitor: &Visitor, wante
     let query = db::Query {
         filter,
         columns: fetched,
-        order: if order.is_empty() { vec![(identity(&known).to_owned(), false)] } else { order.clone() },
+        order: match order.is_empty() {
+            // Of what happened the last comes first.
+            true => vec![(identity(&known).to_owned(), matches!(object.name, "log" | "session"))],
+            false => order.clone(),
+        },
         limit: Some(block),
         offset: (wanted.page - 1) * block,
     };
