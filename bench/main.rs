@@ -3,6 +3,7 @@
 //! Nothing is judged here: figures are printed, people compare them with the promises.
 
 mod bare;
+#[path = "../tests/browser/driver.rs"]
 mod browser;
 mod claims;
 mod clients;

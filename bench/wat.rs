@@ -2,6 +2,7 @@
 //! moment in which an event stream tells of them.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     process::{Child, Command},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -203,10 +204,10 @@ pub async fn live(repetitions: usize, vms: usize) -> anyhow::Result<Report> {
             }
         });
     }
-    let browser = Browser::open().await?;
-    // Relative addresses of a page whose own has a password are refused, so it is given before.
-    browser.go(&format!("http://{}:{PASSWORD}@127.0.0.1:{}/", EVERYTHING.replace('@', "%40"), wat.port)).await?;
-    browser.go(&format!("http://127.0.0.1:{}/vm", wat.port)).await?;
+    let address = SocketAddr::from(([127, 0, 0, 1], wat.port));
+    let browser = Browser::open(&[address]).await?;
+    browser.log_in(address, EVERYTHING, PASSWORD).await?;
+    browser.go(&format!("http://{address}/vm")).await?;
     browser.until("document.querySelector('#live.on') !== null").await?;
     let (mut visible, mut told) = (Samples::default(), Samples::default());
     for round in 0..=repetitions {

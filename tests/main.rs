@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails should say where")]
 
+mod browser;
 mod cluster;
 mod desktop;
 mod hosts;

@@ -1,10 +1,17 @@
 //! What happens elsewhere, told to open pages as server-sent events: kinds and numbers, never contents. One connection
 //! listens for all of them. While there is none the pages are told to ask by themselves.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
-    extract::State,
+    extract::{Query, State},
     response::{
         Sse,
         sse::{Event, KeepAlive},
@@ -39,12 +46,19 @@ pub struct Change {
 /// Passes changes on.
 pub struct Live {
     changes: broadcast::Sender<Arc<Change>>,
+    /// Changes so far, counted from a number that no other process begins with.
+    heard: AtomicU64,
     listening: watch::Sender<bool>,
 }
 
 impl Live {
     pub fn new() -> Self {
-        Self { changes: broadcast::Sender::new(BEHIND), listening: watch::Sender::new(false) }
+        Self {
+            changes: broadcast::Sender::new(BEHIND),
+            // A page reads it as a number, which in JavaScript has 53 bits.
+            heard: AtomicU64::new(rand::random::<u64>() >> 12),
+            listening: watch::Sender::new(false),
+        }
     }
 
     /// Listens for as long as it is polled.
@@ -65,11 +79,20 @@ impl Live {
         while let Some(notification) = listen.notifications.recv().await {
             match serde_json::from_str::<Change>(&notification.payload) {
                 // Without anybody who reads pages nobody hears it.
-                Ok(change) => drop(self.changes.send(Arc::new(change))),
+                Ok(change) => {
+                    // First told, then counted: whoever finds the old number hears the change.
+                    drop(self.changes.send(Arc::new(change)));
+                    self.heard.fetch_add(1, Ordering::SeqCst);
+                }
                 Err(error) => tracing::debug!(%error, payload = notification.payload, "not a change"),
             }
         }
         Ok(())
+    }
+
+    /// A number that is another after each change. A page that was made with an older one may have missed something.
+    pub fn heard(&self) -> u64 {
+        self.heard.load(Ordering::SeqCst)
     }
 
     /// How many pages hear of changes, and whether there is anything to be heard.
@@ -83,12 +106,27 @@ impl Live {
     }
 }
 
+/// Something may have been missed. Browsers pass nothing on that has no data.
+fn gap() -> Event {
+    Event::default().event("gap").data("missed")
+}
+
+/// What a page says of itself.
+#[derive(Deserialize)]
+pub struct Since {
+    /// What had been heard when it was made.
+    heard: Option<u64>,
+}
+
 /// The stream of one page.
 pub async fn stream_changes(
     State(wat): State<Arc<Wat>>,
     visitor: Visitor,
+    Query(since): Query<Since>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let changes = stream::unfold(wat.live.changes.subscribe(), |mut changes| async move {
+    let changes = wat.live.changes.subscribe();
+    let missed = since.heard.is_some_and(|heard| heard != wat.live.heard());
+    let changes = stream::unfold(changes, |mut changes| async move {
         let change = match changes.recv().await {
             Ok(change) => Some(change),
             Err(broadcast::error::RecvError::Lagged(_)) => None,
@@ -98,7 +136,7 @@ pub async fn stream_changes(
     });
     let changes = changes.filter_map(move |change| {
         let event = match change {
-            None => Some(Event::default().event("gap").data("")),
+            None => Some(gap()),
             Some(change) if visitor.who.may_see(change.tenant) => {
                 Some(Event::default().event("change").data(json!({ "kind": change.kind, "id": change.id }).to_string()))
             }
@@ -107,14 +145,14 @@ pub async fn stream_changes(
         std::future::ready(event.map(Ok))
     });
     // The first one says how it is now; whoever starts to listen has missed what was before.
-    let states = stream::unfold((wat.live.listening.subscribe(), true), |(mut listening, first)| async move {
+    let states = stream::unfold((wat.live.listening.subscribe(), true), move |(mut listening, first)| async move {
         if !first {
             listening.changed().await.ok()?;
         }
         let is = *listening.borrow_and_update();
         let state = Event::default().event("state").data(if is { "live" } else { "polling" });
-        let gap = Event::default().event("gap").data("");
-        let events = if first || !is { vec![Ok(state)] } else { vec![Ok(state), Ok(gap)] };
+        let gap_before = if first { missed } else { is };
+        let events = if gap_before { vec![Ok(state), Ok(gap())] } else { vec![Ok(state)] };
         Some((stream::iter(events), (listening, false)))
     });
     Sse::new(stream::select(changes, states.flatten())).keep_alive(KeepAlive::new().interval(QUIET))

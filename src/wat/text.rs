@@ -52,8 +52,33 @@ impl Language {
     /// The word for a field of an object.
     pub fn field(self, name: &str) -> String {
         let english = name.replace('_', " ");
-        let mut letters = self.text(&english).chars();
+        let said = match self {
+            Self::English => english.split(' ').map(spelt).collect::<Vec<_>>().join(" "),
+            Self::Spanish => self.text(&english).to_owned(),
+        };
+        let mut letters = said.chars();
         letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    }
+}
+
+/// A word of a field's name as people write it.
+fn spelt(word: &str) -> &str {
+    match word {
+        "id" => "ID",
+        "ip" => "IP",
+        "mac" => "MAC",
+        "vm" => "VM",
+        "vms" => "VMs",
+        "osf" => "OSF",
+        "di" => "image",
+        "dis" => "images",
+        "ram" => "RAM",
+        "cpu" => "CPU",
+        "cpus" => "CPUs",
+        "acl" => "ACL",
+        "acls" => "ACLs",
+        "qvd" => "QVD",
+        word => word,
     }
 }
 

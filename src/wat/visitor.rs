@@ -39,6 +39,8 @@ pub struct Visitor {
     pub who: Arc<Administrator>,
     pub address: IpAddr,
     pub language: Language,
+    /// What had been heard of changes before anything was read.
+    pub heard: u64,
 }
 
 /// Why somebody is not let in.
@@ -201,7 +203,7 @@ impl FromRequestParts<Arc<Wat>> for Visitor {
         let authorization = parts.headers.get(header::AUTHORIZATION).ok_or(Refusal::Unknown)?;
         let who = wat.logins.check(&wat.database, authorization.as_bytes(), address).await?;
         let language = Language::choose(Some(&who.language), accepted(&parts.headers));
-        Ok(Self { who, address, language })
+        Ok(Self { who, address, language, heard: wat.live.heard() })
     }
 }
 

@@ -21,7 +21,9 @@ mod traces;
 mod viewer;
 mod vm_crashes;
 
-pub use desk::{ANIMATION, SESSION};
+pub use desk::{ANIMATION, Desk, SESSION};
+pub use installation::Installation;
+pub use viewer::Viewer;
 
 use std::time::{Duration, Instant};
 

@@ -57,13 +57,17 @@ impl Answer {
     }
 }
 
-/// Makes an administrator with a role; `*` is the tenant above all.
-pub async fn administrator(db: &Db, name: &str, tenant: &str, role: &str) {
-    let made = format!(
+/// The statement that makes an administrator with a role; `*` is the tenant above all.
+pub fn made_administrator(name: &str, tenant: &str, role: &str) -> String {
+    format!(
         r#"select object_create('administrator',
             '{{"name": "{name}", "password": "{PASSWORD}", "tenant": "{tenant}", "roles": ["{role}"]}}')"#
-    );
-    db.sql(&made).await;
+    )
+}
+
+/// Makes an administrator.
+pub async fn administrator(db: &Db, name: &str, tenant: &str, role: &str) {
+    db.sql(&made_administrator(name, tenant, role)).await;
 }
 
 impl Wat {
@@ -81,7 +85,7 @@ impl Wat {
     pub async fn on(socket: &str, database: &str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("api.conf");
-        let text = format!("database.host = {}\ndatabase.name = {}\n", socket, database);
+        let text = format!("database.host = {socket}\ndatabase.name = {database}\n");
         fs::write(&config, text).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let child = Command::new(QVD)
@@ -96,6 +100,11 @@ impl Wat {
         let wat = Self { child, address, _directory: directory };
         until("the web tool answers", async || TcpStream::connect(address).await.ok()).await;
         wat
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A page, as this administrator.

@@ -16,6 +16,8 @@ function concerned(part, change) {
 
 let due = new Set();
 let timer = null;
+// A page that is about to go changes no more.
+let leaving = false;
 
 // The first change is shown at once; those that follow within a moment are one.
 function refresh(part) {
@@ -25,6 +27,7 @@ function refresh(part) {
 
 function showDue() {
   timer = due.size ? setTimeout(showDue, GATHER_MS) : null;
+  if (leaving) return;
   for (const each of due) if (each.isConnected) window.htmx.trigger(each, "changed");
   due = new Set();
 }
@@ -39,7 +42,7 @@ function follow() {
     if (is) { clearInterval(poll); poll = null; }
     else if (!poll) poll = setInterval(() => parts().forEach(refresh), POLL_MS);
   };
-  const source = new EventSource("/live");
+  const source = new EventSource("/live?heard=" + sign.dataset.heard);
   source.addEventListener("change", (event) => {
     const change = JSON.parse(event.data);
     parts().forEach((part) => { if (concerned(part, change)) refresh(part); });
@@ -59,15 +62,46 @@ function tickAll(event) {
 function ask(event) {
   const question = event.submitter && event.submitter.dataset.confirm;
   if (question && !confirm(question)) event.preventDefault();
+  leaving = !event.defaultPrevented;
 }
 
-let ticked = [];
+// What is gone is not shown as if it were there.
+function gone(event) {
+  if (event.detail.xhr.status === 404 && !leaving) location.reload();
+}
+
+// A part that is shown anew goes on as it was: what is ticked, where the focus is, how far it was moved.
+const BOXES = "input[type=checkbox][name]";
+let kept = null;
+
+function likeIt(element) {
+  const told = ["name", "value", "href", "data-all"].filter((name) => element.hasAttribute(name));
+  return element.localName + told.map((name) => `[${name}="${CSS.escape(element.getAttribute(name))}"]`).join("");
+}
+
+function boxOf(box) {
+  return box.name + "=" + box.value;
+}
+
 document.addEventListener("htmx:beforeSwap", (event) => {
-  ticked = [...event.target.querySelectorAll("input[name=id]:checked")].map((box) => box.value);
+  const part = event.detail.target, at = document.activeElement, wide = part.querySelector(".wide");
+  kept = {
+    ticked: new Set([...part.querySelectorAll(BOXES + ":checked")].map(boxOf)),
+    focus: part.contains(at) && at !== part ? likeIt(at) : null,
+    moved: wide ? wide.scrollLeft : 0,
+  };
 });
-document.addEventListener("htmx:afterSwap", () => {
-  document.querySelectorAll("input[name=id]").forEach((box) => { if (ticked.includes(box.value)) box.checked = true; });
+document.addEventListener("htmx:afterSwap", (event) => {
+  // A form's `id` is its field of that name.
+  const part = document.getElementById(event.detail.target.getAttribute("id"));
+  if (!part || !kept) return;
+  part.querySelectorAll(BOXES).forEach((box) => { if (kept.ticked.has(boxOf(box))) box.checked = true; });
+  const wide = part.querySelector(".wide");
+  if (wide) wide.scrollLeft = kept.moved;
+  if (kept.focus && document.activeElement === document.body) part.querySelector(kept.focus)?.focus({ preventScroll: true });
 });
 document.addEventListener("change", tickAll);
 document.addEventListener("submit", ask);
+document.addEventListener("htmx:responseError", gone);
+addEventListener("pageshow", () => { leaving = false; });
 follow();

@@ -40,6 +40,8 @@ struct Wanted {
     all: bool,
     filter: String,
     back: Option<String>,
+    /// The list in which it was wanted.
+    here: Option<String>,
 }
 
 impl Wanted {
@@ -51,13 +53,18 @@ impl Wanted {
                 "id" => wanted.ids.extend(value.parse::<i32>()),
                 "all" => wanted.all = value == "1",
                 "filter" => wanted.filter = value,
-                // Of this site alone.
-                "back" => wanted.back = Some(value).filter(|back| back.starts_with('/') && !back.starts_with("//")),
+                "back" => wanted.back = of_this_site(value),
+                "here" => wanted.here = of_this_site(value),
                 _ => {}
             }
         }
         wanted
     }
+}
+
+/// Nobody is led elsewhere.
+fn of_this_site(address: String) -> Option<String> {
+    Some(address).filter(|address| address.starts_with('/') && !address.starts_with("//"))
 }
 
 pub async fn act(
@@ -81,7 +88,7 @@ pub async fn act(
         acting.finish().await?;
         Ok(outcomes)
     };
-    let back = wanted.back.clone().unwrap_or_else(|| {
+    let back = wanted.back.clone().or_else(|| wanted.here.clone()).unwrap_or_else(|| {
         let query = serde_urlencoded::to_string([("filter", &wanted.filter)]).unwrap_or_default();
         format!("/{name}?{query}")
     });

@@ -17,6 +17,7 @@ impl Cell {
         let text = match value {
             "true" => language.text("yes"),
             "false" => language.text("no"),
+            _ if matches!(field, "type_of_action" | "qvd_object") => language.text(value),
             _ if class.is_some_and(|class| class != "number") => language.text(value),
             _ => value,
         };
@@ -29,7 +30,9 @@ fn class(field: &str, value: &str) -> Option<&'static str> {
         ("state" | "user_state", "running" | "connected" | "published") => Some("good"),
         ("state" | "user_state", "starting" | "stopping" | "connecting" | "uploading" | "verifying") => Some("busy"),
         ("state", "zombie" | "lost" | "debugging" | "fail") | ("blocked", "true") => Some("bad"),
-        _ if field.starts_with("number_of") || matches!(field, "id" | "memory" | "user_storage" | "size") => {
+        _ if field.starts_with("number_of")
+            || matches!(field, "id" | "memory" | "user_storage" | "size" | "bytes_up" | "bytes_down" | "block") =>
+        {
             Some("number")
         }
         _ => None,

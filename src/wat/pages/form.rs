@@ -105,7 +105,7 @@ async fn form(
             continue;
         }
         let value = typed.iter().rfind(|(typed, _)| typed == name).map_or(String::new(), |(_, value)| value.clone());
-        fields.push(field(&acting, visitor, name, value, *required).await?);
+        fields.push(field(&acting, visitor, object, name, value, *required).await?);
     }
     acting.finish().await?;
     let title = format!("{}: {}", visitor.language.text("New"), visitor.language.text(object.name));
@@ -116,6 +116,7 @@ async fn form(
 pub async fn field(
     acting: &Acting,
     visitor: &Visitor,
+    object: &Object,
     name: &'static str,
     value: String,
     required: bool,
@@ -125,9 +126,12 @@ pub async fn field(
         "password" => FieldKind::Secret,
         "description" => FieldKind::Long,
         "language" => {
-            let languages = [("auto", "as the browser says"), ("en", "English"), ("es", "Español")];
+            let mut languages = vec![("auto", "as the browser says"), ("en", "English"), ("es", "Español")];
+            if object.name != "tenant" {
+                languages.insert(0, ("default", "as the tenant has it"));
+            }
             let title = |(code, name): (&str, &str)| (code.to_owned(), visitor.language.text(name).to_owned());
-            FieldKind::Choice(languages.map(title).to_vec())
+            FieldKind::Choice(languages.into_iter().map(title).collect())
         }
         name => match name.strip_suffix("_id").and_then(Object::called) {
             Some(object) => FieldKind::Choice(choices(acting, object).await?),

@@ -20,7 +20,7 @@ use super::{
     Kind, Page, Problem, acting, address,
     cell::Cell,
     kind, leads_to, show,
-    verb::{Verb, verbs},
+    verb::{Verb, acl, verbs},
 };
 
 /// How many rows are counted beyond those that are shown.
@@ -166,7 +166,11 @@ async fn look(list: &List<'_>, object: &'static Object, visitor: &Visitor, wante
     let query = db::Query {
         filter,
         columns: fetched,
-        order: if order.is_empty() { vec![(identity(&known).to_owned(), false)] } else { order.clone() },
+        order: match order.is_empty() {
+            // Of what happened the last comes first.
+            true => vec![(identity(&known).to_owned(), matches!(object.name, "log" | "session"))],
+            false => order.clone(),
+        },
         limit: Some(block),
         offset: (wanted.page - 1) * block,
     };
@@ -211,7 +215,7 @@ async fn look(list: &List<'_>, object: &'static Object, visitor: &Visitor, wante
             .collect(),
         columns: shown.iter().map(|column| sortable(column, &order, &wanted, object, visitor)).collect(),
         verbs: verbs(object, visitor),
-        can_create: !object.create.is_empty() && visitor.who.can(&format!("{}.create.", object.name)),
+        can_create: !object.create.is_empty() && visitor.who.can(&acl(object, "create")),
         total,
         count: if total > counted(&query) { format!("> {}", total - 1) } else { total.to_string() },
         previous: (wanted.page > 1).then(|| page(wanted.page - 1)),

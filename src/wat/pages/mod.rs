@@ -40,6 +40,8 @@ pub struct Page {
     pub language: Language,
     pub title: String,
     pub who: std::sync::Arc<Administrator>,
+    /// What had been heard of changes before it was made.
+    pub heard: u64,
     /// The kind of objects that it is about.
     kind: &'static str,
 }
@@ -53,7 +55,7 @@ pub struct Section {
 
 impl Page {
     fn new(visitor: &Visitor, title: impl Into<String>, kind: &'static str) -> Self {
-        Self { language: visitor.language, title: title.into(), who: visitor.who.clone(), kind }
+        Self { language: visitor.language, title: title.into(), who: visitor.who.clone(), heard: visitor.heard, kind }
     }
 
     /// Of a section, with its title.

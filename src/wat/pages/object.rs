@@ -81,6 +81,12 @@ impl Known {
     }
 }
 
+/// Whether a field is the number of what another one names, or an older word for it.
+fn is_said_by_another(column: &str, columns: &[String]) -> bool {
+    let is = |name: &str| columns.iter().any(|column| column == name);
+    column.contains("_id") && is(&column.replace("_id", "")) || column == "tag" && is("di_tag")
+}
+
 type One = Path<(String, i32)>;
 
 pub async fn object(State(wat): State<Arc<Wat>>, visitor: Visitor, Path((name, id)): One) -> Response {
@@ -148,7 +154,10 @@ async fn look(
     let value = |column: &str| known.value(column);
     let mut facts = Vec::new();
     for column in &known.columns {
-        let Some(text) = value(column).filter(|text| !text.is_empty()) else { continue };
+        let Some(text) = value(column).filter(|text| !text.is_empty() && text != "{}") else { continue };
+        if is_said_by_another(column, &known.columns) {
+            continue;
+        }
         let href = value(&format!("{column}_id")).and_then(|id| address(column, &id));
         facts.push(Fact {
             title: visitor.language.field(column),
@@ -159,7 +168,7 @@ async fn look(
     for name in object.update {
         let typed = refused.as_ref().and_then(|(_, pairs)| pairs.iter().rfind(|(typed, _)| typed == name));
         let shown = typed.map(|(_, value)| value.clone()).or_else(|| value(name)).unwrap_or_default();
-        fields.push(field(&acting, visitor, name, shown, false).await?);
+        fields.push(field(&acting, visitor, object, name, shown, false).await?);
     }
     let called = value("name").unwrap_or_default();
     let images = match object.name {

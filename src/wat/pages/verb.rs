@@ -33,7 +33,11 @@ pub fn verbs(object: &Object, visitor: &Visitor) -> Vec<Verb> {
 
 /// The right that a verb needs.
 pub fn acl(object: &Object, verb: &str) -> String {
+    if object.name == "property" {
+        return "property.manage.".to_owned();
+    }
     let detail = match verb {
+        "create" => "create.",
         "del" => "delete.",
         "purge" => "purge.",
         "start" | "stop" => "update.state.",

@@ -1,0 +1,59 @@
+//! What changes elsewhere changes on the open page.
+
+use super::stage::{Stage, logged_in};
+
+#[tokio::test]
+async fn what_one_browser_changes_the_other_shows_without_a_reload() {
+    let stage = Stage::company().await;
+    let other = logged_in(&stage.wat, &[]).await;
+    other.go(&stage.address("/user?filter=name%3Dana.vidal&columns=name&columns=blocked")).await.unwrap();
+    other.until("document.querySelector('#live.on')").await.unwrap();
+    // A page that is loaded again forgets this.
+    other.script("window.unbroken = true").await.unwrap();
+    stage.go_to_object("user", "id from users where login = 'ana.vidal'").await;
+    stage.browser.click_on("Block").await.unwrap();
+    other.until("document.querySelector('tbody td.bad')?.innerText.includes('yes')").await.unwrap();
+    stage.browser.click_on("Unblock").await.unwrap();
+    other.until("document.querySelector('tbody') && !document.querySelector('tbody td.bad')").await.unwrap();
+    stage.browser.click_on("Change").await.unwrap();
+    stage.browser.fill("#f-name", "ana.gil").await.unwrap();
+    stage.browser.click_on("Save").await.unwrap();
+    other.until_it_says("Nothing is found.").await.unwrap();
+    assert_eq!(other.script("return window.unbroken").await.unwrap(), true);
+}
+
+#[tokio::test]
+async fn an_open_page_follows_a_vm_and_keeps_what_was_ticked_and_typed() {
+    let stage = Stage::with_vms(12).await;
+    stage.go("/vm").await;
+    stage.browser.until("document.querySelector('#live.on')").await.unwrap();
+    stage.browser.click("tbody tr:nth-child(2) input[name=id]").await.unwrap();
+    stage.browser.click("input[name=all]").await.unwrap();
+    stage.db.sql("select vms_block(array(select id from vms where name = 'd1'), true)").await;
+    stage.browser.until("document.querySelector('tbody tr:nth-child(1) td.bad')").await.unwrap();
+    assert_eq!(stage.browser.script("return document.activeElement.name").await.unwrap(), "all");
+    stage.browser.fill("#filter", "half of a fil").await.unwrap();
+    stage.db.sql("select vms_block(array(select id from vms where name = 'd3'), true)").await;
+    stage.browser.until("document.querySelector('tbody tr:nth-child(3) td.bad')").await.unwrap();
+    let kept = "return [document.querySelector('tbody tr:nth-child(2) input[name=id]').checked,
+        document.querySelector('input[name=all]').checked,
+        document.getElementById('filter').value, document.activeElement.id]";
+    assert_eq!(stage.browser.script(kept).await.unwrap(), serde_json::json!([true, true, "half of a fil", "filter"]));
+    stage.go_to_object("vm", "id from vms where name = 'd2'").await;
+    stage.browser.until("document.querySelector('#live.on')").await.unwrap();
+    stage.browser.click_on("Change").await.unwrap();
+    stage.browser.fill("#f-description", "half of a desc").await.unwrap();
+    stage.db.sql("select vms_block(array(select id from vms where name = 'd2'), true)").await;
+    stage.browser.until("document.querySelector('#facts .bad')").await.unwrap();
+    let typed = stage.browser.script("return document.querySelector('#f-description').value").await.unwrap();
+    assert_eq!(typed, "half of a desc");
+}
+
+#[tokio::test]
+async fn the_page_of_something_that_was_deleted_says_so() {
+    let stage = Stage::with_vms(1).await;
+    stage.go_to_object("vm", "id from vms").await;
+    stage.browser.until("document.querySelector('#live.on')").await.unwrap();
+    stage.db.sql("delete from vms").await;
+    stage.browser.until_it_says("There is no such page").await.unwrap();
+}
