@@ -101,8 +101,6 @@ async fn vms_start_and_stop_at_a_click_and_the_page_follows() {
     browser.until(&state("stopped")).await.unwrap();
     browser.click_on("Block").await.unwrap();
     browser.until("document.querySelector('#facts .bad')").await.unwrap();
-    browser.click_on("Disconnect").await.unwrap();
-    browser.answer(true).await.unwrap();
     browser.click_on("Unblock").await.unwrap();
     browser.until("document.querySelector('#facts') && !document.querySelector('#facts .bad')").await.unwrap();
     stage.is_content("the page of the VM").await;
