@@ -270,10 +270,12 @@ mod tests {
         let mut file = File::create(&path).unwrap();
         file.write_all(b"one\n").unwrap();
         assert_eq!(said(&mut follower, &path), "one\n");
-        file.write_all(b"two\n").unwrap();
+        // More than is read at once.
+        let long = "two".repeat(10_000) + "\n";
+        file.write_all(long.as_bytes()).unwrap();
         fs::rename(&path, dir.path().join("output.log.old")).unwrap();
         fs::write(&path, "three\n").unwrap();
-        assert_eq!(said(&mut follower, &path), "two\nthree\n");
+        assert_eq!(said(&mut follower, &path), format!("{long}three\n"));
         let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"the last\n").unwrap();
         fs::remove_file(&path).unwrap();
@@ -282,6 +284,10 @@ mod tests {
         assert_eq!(said(&mut follower, &path), "of the next run\n");
         let mut successor = Follower::new(&wanted(follower.sent));
         assert_eq!(said(&mut successor, &path), "");
+        let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"more\n").unwrap();
+        let mut successor = Follower::new(&wanted(follower.sent));
+        assert_eq!(said(&mut successor, &path), "more\n");
     }
 
     #[test]

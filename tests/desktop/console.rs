@@ -1,8 +1,15 @@
 //! What a real desktop says on its console, seen by administrators.
 
-use std::{fs::OpenOptions, io::Write, process::Command, time::Instant};
+use std::{
+    fs::OpenOptions,
+    io::Write,
+    process::{Command, Stdio},
+    time::Instant,
+};
 
-use super::{desk::Desk, eventually, holds, installation::Installation, measured};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::{PATIENCE, desk::Desk, eventually, holds, installation::Installation, measured};
 use crate::wat::stage::Wat;
 
 #[tokio::test]
@@ -20,7 +27,8 @@ async fn a_line_of_the_console_comes_into_the_database_the_page_and_the_command_
         OpenOptions::new().write(true).open(console).unwrap().write_all(line.as_bytes()).unwrap();
     };
     say("an older line\n");
-    assert_eq!(at.value("select count(*) from vm_console_pieces").await, "0", "nobody watches");
+    let count = async |table: &str| at.value(&format!("select count(*) from {table} where vm_id = {vm}")).await;
+    assert_eq!(count("vm_console_pieces").await, "0", "nobody watches");
 
     let page = wat.get("watcher", &format!("/vm/{vm}/console")).await;
     assert_eq!(page.status, 200, "{page:?}");
@@ -52,13 +60,52 @@ async fn a_line_of_the_console_comes_into_the_database_the_page_and_the_command_
     let text = String::from_utf8_lossy(&printed.stdout);
     assert!(printed.status.success() && text.contains("a <new> line\n"), "{printed:?}");
 
-    let over = "update vm_console_watches set until = now()";
-    at.sql(over).await.unwrap();
+    let mut following = tokio::process::Command::new(env!("CARGO_BIN_EXE_qvd"))
+        .args(["admin", "vm", "console", &una.name(), "--follow", "--database", &at.connection_string("qvd_admin")])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut follows = async |wanted: &str| {
+        let found = async { while lines.next_line().await.unwrap().expect("it goes on") != wanted {} };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no {wanted}"));
+    };
+    follows("a <new> line").await;
+    say("one more\n");
+    follows("one more").await;
+    following.kill().await.unwrap();
+
+    at.sql(&format!("update vm_console_watches set until = now() where vm_id = {vm}")).await.unwrap();
     at.sql("select wake('qvd_node_' || id, 'console', null) from hosts").await.unwrap();
-    eventually("the node forgets what nobody watches", async || {
-        holds(at.value("select count(*) from vm_console_watches").await == "0")
-    })
-    .await;
-    assert_eq!(at.value("select count(*) from vm_console_pieces").await, "0");
+    eventually("the node forgets what nobody watches", async || holds(count("vm_console_watches").await == "0")).await;
+    assert_eq!(count("vm_console_pieces").await, "0");
     una.stop().await;
+}
+
+#[tokio::test]
+async fn who_watches_before_the_start_sees_the_boot_and_after_the_end_the_last_words() {
+    let at = Installation::shared().await;
+    let vera = Desk::new(&at, "vera").await;
+    let watched = async || {
+        let console = at.connector("qvd_admin").unwrap().acting().await.unwrap().vm_console(vera.vm, 0).await.unwrap();
+        console.said
+    };
+    let shows = async |line: &str| {
+        eventually(&format!("the console shows {line}"), async || {
+            let said = watched().await;
+            if said.contains(line) { Ok(()) } else { Err(said) }
+        })
+        .await;
+    };
+    assert_eq!(watched().await, "", "it has not run yet");
+    vera.ask_start().await;
+    shows("\n").await;
+    vera.wait("running").await;
+    let guest = vera.guest().await;
+    let console = OpenOptions::new().write(true).open(format!("/proc/{}/fd/1", guest.init().pid)).unwrap();
+    vera.ask_stop().await;
+    (&console).write_all(b"its last words\n").unwrap();
+    vera.wait("stopped").await;
+    shows("its last words").await;
 }

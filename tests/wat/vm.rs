@@ -39,6 +39,10 @@ async fn the_page_of_a_vm_says_why_it_is_in_its_state_and_what_became_of_it_and_
     assert!(page.contains("192.0.2.77") && page.contains("the client left"), "{page}");
     let address = db.sql("select host(ip) from vms").await.unwrap();
     assert!(page.contains("vm_block") && page.contains(&address), "{page}");
+    let image = db.sql("select id from dis").await.unwrap();
+    db.sql("update vm_runtimes set current_di_id = (select id from dis)").await;
+    let page_in_use = wat.get("root", &format!("/vm/{vm}")).await.body;
+    assert_eq!(page_in_use.matches(&format!("href=\"/di/{image}\"")).count(), 2, "{page_in_use}");
     let log = page.split("href=\"/log?").nth(1).and_then(|rest| rest.split_once('"')).unwrap().0.replace("&#38;", "&");
     let log = wat.get("root", &format!("/log?{log}")).await.body;
     assert!(log.contains("alice@default/d1"), "the whole log of it is where it leads to: {log}");

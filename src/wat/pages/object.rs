@@ -24,7 +24,7 @@ use super::{
     form::{Field, FieldKind, field},
     image, kind, sentence, show, status,
     verb::{Verb, verbs},
-    vm::Vm,
+    vm::{self, Vm},
 };
 
 #[derive(Template)]
@@ -81,10 +81,17 @@ impl Known {
     }
 }
 
-/// Whether a field is the number of what another one names, or an older word for it.
-fn is_said_by_another(column: &str, columns: &[String]) -> bool {
-    let is = |name: &str| columns.iter().any(|column| column == name);
-    column.contains("_id") && is(&column.replace("_id", "")) || column == "tag" && is("di_tag")
+/// What is shown of an object, in this order: of what a name leads to no number, and nothing twice.
+fn shown<'a>(kind: &str, columns: &'a [String]) -> Vec<&'a str> {
+    let has = |column: &str| columns.iter().any(|known| known == column);
+    let (first, hidden) = if kind == "vm" { (vm::FIRST, vm::HIDDEN) } else { (&[][..], &[][..]) };
+    let rest = columns.iter().map(String::as_str).filter(|column| {
+        let named = column.contains("_id") && has(&column.replacen("_id", "", 1));
+        !named && !(*column == "tag" && has("di_tag")) && !first.contains(column) && !hidden.contains(column)
+    });
+    // As they are in `columns`, which the row lives with.
+    let first = first.iter().filter_map(|wanted| columns.iter().find(|column| column == wanted));
+    first.map(String::as_str).chain(rest).collect()
 }
 
 type One = Path<(String, i32)>;
@@ -153,12 +160,10 @@ async fn look(
     let known = Known::of(&acting, object, id).await?;
     let value = |column: &str| known.value(column);
     let mut facts = Vec::new();
-    for column in &known.columns {
+    for column in shown(object.name, &known.columns) {
         let Some(text) = value(column).filter(|text| !text.is_empty() && text != "{}") else { continue };
-        if is_said_by_another(column, &known.columns) {
-            continue;
-        }
-        let href = value(&format!("{column}_id")).and_then(|id| address(column, &id));
+        let number = value(&format!("{column}_id")).or_else(|| value(&column.replace("_in_use", "_id_in_use")));
+        let href = number.and_then(|id| address(column, &id));
         facts.push(Fact {
             title: visitor.language.field(column),
             cell: Cell::new(column, &text, href, visitor.language),
@@ -187,7 +192,10 @@ async fn look(
     }
     acting.finish().await?;
     let called = value("name").or_else(|| value("key")).unwrap_or_else(|| id.to_string());
-    let title = format!("{} {called}", visitor.language.field(object.name));
+    let title = match value("vm").filter(|_| object.name == "vm") {
+        Some(full_name) => full_name,
+        None => format!("{} {called}", visitor.language.field(object.name)),
+    };
     Ok(ObjectPage {
         page: Page::new(visitor, title, object.name),
         object: Shown {
@@ -201,4 +209,17 @@ async fn look(
             problem: refused.map(|(problem, _)| problem),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_a_name_is_shown_by_it_and_a_vm_begins_with_its_state() {
+        let columns = |names: &str| names.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let of_vm = columns("id name tag di_tag state host_id host di_id_in_use di_in_use user_id");
+        assert_eq!(shown("vm", &of_vm), ["state", "host", "di_in_use", "id", "di_tag", "user_id"]);
+        assert_eq!(shown("user", &columns("id name tenant_id tenant")), ["id", "name", "tenant"]);
+    }
 }

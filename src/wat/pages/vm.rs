@@ -21,7 +21,7 @@ use crate::{
 
 use super::{
     super::{server::Wat, visitor::Visitor},
-    Page, Problem, acting, address,
+    Page, Problem, acting,
     cell::Cell,
     may_list,
     object::Known,
@@ -30,6 +30,28 @@ use super::{
 
 /// What it takes to see what a VM says.
 const CONSOLE_ACL: &str = "vm.see.port-serial.";
+/// What is looked for first.
+pub const FIRST: &[&str] = &[
+    "state",
+    "command",
+    "since",
+    "reason",
+    "blocked",
+    "user_state",
+    "host",
+    "ip_in_use",
+    "di_in_use",
+    "expiration_soft",
+    "time_until_expiration_soft",
+    "expiration_hard",
+    "time_until_expiration_hard",
+    "user",
+    "osf",
+    "di",
+    "ip",
+];
+/// What the title says, or another column.
+pub const HIDDEN: &[&str] = &["name", "vm", "tag", "next_boot_ip"];
 /// So much of the past is shown; lists have the rest.
 const RECENT: i64 = 10;
 
@@ -97,7 +119,7 @@ async fn recent(
     let found: Vec<_> = acting.list(object.name).await?.rows(&query).await?.try_collect().await?;
     let cell = |row: &tokio_postgres::Row, at: usize| {
         let value = row.get::<_, Option<&str>>(at).unwrap_or_default();
-        Cell::new(columns[at], value, address(columns[at], ""), visitor.language)
+        Cell::new(columns[at], value, None, visitor.language)
     };
     let query = serde_urlencoded::to_string([("filter", filter)]).unwrap_or_default();
     Ok(Past {
