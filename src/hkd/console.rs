@@ -56,11 +56,18 @@ pub async fn go_on(node: Arc<Node>, hub: Hub) {
                 }
             };
         }
-        if !send(&node, &mut followed).await {
-            due = Some(Instant::now());
+        let mut look = PAUSE;
+        match send(&node, &mut followed).await {
+            Ok(true) => {}
+            Ok(false) => due = Some(Instant::now()),
+            Err(error) => {
+                tracing::warn!(host = %node.host, %error, "what VMs say cannot be sent");
+                look = node.config.load().get(&keys::HKD_POLL_URGENT);
+                due = Some(Instant::now());
+            }
         }
         let pause = match (followed.is_empty(), due) {
-            (false, _) => Some(PAUSE),
+            (false, _) => Some(look),
             (true, due) => due.map(|due| due.saturating_duration_since(Instant::now())),
         };
         tokio::select! {
@@ -72,8 +79,8 @@ pub async fn go_on(node: Arc<Node>, hub: Hub) {
 }
 
 /// Sends what is new; whether somebody still watches all of it.
-async fn send(node: &Arc<Node>, followed: &mut HashMap<VmId, Follower>) -> bool {
-    let mut all = true;
+async fn send(node: &Arc<Node>, followed: &mut HashMap<VmId, Follower>) -> Result<bool, DbError> {
+    let mut all = Ok(true);
     let watched: Vec<VmId> = followed.keys().copied().collect();
     for vm in watched {
         let (Some(path), Some(mut follower)) = (node.hypervisor.console(vm), followed.remove(&vm)) else { continue };
@@ -86,7 +93,7 @@ async fn send(node: &Arc<Node>, followed: &mut HashMap<VmId, Follower>) -> bool 
                     (follower, read)
                 }
             });
-            let Ok((back, read)) = read.await else { return false };
+            let Ok((back, read)) = read.await else { return Ok(false) };
             follower = back;
             if let Err(error) = read {
                 tracing::debug!(%vm, host = %node.host, %error, "its console cannot be read");
@@ -96,11 +103,11 @@ async fn send(node: &Arc<Node>, followed: &mut HashMap<VmId, Follower>) -> bool 
             match node.database.node_console((node.host, node.epoch), vm, position, text).await {
                 Ok(true) => follower.sent(),
                 Ok(false) => {
-                    all = false;
+                    all = all.map(|_| false);
                     break;
                 }
                 Err(error) => {
-                    tracing::warn!(%vm, host = %node.host, %error, "what it says cannot be sent");
+                    all = Err(error);
                     break;
                 }
             }
