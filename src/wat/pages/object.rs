@@ -84,7 +84,9 @@ impl Known {
 /// Whether a field is the number of what another one names, or an older word for it.
 fn is_said_by_another(column: &str, columns: &[String]) -> bool {
     let is = |name: &str| columns.iter().any(|column| column == name);
-    column.contains("_id") && is(&column.replace("_id", "")) || column == "tag" && is("di_tag")
+    let older = [("tag", "di_tag"), ("osf_name", "osf"), ("path", "name")];
+    column.contains("_id") && is(&column.replace("_id", ""))
+        || older.iter().any(|(older, newer)| column == *older && is(newer))
 }
 
 type One = Path<(String, i32)>;
