@@ -21,6 +21,8 @@ async fn every_page_opens_with_its_title_and_without_a_complaint_of_the_browser(
         assert_eq!(current, [section], "{page} is part of a section");
         stage.is_content(page).await;
     }
+    stage.go("/vm?order=-state,name&columns=name&columns=user&columns=tenant&columns=host&columns=di_in_use&columns=state&columns=user_state").await;
+    stage.picture("vms-by-state").await;
     stage.go("/vm/999999").await;
     assert_eq!(stage.browser.title().await.unwrap(), "This does not work · QVD");
 }

@@ -81,13 +81,17 @@ impl Known {
     }
 }
 
+/// Older words for fields, and the newer ones.
+const OLDER: [(&str, &str); 3] = [("tag", "di_tag"), ("osf_name", "osf"), ("path", "name")];
+
 /// What is shown of an object, in this order: of what a name leads to no number, and nothing twice.
 fn shown<'a>(kind: &str, columns: &'a [String]) -> Vec<&'a str> {
     let has = |column: &str| columns.iter().any(|known| known == column);
     let (first, hidden) = if kind == "vm" { (vm::FIRST, vm::HIDDEN) } else { (&[][..], &[][..]) };
     let rest = columns.iter().map(String::as_str).filter(|column| {
         let named = column.contains("_id") && has(&column.replacen("_id", "", 1));
-        !named && !(*column == "tag" && has("di_tag")) && !first.contains(column) && !hidden.contains(column)
+        let older = OLDER.iter().any(|(older, newer)| column == older && has(newer));
+        !named && !older && !first.contains(column) && !hidden.contains(column)
     });
     // As they are in `columns`, which the row lives with.
     let first = first.iter().filter_map(|wanted| columns.iter().find(|column| column == wanted));
