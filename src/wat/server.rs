@@ -92,6 +92,8 @@ fn application(wat: Arc<Wat>) -> Router {
     Router::new()
         .route("/", get(pages::dashboard))
         .route("/live", get(live::stream_changes))
+        .route("/config", get(pages::settings).post(pages::set))
+        .route("/profile", get(pages::profile).post(pages::change_profile))
         .route("/{kind}", get(pages::list))
         .route("/{kind}/new", get(pages::blank).post(pages::create))
         .route("/{kind}/act", post(pages::act))

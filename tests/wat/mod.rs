@@ -2,5 +2,7 @@
 
 mod logins;
 mod pages;
+mod profile;
+mod settings;
 mod stage;
 mod tenants;

@@ -6,6 +6,8 @@ mod dashboard;
 mod form;
 mod list;
 mod object;
+mod profile;
+mod settings;
 mod verb;
 
 use askama::Template;
@@ -27,6 +29,8 @@ pub use dashboard::dashboard;
 pub use form::{blank, create};
 pub use list::list;
 pub use object::{change, object};
+pub use profile::{change_profile, profile};
+pub use settings::{set, settings};
 
 /// What every page has.
 pub struct Page {
@@ -90,7 +94,7 @@ fn may_list(who: &Administrator, kind: &str) -> bool {
     match kind {
         "" => true,
         "session" => who.can("vm.see.user-state."),
-        "config" => who.can("config.qvd."),
+        "config" => who.can("config.qvd.") || who.can("config.wat."),
         kind => who.can(&format!("{kind}.see-main.")),
     }
 }
