@@ -386,3 +386,53 @@ impl Acting {
         Ok(())
     }
 }
+
+/// An ACL as a role has it.
+#[derive(Clone, Debug)]
+pub struct RoleAcl {
+    /// Which.
+    pub name: String,
+    /// What the role itself says: that it has it, or that it does not have what it inherits.
+    pub own: Option<bool>,
+    /// Whether it comes to that.
+    pub effective: bool,
+    /// The roles it is inherited from.
+    pub from: Vec<String>,
+}
+
+impl Acting {
+    /// What a role comes to, ACL by ACL; nothing if there is no such role for who acts.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn role_acls(&self, role: i32) -> Result<Vec<RoleAcl>, DbError> {
+        let rows = self
+            .client()
+            .query(
+                "select l.name, l.own, l.effective, array(
+                    select i.name from qvd.role_role_relations m
+                        join qvd.roles i on i.id = m.inherited_id
+                        join qvd.role_acls e on e.role_id = i.id
+                    where m.inheritor_id = l.role_id and e.acl = l.name order by 1)::text[]
+                from qvd.acl_list l where l.role_id = $1 order by l.name",
+                &[&role],
+            )
+            .await?;
+        let acl = |row: &tokio_postgres::Row| RoleAcl {
+            name: row.get(0),
+            own: row.get(1),
+            effective: row.get(2),
+            from: row.get(3),
+        };
+        Ok(rows.iter().map(acl).collect())
+    }
+
+    /// Name, whether it stays as it is, and the names of the roles it inherits.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn role(&self, role: i32) -> Result<Option<(String, bool, Vec<String>)>, DbError> {
+        let query = "select name::text, fixed, coalesce(roles, '{}')::text[] from qvd.role_list where id = $1";
+        Ok(self.client().query_opt(query, &[&role]).await?.map(|row| (row.get(0), row.get(1), row.get(2))))
+    }
+}

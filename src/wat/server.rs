@@ -94,6 +94,7 @@ fn application(wat: Arc<Wat>) -> Router {
         .route("/live", get(live::stream_changes))
         .route("/config", get(pages::settings).post(pages::set))
         .route("/profile", get(pages::profile).post(pages::change_profile))
+        .route("/role/{id}/acls", get(pages::role).post(pages::change_role))
         .route("/{kind}", get(pages::list))
         .route("/{kind}/new", get(pages::blank).post(pages::create))
         .route("/{kind}/act", post(pages::act))

@@ -3,6 +3,7 @@
 mod logins;
 mod pages;
 mod profile;
+mod roles;
 mod settings;
 mod stage;
 mod tenants;

@@ -7,6 +7,7 @@ mod form;
 mod list;
 mod object;
 mod profile;
+mod role;
 mod settings;
 mod verb;
 
@@ -30,6 +31,7 @@ pub use form::{blank, create};
 pub use list::list;
 pub use object::{change, object};
 pub use profile::{change_profile, profile};
+pub use role::{change_role, role};
 pub use settings::{set, settings};
 
 /// What every page has.
