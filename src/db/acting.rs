@@ -171,24 +171,6 @@ impl Acting {
         Ok(self.client().query_one("select qvd.statistics()", &[]).await?.get(0))
     }
 
-    /// Sets a key of the configuration, for everybody or a tenant.
-    ///
-    /// # Errors
-    /// The value is wrong, the key is no business of who asks, or the database cannot be reached.
-    pub async fn config_set(&self, key: &str, value: &str, tenant: Option<&str>) -> Result<(), DbError> {
-        self.client().query("select qvd.config_set($1, $2, $3)", &[&key, &value, &tenant]).await?;
-        Ok(())
-    }
-
-    /// Takes a key back to its default, for everybody or a tenant.
-    ///
-    /// # Errors
-    /// The same.
-    pub async fn config_reset(&self, key: &str, tenant: Option<&str>) -> Result<(), DbError> {
-        self.client().query("select qvd.config_reset($1, $2)", &[&key, &tenant]).await?;
-        Ok(())
-    }
-
     /// How all nodes and their server are, as JSON.
     ///
     /// # Errors
@@ -313,5 +295,168 @@ impl Acting {
         let mut acls: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         acls.sort_unstable();
         Ok(acls)
+    }
+}
+
+/// A configuration key as it stands for everybody or for one tenant.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Its name, in parts with dots between them.
+    pub key: String,
+    /// What counts.
+    pub value: String,
+    /// What counts where nobody says anything; none: no program of this version knows the key.
+    pub default: Option<String>,
+    /// What a value looks like: a word, or the possible ones with `|` between them.
+    pub unit: String,
+    /// What it is for.
+    pub meaning: String,
+    /// Programs that run do not notice a change.
+    pub needs_restart: bool,
+    /// Who says so.
+    pub origin: Origin,
+}
+
+/// Who gave a setting its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The programs.
+    Default,
+    /// It was set for all tenants.
+    Everybody,
+    /// The tenant has its own.
+    Tenant,
+}
+
+/// What administrators may change of themselves.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// `en`, `es`, `auto` or `default`, which is the tenant's.
+    pub language: String,
+    /// Rows on a page; 0 is the tenant's.
+    pub block: i32,
+}
+
+impl Acting {
+    /// Every key that who acts may see, in order, for a tenant; without one for his own or, above all tenants, for everybody.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn settings(&self, tenant: Option<i32>) -> Result<Vec<Setting>, DbError> {
+        let rows = self
+            .client()
+            .query(
+                r#"select e.key, coalesce(o.value, e.value, ''), e."default", e.unit, e.meaning, e.needs_restart,
+                    case when o.key is not null then 'tenant'
+                        when not e.is_default then case e.tenant_id when -1 then 'everybody' else 'tenant' end
+                        when e.value is distinct from e."default" then 'everybody' else 'default' end
+                from qvd.config_list e
+                    left join qvd.config_list o on o.key = e.key and o.tenant_id = $1 and not o.is_default
+                where e.tenant_id = case when (select qvd.sees_all()) then -1 else qvd.my_tenant() end
+                order by string_to_array(e.key, '.') collate "C""#,
+                &[&tenant],
+            )
+            .await?;
+        let setting = |row: &tokio_postgres::Row| Setting {
+            key: row.get(0),
+            value: row.get(1),
+            default: row.get(2),
+            unit: row.get(3),
+            meaning: row.get::<_, Option<String>>(4).unwrap_or_default(),
+            needs_restart: row.get(5),
+            origin: match row.get(6) {
+                "tenant" => Origin::Tenant,
+                "everybody" => Origin::Everybody,
+                _ => Origin::Default,
+            },
+        };
+        Ok(rows.iter().map(setting).collect())
+    }
+
+    /// Sets a key for a tenant; without one for his own or for everybody.
+    ///
+    /// # Errors
+    /// The database says why it refuses.
+    pub async fn config_set(&self, key: &str, value: &str, tenant: Option<&str>) -> Result<(), DbError> {
+        self.client().query("select qvd.config_set($1, $2, $3)", &[&key, &value, &tenant]).await?;
+        Ok(())
+    }
+
+    /// Back to what everybody has, or to the default.
+    ///
+    /// # Errors
+    /// The database says why it refuses.
+    pub async fn config_reset(&self, key: &str, tenant: Option<&str>) -> Result<(), DbError> {
+        self.client().query("select qvd.config_reset($1, $2)", &[&key, &tenant]).await?;
+        Ok(())
+    }
+
+    /// What the administrator said of himself.
+    ///
+    /// # Errors
+    /// There is no such administrator, or the database cannot be reached.
+    pub async fn profile(&self) -> Result<Profile, DbError> {
+        let query = "select language::text, block from qvd.administrators where id = qvd.me()";
+        let row = self.client().query_one(query, &[]).await?;
+        Ok(Profile { language: row.get(0), block: row.get(1) })
+    }
+
+    /// Changes fields of the administrator who acts.
+    ///
+    /// # Errors
+    /// The database says why it refuses.
+    pub async fn profile_update(&self, changes: &Value) -> Result<(), DbError> {
+        self.client().query("select qvd.me_update($1)", &[changes]).await?;
+        Ok(())
+    }
+}
+
+/// An ACL as a role has it.
+#[derive(Clone, Debug)]
+pub struct RoleAcl {
+    /// Which.
+    pub name: String,
+    /// What the role itself says: that it has it, or that it does not have what it inherits.
+    pub own: Option<bool>,
+    /// Whether it comes to that.
+    pub effective: bool,
+    /// The roles it is inherited from.
+    pub from: Vec<String>,
+}
+
+impl Acting {
+    /// What a role comes to, ACL by ACL; nothing if there is no such role for who acts.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn role_acls(&self, role: i32) -> Result<Vec<RoleAcl>, DbError> {
+        let rows = self
+            .client()
+            .query(
+                "select l.name, l.own, l.effective, array(
+                    select i.name from qvd.role_role_relations m
+                        join qvd.roles i on i.id = m.inherited_id
+                        join qvd.role_acls e on e.role_id = i.id
+                    where m.inheritor_id = l.role_id and e.acl = l.name order by 1)::text[]
+                from qvd.acl_list l where l.role_id = $1 order by l.name",
+                &[&role],
+            )
+            .await?;
+        let acl = |row: &tokio_postgres::Row| RoleAcl {
+            name: row.get(0),
+            own: row.get(1),
+            effective: row.get(2),
+            from: row.get(3),
+        };
+        Ok(rows.iter().map(acl).collect())
+    }
+
+    /// Name, whether it stays as it is, and the names of the roles it inherits.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn role(&self, role: i32) -> Result<Option<(String, bool, Vec<String>)>, DbError> {
+        let query = "select name::text, fixed, coalesce(roles, '{}')::text[] from qvd.role_list where id = $1";
+        Ok(self.client().query_opt(query, &[&role]).await?.map(|row| (row.get(0), row.get(1), row.get(2))))
     }
 }

@@ -27,7 +27,9 @@ mod storage;
 mod tls;
 mod turns;
 
-pub use acting::{Acting, AdminAccount, Administrator, Outcome, Refused, VmStanding};
+pub use acting::{
+    Acting, AdminAccount, Administrator, Origin, Outcome, Profile, Refused, RoleAcl, Setting, VmStanding,
+};
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
 pub use connect::{Connector, Role};

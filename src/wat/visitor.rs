@@ -178,6 +178,22 @@ impl Logins {
         }
         Ok(who)
     }
+
+    /// Whether this is the password of who asks. Wrong ones count as failed logins.
+    pub async fn knows(&self, database: &Database, visitor: &Visitor, password: String) -> Result<bool, Refusal> {
+        let who = &visitor.who;
+        let login = format!("{}@{}", who.name, who.tenant);
+        let allowed = self.failures.allow(Instant::now(), self.rates, &login, visitor.address);
+        let attempt = allowed.map_err(Refusal::Wait)?;
+        let account = database.wat_account(&who.name, &who.tenant).await.map_err(Refusal::Database)?;
+        let stored = account.ok_or(Refusal::Unknown)?.password;
+        let right =
+            matches!(self.hashing.run(move || auth::check(&stored, &password, "")).await, Some(Check::Right(_)));
+        if !right {
+            attempt.failed(Instant::now());
+        }
+        Ok(right)
+    }
 }
 
 /// Name and password of RFC 7617.

@@ -141,7 +141,8 @@ pub async fn field(
     Ok(Field { name, title: visitor.language.field(name.trim_end_matches("_id")), kind, value, required })
 }
 
-async fn choices(acting: &Acting, object: &Object) -> Result<Vec<(String, String)>, Problem> {
+/// Id and name of all of a kind.
+pub async fn choices(acting: &Acting, object: &Object) -> Result<Vec<(String, String)>, Problem> {
     let list = acting.list(object.name).await?;
     let query = db::Query {
         filter: Filter::All(Vec::new()),

@@ -10,6 +10,9 @@ mod image_rollout;
 mod image_staging;
 mod list;
 mod object;
+mod profile;
+mod role;
+mod settings;
 mod verb;
 mod vm;
 
@@ -33,6 +36,9 @@ pub use form::{blank, create};
 pub use image::routes as image_routes;
 pub use list::list;
 pub use object::{change, object};
+pub use profile::{change_profile, profile};
+pub use role::{change_role, role};
+pub use settings::{set, settings};
 pub use vm::{console, console_more};
 
 /// What every page has.
@@ -101,7 +107,7 @@ fn may_list(who: &Administrator, kind: &str) -> bool {
         "" => true,
         "session" => who.can("vm.see.user-state."),
         "staging" => who.can("di.create."),
-        "config" => who.can("config.qvd."),
+        "config" => who.can("config.qvd.") || who.can("config.wat."),
         kind => who.can(&format!("{kind}.see-main.")),
     }
 }
