@@ -201,8 +201,9 @@ fn shares(wanted: &[usize], room: usize) -> Vec<usize> {
 fn keys() -> mpsc::UnboundedReceiver<u8> {
     let (pressed, keys) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        for key in io::stdin().bytes() {
-            if key.is_err() || key.is_ok_and(|key| pressed.send(key).is_err()) {
+        let mut key = [0];
+        while let Ok(1) = io::stdin().read(&mut key) {
+            if pressed.send(key[0]).is_err() {
                 return;
             }
         }
