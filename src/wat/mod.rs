@@ -3,6 +3,7 @@
 
 mod assets;
 mod door;
+mod downloads;
 mod guard;
 mod live;
 mod metrics;

@@ -1,5 +1,6 @@
 //! The web tool as a process of its own, asked as browsers and programs ask it.
 
+mod downloads;
 mod images;
 mod logins;
 mod metrics;
