@@ -48,6 +48,7 @@ pub async fn run(arguments: Wat) -> anyhow::Result<()> {
         connections: config.get(&keys::DATABASE_POOL_SIZE) as usize,
         rates: Rates::from_config(&config),
         staging: arguments.staging.unwrap_or_else(|| config.get(&keys::PATH_STORAGE_STAGING)),
+        private_downloads: config.get(&keys::WAT_DOWNLOAD_PRIVATE),
     };
     let stop = until_told_to_end()?;
     tokio::spawn(node::lifeline(stop.clone()));

@@ -4,6 +4,7 @@
 mod api;
 mod assets;
 mod door;
+mod downloads;
 mod guard;
 mod live;
 mod metrics;

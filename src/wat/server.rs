@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use super::{
     api, assets,
     door::{Door, Peer},
-    guard, live, metrics, pages, uploads,
+    downloads, guard, live, metrics, pages, uploads,
     visitor::Logins,
 };
 
@@ -40,6 +40,8 @@ pub struct Settings {
     pub rates: Rates,
     /// Where files lie that can become images, if this machine has the storage.
     pub staging: PathBuf,
+    /// Whether files may be downloaded from addresses that are not global.
+    pub private_downloads: bool,
 }
 
 /// What all requests share.
@@ -48,6 +50,7 @@ pub struct Wat {
     pub logins: Logins,
     pub live: live::Live,
     pub staging: uploads::Staging,
+    pub private_downloads: bool,
 }
 
 /// Serves until `ended`.
@@ -64,6 +67,7 @@ pub async fn run(settings: Settings, ended: impl Future<Output = ()> + Send + 's
         logins: Logins::new(settings.rates)?,
         live: live::Live::new(),
         staging: uploads::Staging::new(settings.staging),
+        private_downloads: settings.private_downloads,
     });
     tracing::info!(scheme, address = %door.local_addr()?, "listening");
     let application = application(wat.clone()).into_make_service_with_connect_info::<Peer>();
@@ -99,6 +103,7 @@ fn application(wat: Arc<Wat>) -> Router {
         .route("/live", get(live::stream_changes))
         .route("/metrics", get(metrics::metrics))
         .merge(pages::image_routes())
+        .nest("/api/v1/staging/downloads", downloads::routes())
         .nest("/api/v1/staging", uploads::routes())
         .nest("/api/v1", api::routes())
         .route("/config", get(pages::settings).post(pages::set))

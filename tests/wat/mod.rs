@@ -2,6 +2,7 @@
 
 mod acls;
 mod api;
+mod downloads;
 mod images;
 mod logins;
 mod metrics;

@@ -78,14 +78,23 @@ impl Wat {
 
     /// The same with more arguments.
     pub async fn start_with(db: &Db, arguments: &[&str]) -> Self {
-        Self::on(&db.socket(), db.name(), arguments).await
+        Self::start_configured(db, arguments, "").await
+    }
+
+    /// The same with more lines in its configuration.
+    pub async fn start_configured(db: &Db, arguments: &[&str], more: &str) -> Self {
+        Self::configured(&db.socket(), db.name(), arguments, more).await
     }
 
     /// The same on the database of that name behind a socket in this directory.
     pub async fn on(socket: &str, database: &str, arguments: &[&str]) -> Self {
+        Self::configured(socket, database, arguments, "").await
+    }
+
+    async fn configured(socket: &str, database: &str, arguments: &[&str], more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("api.conf");
-        let text = format!("database.host = {socket}\ndatabase.name = {database}\n");
+        let text = format!("database.host = {socket}\ndatabase.name = {database}\n{more}");
         fs::write(&config, text).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let child = Command::new(QVD)
@@ -168,6 +177,20 @@ impl Wat {
         for chunk in chunks.iter().chain([&&b""[..]]) {
             let _ = stream.write_all(&[format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat()).await;
         }
+        read(stream).await
+    }
+
+    /// Sends JSON.
+    pub async fn post_json(&self, who: &str, path: &str, body: &serde_json::Value) -> Answer {
+        let (body, headers) = (body.to_string(), authorization(who, PASSWORD));
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
         read(stream).await
     }
 

@@ -48,6 +48,7 @@ pub const READ_AT_START: &[&str] = &[
     "path.api.ssl.cert",
     "path.api.ssl.key",
     "api.url",
+    "wat.download.private",
     "database.sslmode",
     "internal.database.client.connect.timeout",
     "internal.database.statement.timeout",
@@ -221,6 +222,9 @@ keys! {
     PATH_L7R_SSL_CRL: PathBuf = "path.l7r.ssl.crl", "${path.l7r.ssl}/crl.pem";
     /// Whether there are tenants of which administrators may be; without, those above all tenants may not enter the web tool.
     WAT_MULTITENANT: bool = "wat.multitenant", "1";
+    /// Whether the web tool may download images from addresses that are not global (loopback, private, link-local ...). Only in
+    /// the file. Not in classic QVD.
+    WAT_DOWNLOAD_PRIVATE: bool = "wat.download.private", "0";
     /// Directory of the certificate that the web tool shows, made there unless one is given.
     PATH_API_SSL: PathBuf = "path.api.ssl", "/etc/qvd/api/certs";
     /// Certificate chain that the web tool shows.

@@ -1,7 +1,7 @@
 //! Files that browsers and programs bring to the staging directory, piece by piece, as tus 1.0 does it: one request says what
 //! comes, others bring it from the offset where it ended, and it gets its name when it is whole. Needs the directory here.
 
-mod part;
+pub(super) mod part;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,9 +26,9 @@ use part::{Append, PartError, Progress, Ticket};
 pub use part::Staging;
 
 /// Whoever is silent for longer is gone, and another may go on.
-const SILENCE: Duration = Duration::from_secs(30);
+pub(super) const SILENCE: Duration = Duration::from_secs(30);
 /// Pieces that wait to be written.
-const AHEAD: usize = 8;
+pub(super) const AHEAD: usize = 8;
 /// Unfinished ones that nobody touched for so long are removed.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often they are looked for.
@@ -59,7 +59,7 @@ pub async fn collect(wat: &Arc<Wat>) -> std::convert::Infallible {
 }
 
 /// Why something is not taken.
-enum Refusal {
+pub(super) enum Refusal {
     Part(PartError),
     Database(DbError),
     /// He may not make images.
@@ -114,7 +114,7 @@ impl IntoResponse for Refusal {
 }
 
 /// Runs what waits for the disk.
-async fn on_disk<T: Send + 'static>(
+pub(super) async fn on_disk<T: Send + 'static>(
     wat: &Arc<Wat>,
     work: impl FnOnce(&Staging) -> Result<T, PartError> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -124,7 +124,7 @@ async fn on_disk<T: Send + 'static>(
 }
 
 /// Everybody may who may make images.
-async fn permitted(wat: &Wat, visitor: &Visitor) -> Result<(), Refusal> {
+pub(super) async fn permitted(wat: &Wat, visitor: &Visitor) -> Result<(), Refusal> {
     let acting = wat.database.acting_as(visitor.who.id, visitor.address, "WAT").await?;
     let may = acting.may("di.create.").await?;
     acting.finish().await?;
@@ -136,7 +136,11 @@ async fn own(wat: &Arc<Wat>, visitor: &Visitor, id: &str) -> Result<Progress, Re
     permitted(wat, visitor).await?;
     let id = id.to_owned();
     let progress = on_disk(wat, move |staging| staging.progress(&id)).await?;
-    if progress.ticket.administrator == visitor.who.id { Ok(progress) } else { Err(PartError::Missing.into()) }
+    if progress.ticket.administrator == visitor.who.id && progress.ticket.source.is_none() {
+        Ok(progress)
+    } else {
+        Err(PartError::Missing.into())
+    }
 }
 
 fn number(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
@@ -187,6 +191,7 @@ async fn create(
         overwrite: said("overwrite").as_deref() == Some("true"),
         administrator: visitor.who.id,
         complete: false,
+        source: None,
     };
     let id = on_disk(&wat, move |staging| staging.create(&ticket)).await?;
     let mut response = answer(StatusCode::CREATED, 0, length);

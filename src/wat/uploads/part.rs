@@ -39,7 +39,7 @@ struct Sum {
 
 /// What an upload will be.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Ticket {
+pub(in crate::wat) struct Ticket {
     pub name: String,
     pub length: u64,
     pub sha256: Option<String>,
@@ -49,17 +49,30 @@ pub(super) struct Ticket {
     pub administrator: i32,
     /// It has its name. Kept for those who did not hear of it.
     pub complete: bool,
+    /// Where it is taken from; none: it is brought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+/// Where a file is taken from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(in crate::wat) struct Source {
+    pub url: String,
+    /// The strong ETag or the Last-Modified of what is there in part.
+    pub validator: Option<String>,
+    /// Why it ended before it was whole.
+    pub problem: Option<String>,
 }
 
 /// An upload and how much of it is there.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(in crate::wat) struct Progress {
     pub ticket: Ticket,
     pub offset: u64,
 }
 
 /// Somebody who writes; nobody else does meanwhile.
-pub(super) struct Append {
+pub(in crate::wat) struct Append {
     id: String,
     ticket: Ticket,
     file: File,
@@ -67,7 +80,7 @@ pub(super) struct Append {
 }
 
 /// One that has its name.
-pub(super) struct Finished {
+pub(in crate::wat) struct Finished {
     pub name: String,
     pub size: u64,
     pub sha256: String,
@@ -75,7 +88,7 @@ pub(super) struct Finished {
 
 /// Why something is not taken or kept.
 #[derive(Debug, Error)]
-pub(super) enum PartError {
+pub(in crate::wat) enum PartError {
     #[error("there is no such upload")]
     Missing,
     #[error("{0:?} cannot be the file name of a disk image; letters, digits and ._+-~@ are allowed")]
@@ -135,7 +148,7 @@ impl Staging {
     }
 
     /// Begins an upload. Returns its id.
-    pub(super) fn create(&self, ticket: &Ticket) -> Result<String, PartError> {
+    pub(in crate::wat) fn create(&self, ticket: &Ticket) -> Result<String, PartError> {
         if ticket.name.len() > LONGEST_NAME || ImageName::parse(&ticket.name).is_err() {
             return Err(PartError::Name(ticket.name.clone()));
         }
@@ -145,10 +158,7 @@ impl Staging {
         if !ticket.overwrite && fs::symlink_metadata(self.directory.join(&ticket.name)).is_ok() {
             return Err(PartError::Taken(ticket.name.clone()));
         }
-        let room = nix::sys::statvfs::statvfs(&self.directory).map_err(io::Error::from)?;
-        if ticket.length > room.blocks_available().saturating_mul(room.fragment_size()) {
-            return Err(PartError::Full);
-        }
+        self.has_room(ticket.length)?;
         let id = format!("{:032x}", rand::random::<u128>());
         OpenOptions::new().write(true).create_new(true).mode(0o640).open(self.path(&id, "part")?)?;
         self.note(&id, ticket)?;
@@ -161,7 +171,7 @@ impl Staging {
         Ok(fs::rename(new, path)?)
     }
 
-    pub(super) fn progress(&self, id: &str) -> Result<Progress, PartError> {
+    pub(in crate::wat) fn progress(&self, id: &str) -> Result<Progress, PartError> {
         let missing = |error: io::Error| match error.kind() {
             ErrorKind::NotFound => PartError::Missing,
             _ => error.into(),
@@ -174,7 +184,7 @@ impl Staging {
     }
 
     /// Goes on at an offset, which is where it ended.
-    pub(super) fn append(&self, id: &str, offset: u64) -> Result<Append, PartError> {
+    pub(in crate::wat) fn append(&self, id: &str, offset: u64) -> Result<Append, PartError> {
         let Progress { ticket, .. } = self.progress(id)?;
         if ticket.complete {
             return Err(PartError::Offset(ticket.length));
@@ -199,19 +209,27 @@ impl Staging {
     }
 
     /// Keeps what came, and how far its checksum is.
-    pub(super) fn pause(&self, append: Append) -> Result<(), PartError> {
+    pub(in crate::wat) fn pause(&self, append: Append) -> Result<(), PartError> {
         append.file.sync_data()?;
         self.sums().insert(append.id, append.sum);
         Ok(())
     }
 
     /// Gives it its name, if it is what was announced.
-    pub(super) fn finish(&self, append: Append) -> Result<Finished, PartError> {
+    pub(in crate::wat) fn finish(&self, append: Append) -> Result<Finished, PartError> {
         let Append { id, mut ticket, file, sum } = append;
         let found: String = sum.context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         if let Some(wanted) = ticket.sha256.take_if(|wanted| *wanted != found) {
-            self.discard(&id)?;
-            return Err(PartError::Checksum { wanted, found });
+            let taken = ticket.source.is_some();
+            let error = PartError::Checksum { wanted, found };
+            if taken {
+                // It can be tried again, from the beginning.
+                file.set_len(0)?;
+                self.fail(&id, error.to_string())?;
+            } else {
+                self.discard(&id)?;
+            }
+            return Err(error);
         }
         file.sync_all()?;
         let (part, target) = (self.path(&id, "part")?, self.directory.join(&ticket.name));
@@ -236,7 +254,7 @@ impl Staging {
     }
 
     /// Removes one with what came of it.
-    pub(super) fn discard(&self, id: &str) -> Result<(), PartError> {
+    pub(in crate::wat) fn discard(&self, id: &str) -> Result<(), PartError> {
         self.sums().remove(id);
         for ending in ["part", "new", "json"] {
             match fs::remove_file(self.path(id, ending)?) {
@@ -248,7 +266,7 @@ impl Staging {
     }
 
     /// Removes those that nobody touched for so long.
-    pub(super) fn collect(&self, patience: Duration) -> Result<(), PartError> {
+    pub(in crate::wat) fn collect(&self, patience: Duration) -> Result<(), PartError> {
         if !self.is_there() {
             return Ok(());
         }
@@ -271,6 +289,67 @@ impl Staging {
         Ok(())
     }
 
+    /// Those that are taken from somewhere, and whether somebody does so now.
+    pub(in crate::wat) fn downloads(&self) -> Result<Vec<(String, Progress, bool)>, PartError> {
+        let mut found = Vec::new();
+        if !self.is_there() {
+            return Ok(found);
+        }
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let Some(id) = name.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(".json")) else { continue };
+            match self.progress(id) {
+                Ok(progress) if progress.ticket.source.is_some() => {
+                    let running = !progress.ticket.complete && self.is_written(id);
+                    found.push((id.to_owned(), progress, running));
+                }
+                // Gone meanwhile, or no ticket of ours.
+                _ => {}
+            }
+        }
+        found.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        Ok(found)
+    }
+
+    /// Notes why one ended, unless it was given up.
+    pub(in crate::wat) fn fail(&self, id: &str, problem: String) -> Result<(), PartError> {
+        let Progress { mut ticket, .. } = self.progress(id)?;
+        if let Some(source) = &mut ticket.source {
+            source.problem = Some(problem);
+        }
+        self.note(id, &ticket)
+    }
+
+    /// Whoever writes begins at this length; what came of another version is no part of it.
+    pub(in crate::wat) fn begin(
+        &self,
+        append: &mut Append,
+        length: u64,
+        offset: u64,
+        validator: Option<String>,
+    ) -> Result<(), PartError> {
+        if offset == 0 {
+            self.has_room(length)?;
+            append.file.set_len(0)?;
+            append.sum = Sum { context: Context::new(&SHA256), bytes: 0 };
+        }
+        append.ticket.length = length;
+        if let Some(source) = &mut append.ticket.source {
+            source.validator = validator;
+            source.problem = None;
+        }
+        self.note(&append.id, &append.ticket)
+    }
+
+    fn has_room(&self, length: u64) -> Result<(), PartError> {
+        let room = nix::sys::statvfs::statvfs(&self.directory).map_err(io::Error::from)?;
+        if length > room.blocks_available().saturating_mul(room.fragment_size()) {
+            Err(PartError::Full)
+        } else {
+            Ok(())
+        }
+    }
+
     fn is_written(&self, id: &str) -> bool {
         let part = self.path(id, "part").ok().and_then(|part| File::open(part).ok());
         part.is_some_and(|part| part.try_lock().is_err())
@@ -278,11 +357,16 @@ impl Staging {
 }
 
 impl Append {
-    pub(super) fn offset(&self) -> u64 {
+    /// Whether it was given up meanwhile.
+    pub(in crate::wat) fn is_discarded(&self) -> bool {
+        self.file.metadata().is_ok_and(|file| file.nlink() == 0)
+    }
+
+    pub(in crate::wat) fn offset(&self) -> u64 {
         self.sum.bytes
     }
 
-    pub(super) fn write(&mut self, piece: &[u8]) -> Result<(), PartError> {
+    pub(in crate::wat) fn write(&mut self, piece: &[u8]) -> Result<(), PartError> {
         if self.sum.bytes + piece.len() as u64 > self.ticket.length {
             return Err(PartError::TooLong);
         }
@@ -330,7 +414,7 @@ mod tests {
 
     fn ticket(name: &str) -> Ticket {
         let name = name.to_owned();
-        Ticket { name, length: 4, sha256: None, overwrite: false, administrator: 1, complete: false }
+        Ticket { name, length: 4, sha256: None, overwrite: false, administrator: 1, complete: false, source: None }
     }
 
     #[test]

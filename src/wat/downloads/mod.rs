@@ -1,0 +1,269 @@
+//! Files that the web tool takes from elsewhere to the staging directory, kept as uploads are. One that ended early is tried again
+//! when its administrator says so, from where it ended if it is still the same. Begin, end and failure are in the log.
+
+mod remote;
+
+use std::{net::IpAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http_body_util::BodyExt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use url::Url;
+
+use super::{
+    server::Wat,
+    uploads::{
+        AHEAD, Refusal, SILENCE, on_disk,
+        part::{Append, PartError, Progress, Source, Ticket},
+        permitted,
+    },
+    visitor::Visitor,
+};
+use remote::{Remote, RemoteError};
+
+/// To be nested where they are asked for.
+pub fn routes() -> Router<Arc<Wat>> {
+    Router::new().route("/", get(list).post(create)).route("/{id}", post(retry).delete(discard))
+}
+
+/// What is wanted.
+#[derive(Deserialize)]
+struct Wanted {
+    url: String,
+    /// As in the address unless given.
+    name: Option<String>,
+    sha256: Option<String>,
+    #[serde(default)]
+    overwrite: bool,
+}
+
+/// In whose name it is taken.
+#[derive(Clone, Copy)]
+struct Actor {
+    administrator: i32,
+    address: IpAddr,
+}
+
+impl From<&Visitor> for Actor {
+    fn from(visitor: &Visitor) -> Self {
+        Self { administrator: visitor.who.id, address: visitor.address }
+    }
+}
+
+fn refused(error: &RemoteError) -> Response {
+    (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response()
+}
+
+/// Begins one. Answers when the server has said what will come.
+async fn create(
+    State(wat): State<Arc<Wat>>,
+    visitor: Visitor,
+    Json(wanted): Json<Wanted>,
+) -> Result<Response, Refusal> {
+    permitted(&wat, &visitor).await?;
+    let sha256 = wanted.sha256.map(|sum| sum.trim().to_ascii_lowercase()).filter(|sum| !sum.is_empty());
+    if sha256.as_ref().is_some_and(|sum| sum.len() != 64 || !sum.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        return Err(Refusal::Request(StatusCode::BAD_REQUEST, "sha256 has 64 hexadecimal digits"));
+    }
+    let url = match remote::address(&wanted.url) {
+        Ok(url) => url,
+        Err(error) => return Ok(refused(&error)),
+    };
+    let last = || url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default().to_owned();
+    let name = wanted.name.filter(|name| !name.is_empty()).unwrap_or_else(last);
+    let remote = match remote::open(&url, 0, None, remote::allowed(wat.private_downloads)).await {
+        Ok(remote) => remote,
+        Err(error) => return Ok(refused(&error)),
+    };
+    let source = Source { url: url.to_string(), validator: remote.validator.clone(), problem: None };
+    let ticket = Ticket {
+        name: name.clone(),
+        length: remote.length,
+        sha256,
+        overwrite: wanted.overwrite,
+        administrator: visitor.who.id,
+        complete: false,
+        source: Some(source),
+    };
+    let (id, append) = on_disk(&wat, move |staging| {
+        let id = staging.create(&ticket)?;
+        let append = staging.append(&id, 0)?;
+        Ok((id, append))
+    })
+    .await?;
+    let actor = Actor::from(&visitor);
+    tell(&wat, actor, "download-begin", &name, &json!({ "from": shown(&url), "size": remote.length })).await?;
+    let answer = json!({ "id": id, "name": name, "length": remote.length });
+    tokio::spawn(take(wat, actor, id, name, append, remote));
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+/// Without the query, which may hold a secret.
+fn shown(url: &Url) -> &str {
+    &url[..url::Position::AfterPath]
+}
+
+async fn tell(wat: &Wat, actor: Actor, action: &str, name: &str, about: &Value) -> Result<(), Refusal> {
+    let acting = wat.database.acting_as(actor.administrator, actor.address, "WAT").await?;
+    acting.staging_log(action, name, about).await?;
+    if action == "download" {
+        acting.staging_refresh().await?;
+    }
+    Ok(acting.finish().await?)
+}
+
+/// Takes what comes, and notes how it ended.
+async fn take(wat: Arc<Wat>, actor: Actor, id: String, name: String, append: Append, remote: Remote) {
+    let (action, about) = match receive(&wat, &id, append, remote).await {
+        Ok(about) => ("download", about),
+        // Given up.
+        Err(None) => return,
+        Err(Some(problem)) => {
+            tracing::warn!(file = name, problem, "a download failed");
+            let noted = problem.clone();
+            if on_disk(&wat, move |staging| staging.fail(&id, noted)).await.is_err() {
+                tracing::warn!(file = name, "that a download failed cannot be noted");
+            }
+            ("download-fail", json!({ "problem": problem }))
+        }
+    };
+    if tell(&wat, actor, action, &name, &about).await.is_err() {
+        tracing::error!(file = name, action, "the log cannot be told of a download");
+    }
+}
+
+/// Until it has its name. `None`: it was given up.
+async fn receive(wat: &Arc<Wat>, id: &str, mut append: Append, mut remote: Remote) -> Result<Value, Option<String>> {
+    let said = |error: PartError| Some(error.to_string());
+    let (length, offset, validator) = (remote.length, remote.offset, remote.validator.take());
+    let here = wat.clone();
+    let begun = spawn_blocking(move || here.staging.begin(&mut append, length, offset, validator).map(|()| append));
+    let append = begun.await.map_err(|error| Some(error.to_string()))?.map_err(said)?;
+    let (pieces, arriving) = mpsc::channel(AHEAD);
+    let writing = spawn_blocking(move || write(append, arriving));
+    let mut broken = None;
+    loop {
+        match timeout(SILENCE, remote.body.frame()).await {
+            Ok(Some(Ok(frame))) => {
+                let Ok(piece) = frame.into_data() else { continue };
+                // What went wrong is said by who writes.
+                if pieces.send(piece).await.is_err() {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                broken = Some(format!("the connection was lost: {error}"));
+                break;
+            }
+            Err(_) => {
+                broken = Some("the server is silent".to_owned());
+                break;
+            }
+        }
+    }
+    drop(pieces);
+    let append = writing.await.map_err(|error| Some(error.to_string()))?.map_err(said)?;
+    let (here, id) = (wat.clone(), id.to_owned());
+    let ended = spawn_blocking(move || {
+        if append.is_discarded() {
+            return Err(None);
+        }
+        if append.offset() < length {
+            let problem = broken.unwrap_or_else(|| "it ended early".to_owned());
+            // As long as nobody else may write.
+            here.staging.fail(&id, problem.clone()).map_err(said)?;
+            here.staging.pause(append).map_err(said)?;
+            return Err(Some(problem));
+        }
+        here.staging.finish(append).map_err(said)
+    });
+    let finished = ended.await.map_err(|error| Some(error.to_string()))??;
+    Ok(json!({ "size": finished.size, "sha256": finished.sha256 }))
+}
+
+/// Until nothing comes any more or it is given up.
+fn write(mut append: Append, mut arriving: mpsc::Receiver<Bytes>) -> Result<Append, PartError> {
+    while let Some(piece) = arriving.blocking_recv() {
+        if append.is_discarded() {
+            break;
+        }
+        append.write(&piece)?;
+    }
+    Ok(append)
+}
+
+/// Those of this visitor.
+async fn list(State(wat): State<Arc<Wat>>, visitor: Visitor) -> Result<Response, Refusal> {
+    permitted(&wat, &visitor).await?;
+    let found = on_disk(&wat, |staging| staging.downloads()).await?;
+    let own = found.iter().filter(|(_, progress, _)| progress.ticket.administrator == visitor.who.id);
+    let shown = own.map(|(id, Progress { ticket, offset }, running)| {
+        let source = ticket.source.as_ref();
+        let state = match (ticket.complete, running) {
+            (true, _) => "complete",
+            (_, true) => "running",
+            _ => "failed",
+        };
+        let problem = source.and_then(|source| source.problem.clone());
+        let problem = (state == "failed").then(|| problem.unwrap_or_else(|| "the web tool ended".to_owned()));
+        json!({
+            "id": id, "name": ticket.name, "url": source.map(|source| &source.url), "length": ticket.length,
+            "offset": offset, "state": state, "problem": problem,
+        })
+    });
+    Ok(Json(shown.collect::<Vec<_>>()).into_response())
+}
+
+async fn own(wat: &Arc<Wat>, visitor: &Visitor, id: &str) -> Result<(Progress, Source), Refusal> {
+    permitted(wat, visitor).await?;
+    let id = id.to_owned();
+    let progress = on_disk(wat, move |staging| staging.progress(&id)).await?;
+    match progress.ticket.source.clone() {
+        Some(source) if progress.ticket.administrator == visitor.who.id => Ok((progress, source)),
+        _ => Err(PartError::Missing.into()),
+    }
+}
+
+/// Tries one again that ended early.
+async fn retry(State(wat): State<Arc<Wat>>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Refusal> {
+    let (Progress { ticket, offset }, source) = own(&wat, &visitor, &id).await?;
+    let held = id.clone();
+    let append = on_disk(&wat, move |staging| staging.append(&held, offset)).await?;
+    let actor = Actor::from(&visitor);
+    if offset > 0 && offset == ticket.length {
+        // The process ended before it had its name.
+        let finished = on_disk(&wat, move |staging| staging.finish(append)).await?;
+        let about = json!({ "size": finished.size, "sha256": finished.sha256 });
+        tell(&wat, actor, "download", &finished.name, &about).await?;
+        return Ok(StatusCode::ACCEPTED.into_response());
+    }
+    let opened = match remote::address(&source.url) {
+        Ok(url) => {
+            remote::open(&url, offset, source.validator.as_deref(), remote::allowed(wat.private_downloads)).await
+        }
+        Err(error) => Err(error),
+    };
+    let remote = match opened {
+        Ok(remote) => remote,
+        Err(error) => return Ok(refused(&error)),
+    };
+    tokio::spawn(take(wat, actor, id, ticket.name, append, remote));
+    Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// Gives one up; who takes it ends by itself.
+async fn discard(State(wat): State<Arc<Wat>>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Refusal> {
+    own(&wat, &visitor, &id).await?;
+    on_disk(&wat, move |staging| staging.discard(&id)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
