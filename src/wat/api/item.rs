@@ -44,9 +44,14 @@ async fn known(acting: &Acting, object: &Object, id: i64) -> Result<String, Prob
     Ok(row.ok_or_else(missing)?.get(0))
 }
 
+/// Fields that say how old something is: they are other ones each time, and no other version.
+const AGES: [&str; 4] = ["last_sign_of_life", "duration", "time_until_expiration_soft", "time_until_expiration_hard"];
+
 /// Names a version of an object.
 fn tag(known: &str) -> String {
-    let hash = digest::digest(&digest::SHA256, known.as_bytes());
+    let mut lasting: Map<String, Value> = serde_json::from_str(known).unwrap_or_default();
+    lasting.retain(|field, _| !AGES.contains(&field.as_str()));
+    let hash = digest::digest(&digest::SHA256, Value::Object(lasting).to_string().as_bytes());
     let hex: String = hash.as_ref().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     format!("\"{hex}\"")
 }
@@ -146,4 +151,16 @@ async fn once(acting: &Acting, object: &Object, word: &str, id: i64, arguments: 
     let id = i32::try_from(id).map_err(|_| missing())?;
     let outcome = acting.act(object.name, word, &[id], &arguments).await?.pop().ok_or_else(missing)?;
     outcome.refused.map_or(Ok(()), |why| Err(why.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_has_another_tag_and_growing_older_makes_none() {
+        let host = |state: &str, age: &str| tag(&json!({ "state": state, "last_sign_of_life": age }).to_string());
+        assert_eq!(host("running", "00:00:01"), host("running", "00:00:03"));
+        assert_ne!(host("running", "00:00:01"), host("stopped", "00:00:01"));
+    }
 }
