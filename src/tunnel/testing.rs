@@ -14,8 +14,8 @@ use tokio_rustls::{TlsConnector, client};
 use super::tls::{self, TlsStream};
 
 /// How long any test waits for something that must happen. A peer over QUIC is given up after three times what a probe
-/// may take, which is long when the machine was busy while the round trip was measured.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// may take, which is long when the machine was busy while the round trip was measured, and doubles with each probe.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Waits for `future`, but not for ever.
 pub async fn soon<F: Future>(future: F) -> F::Output {
