@@ -16,7 +16,7 @@ async fn every_page_opens_with_its_title_and_without_a_complaint_of_the_browser(
         let heading = stage.browser.script("return document.querySelector('h1').innerText").await.unwrap();
         assert_eq!(title, format!("{} · QVD", heading.as_str().unwrap()), "{page}");
         assert_ne!(heading, "This does not work", "{page}");
-        let current = stage.paths("nav [aria-current=page]").await;
+        let current = stage.paths("[aria-current=page]").await;
         let section = format!("/{}", page[1..].split('/').next().unwrap());
         assert_eq!(current, [section], "{page} is part of a section");
         stage.is_content(page).await;

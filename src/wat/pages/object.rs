@@ -166,7 +166,10 @@ async fn look(
     let mut facts = Vec::new();
     for column in shown(object.name, &known.columns) {
         let Some(text) = value(column).filter(|text| !text.is_empty() && text != "{}") else { continue };
-        let number = value(&format!("{column}_id")).or_else(|| value(&column.replace("_in_use", "_id_in_use")));
+        let number = match column.strip_suffix("_in_use") {
+            Some(column) => value(&format!("{column}_id_in_use")),
+            None => value(&format!("{column}_id")),
+        };
         let href = number.and_then(|id| address(column, &id));
         facts.push(Fact {
             title: visitor.language.field(column),
