@@ -566,8 +566,9 @@ keys! {
     VM_IP6_PREFIX: String = "vm.network.ip6.prefix", "";
     /// Gateway of VMs in that second network; empty for the node itself. Not in classic QVD.
     VM_IP6_GATEWAY: String = "vm.network.ip6.gateway", "";
-    /// Whether the node answers VMs that ask by DHCP for their IPv4 address, with the program dnsmasq. It is the same that they
-    /// are given anyway, for images that set up their network themselves. Classic: 1.
+    /// Whether the node answers VMs that ask by DHCP for their addresses, with the program dnsmasq, and tells those of IPv6 that it is
+    /// their gateway, where it is. They are the same that they are given anyway, for images that set up their network themselves.
+    /// Classic: 1.
     VM_DHCP: bool = "vm.network.use_dhcp", "0";
     /// Name of the domain that VMs are told so; empty for none.
     VM_DOMAIN: String = "vm.network.domain", "";
