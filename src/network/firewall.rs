@@ -31,7 +31,7 @@ pub struct Firewall {
     pub router: Option<u16>,
     /// VMs may ask the node for their address, and, where they have one of IPv6, for their gateway.
     pub dhcp: bool,
-    /// The node is the gateway of its VMs.
+    /// The node is the gateway of its VMs, as far as they are of IPv6.
     pub is_gateway: bool,
     /// Interface behind which VMs hide, when they may reach other networks.
     pub nat_interface: Option<String>,

@@ -315,7 +315,7 @@ impl Network {
             dns: config.get(&keys::VM_DNS).iter().filter_map(|server| server.parse().ok()).collect(),
             router: config.get(&keys::VM_LOGIN).then(|| config.get(&keys::L7R_PORT)),
             dhcp: config.get(&keys::VM_DHCP),
-            is_gateway: subnets.iter().all(|local| local.host == local.gateway),
+            is_gateway: subnets.iter().all(|local| local.host.is_ipv4() || local.host == local.gateway),
             nat_interface,
             routed: node_ports(config),
         };

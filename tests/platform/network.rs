@@ -98,13 +98,13 @@ async fn a_vm_that_asks_by_dhcp_is_told_its_own_address_also_after_the_server_di
 async fn a_vm_of_ipv6_is_told_its_own_address_by_dhcp_and_that_its_node_is_its_gateway() {
     let alone = [("vm.network.ip.start", "fd00:202:43::64"), ("vm.network.netmask", "64")];
     let beside = [("vm.network.ip6.prefix", "fd00:202:44::/64")];
-    for (number, settings, address) in [(43, &alone, "fd00:202:43::65"), (44, &beside, "fd00:202:44::aca:2c65")] {
+    for (number, settings, address) in [(43, &alone[..], "fd00:202:43::65"), (44, &beside, "fd00:202:44::aca:2c65")] {
         let common = [
             ("vm.network.use_dhcp", "1"),
             ("vm.network.domain", "desks.example"),
             ("vm.network.dns", "192.0.2.53,2001:db8::53"),
         ];
-        let node = Node::with(number, None, &[&settings[..], &common].concat()).await;
+        let node = Node::with(number, None, &[settings, &common].concat()).await;
         node.hypervisor.start(&node.spec(VM)).await.unwrap();
         let first_process = node.first_process(VM).await;
         let log = || read(node.dir.path().join("run/dhcp/dnsmasq.log"));
