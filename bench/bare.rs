@@ -38,7 +38,7 @@ impl Bare {
             let line = line.replace(&format!("dir:{}", RootSpec::path().display()), &image);
             text += &format!("{}\n", line.replace(&path(&run.join("forbidden")), &path(&forbidden)));
         }
-        for Bind { from, to, read_only } in &root.binds {
+        for Bind { from, to, read_only, .. } in &root.binds {
             let from = path(from).replace(&path(&run.join("guest")), &path(&guest));
             let create = if Path::new(&from).is_dir() { ",create=dir" } else { "" };
             let access = if *read_only { "ro" } else { "rw" };

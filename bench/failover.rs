@@ -10,6 +10,7 @@ use qvd::{
         postgres::Durability,
     },
     model::config::{Config, NetworkMode, keys},
+    network::Family,
 };
 
 use crate::{
@@ -27,6 +28,7 @@ pub async fn run(rounds: usize) -> anyhow::Result<Report> {
         program: program()?,
         name: "bfo".to_owned(),
         network: (250, 9),
+        family: Family::V4,
         mode: NetworkMode::Flat,
         count: 3,
         durability: Durability::Durable,

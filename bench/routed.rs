@@ -11,6 +11,7 @@ use qvd::{
         postgres::Durability,
     },
     model::{VmId, config::NetworkMode},
+    network::Family,
 };
 
 use crate::{
@@ -46,6 +47,7 @@ impl Side {
             program: program()?,
             name: name.to_owned(),
             network,
+            family: Family::V4,
             mode,
             count: 2,
             durability: Durability::Durable,

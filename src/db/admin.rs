@@ -103,8 +103,8 @@ impl Connector {
         let client = self.client().await?;
         client
             .execute(
-                "select qvd.config_set('vm.network.ip.start', $1), qvd.config_set('vm.network.netmask', '24')",
-                &[&first_vm.to_string()],
+                "select qvd.config_set('vm.network.ip.start', $1), qvd.config_set('vm.network.netmask', $2)",
+                &[&first_vm.to_string(), &if first_vm.is_ipv4() { "24" } else { "64" }],
             )
             .await?;
         client

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     keeper::{ShimDir, ShimSpec, client},
-    network::Network,
+    network::{Family, Network},
 };
 
 /// Between its end and another try.
@@ -46,10 +46,16 @@ fn command(file: &Path, name_servers: &[String]) -> Result<Vec<String>, Hypervis
     let mut command = vec![program("dnsmasq", "dnsmasq-base")?.display().to_string()];
     command.extend(["--keep-in-foreground", "--log-facility=-", "--pid-file"].map(str::to_owned));
     command.push(format!("--conf-file={}", file.display()));
-    let servers: Vec<&str> =
-        name_servers.iter().map(String::as_str).filter(|server| server.parse::<Ipv4Addr>().is_ok()).collect();
-    if !servers.is_empty() {
-        command.push(format!("--dhcp-option=option:dns-server,{}", servers.join(",")));
+    let servers: Vec<IpAddr> = name_servers.iter().filter_map(|server| server.parse().ok()).collect();
+    for (option, family) in [("option:dns-server", Family::V4), ("option6:dns-server", Family::V6)] {
+        let of = servers.iter().filter(|server| Family::of(**server) == family).map(|server| match server {
+            IpAddr::V4(server) => format!(",{server}"),
+            IpAddr::V6(server) => format!(",[{server}]"),
+        });
+        let list: String = of.collect();
+        if !list.is_empty() {
+            command.push(format!("--dhcp-option={option}{list}"));
+        }
     }
     Ok(command)
 }

@@ -3,9 +3,11 @@
 //! What the shim is to run and what it leaves behind beside its directory is not known here.
 
 use std::{
-    env, fmt, fs, io,
+    env, fmt,
+    fs::{self, Permissions},
+    io,
     net::IpAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -65,6 +67,11 @@ impl Shims {
     pub fn prepare(&self) -> Result<(), HypervisorError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.run);
         made.map_err(|error| failed(format!("cannot make {}", self.run.display()), None, Some(error)))
+    }
+
+    /// Lets those through the directory of all VMs whose own directory lets them in.
+    pub fn let_through(&self) -> io::Result<()> {
+        fs::set_permissions(&self.run, Permissions::from_mode(0o711))
     }
 
     /// The directory of something else that runs under a shim.

@@ -20,6 +20,7 @@ mod root;
 pub mod shim;
 mod spawn;
 mod spec;
+mod tap;
 mod volume;
 mod words;
 
@@ -28,5 +29,5 @@ pub use idmap::Ids;
 pub use orders::Orders;
 pub use quarantine::Quarantine;
 pub use root::{Bind, RootSpec, Tree, may_map};
-pub use spec::{Ended, Phase, ShimDir, ShimSpec, ShimStatus};
+pub use spec::{Access, Account, Ended, FIRST_FILE, Open, Phase, ShimDir, ShimSpec, ShimStatus};
 pub use volume::Volume;

@@ -66,6 +66,10 @@ pub struct Bind {
     pub to: PathBuf,
     /// The container cannot write to it.
     pub read_only: bool,
+    /// Where the container has ids of its own, files have these in place of the node's. Not every file system can do that; tmpfs
+    /// since Linux 6.3.
+    #[serde(default)]
+    pub mapped: bool,
 }
 
 impl RootSpec {
@@ -102,9 +106,9 @@ impl RootSpec {
             }
             Tree::Copy(copy) => idmap::mount(copy, &root, mapping.as_ref(), libc::MOUNT_ATTR_NODEV)?,
         }
-        for Bind { from, to, read_only } in &self.binds {
+        for Bind { from, to, read_only, mapped } in &self.binds {
             let attributes = libc::MOUNT_ATTR_NODEV | if *read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
-            idmap::mount(from, &root.join(to), mapping.as_ref(), attributes)?;
+            idmap::mount(from, &root.join(to), mapping.as_ref().filter(|_| *mapped), attributes)?;
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ use nix::{
 use thiserror::Error;
 
 use super::{
-    Ended, Phase, Readiness, ShimDir, ShimSpec, ShimStatus,
+    Ended, Open, Phase, Readiness, ShimDir, ShimSpec, ShimStatus,
     claim::{Claim, lock},
     deadline::Deadline,
     outlet::Outlet,
@@ -92,6 +92,14 @@ pub enum ShimError {
     Spawn {
         /// First word of the command.
         program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// What the command is to find open cannot be opened.
+    #[error("cannot open {what}")]
+    Open {
+        /// What it is.
+        what: Open,
         /// Why.
         source: io::Error,
     },
@@ -177,9 +185,11 @@ impl Shim {
         // Asked before the VM begins to live: a deadline that passes from here on is meant for it.
         let deadline = spec.fence.map(|fence| Deadline::new(&fence).map_err(make(fence.file.clone()))).transpose()?;
         let boot_id = process_table::boot_id()?;
+        let open = |what: Open| what.open().map_err(|source| ShimError::Open { what, source });
+        let files = spec.open.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
         // Ours is for our files; the VM's programs would inherit it.
         umask(Mode::from_bits_truncate(0o022));
-        let pid = spawn(&spec.argv, output)
+        let pid = spawn(&spec.argv, output, spec.account, &files)
             .map_err(|source| ShimError::Spawn { program: spec.argv.first().cloned().unwrap_or_default(), source })?
             .as_raw();
         // The child is not reaped yet, so its entry is there even if it ended already.

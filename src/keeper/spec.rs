@@ -1,13 +1,15 @@
 //! What a shim is told, what it tells, and which files of its directory carry it.
 
 use std::{
+    fmt,
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{Volume, fence::FenceSpec, process_table, root::RootSpec};
+use super::{Volume, fence::FenceSpec, process_table, root::RootSpec, tap};
 use crate::model::Owner;
 
 /// What a shim runs; the content of `shim.json`.
@@ -41,6 +43,74 @@ pub struct ShimSpec {
     /// By when the VM must be dead; `None`: nobody takes it over.
     #[serde(default)]
     pub fence: Option<FenceSpec>,
+    /// Who the command runs as; `None`: root.
+    #[serde(default)]
+    pub account: Option<Account>,
+    /// What the command finds open, numbered from [`FIRST_FILE`] on, whether or not its account could open it.
+    #[serde(default)]
+    pub open: Vec<Open>,
+}
+
+/// The number of the first thing that a command finds open: above all that the shim has open itself.
+pub const FIRST_FILE: i32 = 100;
+
+/// Who a command runs as: one user and group of that number, which need not be on record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Of the user, and of the group.
+    pub id: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+}
+
+/// What a command finds open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Open {
+    /// A file, which must be there.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// What may be done with it.
+        access: Access,
+    },
+    /// A network interface that is made for it, and goes with it.
+    Tap {
+        /// What it is called.
+        name: String,
+    },
+}
+
+/// What may be done with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Write it.
+    Write,
+    /// Both.
+    Both,
+}
+
+impl Open {
+    pub(super) fn open(&self) -> io::Result<File> {
+        match self {
+            Self::File { path, access } => {
+                File::options().read(*access != Access::Write).write(*access != Access::Read).open(path)
+            }
+            Self::Tap { name } => tap::open(name),
+        }
+    }
+}
+
+impl fmt::Display for Open {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, .. } => path.display().fmt(f),
+            Self::Tap { name } => write!(f, "the network interface {name}"),
+        }
+    }
 }
 
 /// How the command of a shim ended.

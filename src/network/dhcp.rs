@@ -1,5 +1,5 @@
-//! What a DHCP server (`dnsmasq`) reads so that it tells VMs of this node the addresses that they have anyway: its configuration
-//! and a file for each port. To run it is not done here; see `hypervisor`.
+//! What a DHCP server (`dnsmasq`) reads so that it tells VMs of this node the addresses that they have anyway, of IPv4 and of
+//! IPv6: its configuration and a file for each port. To run it is not done here; see `hypervisor`.
 
 use std::{
     fs::{self, Permissions},
@@ -14,6 +14,8 @@ use super::{Family, Local, NetworkError, Plug};
 
 /// More than a node has VMs.
 const MOST_LEASES: u32 = 50_000;
+/// The shortest prefix of IPv6 that the server takes. Addresses of VMs differ only behind it.
+const SHORTEST: u8 = 64;
 
 #[derive(Clone, Debug)]
 pub struct Dhcp {
@@ -23,10 +25,8 @@ pub struct Dhcp {
 }
 
 impl Dhcp {
-    pub fn new(config: &Config, bridge: &str, subnets: &[Local]) -> Result<Self, NetworkError> {
-        let local = subnets.iter().find(|local| local.subnet.family() == Family::V4).ok_or(NetworkError::NoDhcp)?;
+    pub fn new(config: &Config, bridge: &str, subnets: &[Local]) -> Self {
         let dir = config.get(&keys::PATH_RUN).join("dhcp");
-        let domain = config.get(&keys::VM_DOMAIN);
         let mut lines = vec![
             "port=0".to_owned(),
             format!("interface={bridge}"),
@@ -36,17 +36,22 @@ impl Dhcp {
             "no-resolv".to_owned(),
             "no-ping".to_owned(),
             "dhcp-authoritative".to_owned(),
-            format!("dhcp-range={},static,{}", local.subnet.vms().start(), local.subnet.netmask()),
-            format!("dhcp-option=option:router,{}", local.gateway),
             format!("dhcp-lease-max={MOST_LEASES}"),
             // Whose an address is stands in the files below, so there is nothing to remember.
             "leasefile-ro".to_owned(),
             format!("dhcp-hostsdir={}", dir.join("hosts").display()),
         ];
-        if !domain.is_empty() {
-            lines.push(format!("dhcp-option=option:domain-name,{domain}"));
+        let domain = config.get(&keys::VM_DOMAIN);
+        for local in subnets {
+            lines.extend(range(local, bridge));
+            if !domain.is_empty() {
+                lines.push(match local.subnet.family() {
+                    Family::V4 => format!("dhcp-option=option:domain-name,{domain}"),
+                    Family::V6 => format!("dhcp-option=option6:domain-search,{domain}"),
+                });
+            }
         }
-        Ok(Self { file: dir.join("dnsmasq.conf"), dir, text: lines.join("\n") + "\n" })
+        Self { file: dir.join("dnsmasq.conf"), dir, text: lines.join("\n") + "\n" }
     }
 
     /// The configuration.
@@ -76,9 +81,11 @@ impl Dhcp {
 
     /// The server hears by itself of files that come.
     pub fn know(&self, plug: &Plug) -> Result<(), NetworkError> {
-        let v4 = plug.addresses.iter().map(|address| address.ip).find(IpAddr::is_ipv4);
-        let Some(ip) = v4 else { return Ok(()) };
-        write(&self.host(plug), &format!("{},{ip}\n", plug.mac))
+        let addresses = plug.addresses.iter().map(|address| match address.ip {
+            IpAddr::V4(ip) => format!(",{ip}"),
+            IpAddr::V6(ip) => format!(",[{ip}]"),
+        });
+        write(&self.host(plug), &format!("{}{}\n", plug.mac, addresses.collect::<String>()))
     }
 
     /// What it goes on believing of a port that is gone harms nobody: the address belongs to the same hardware address for ever.
@@ -88,6 +95,30 @@ impl Dhcp {
 
     fn host(&self, plug: &Plug) -> PathBuf {
         self.dir.join("hosts").join(&plug.host_end)
+    }
+}
+
+/// A network whose addresses are told to those alone that have them.
+fn range(local: &Local, bridge: &str) -> Vec<String> {
+    let Local { subnet, host, gateway } = local;
+    let first = *subnet.vms().start();
+    match subnet.family() {
+        Family::V4 => vec![
+            format!("dhcp-range={first},static,{}", subnet.netmask()),
+            format!("dhcp-option=option:router,{gateway}"),
+        ],
+        Family::V6 => {
+            let mut lines = vec![
+                format!("dhcp-range={first},static,{}", subnet.prefix().max(SHORTEST)),
+                // DHCP names no gateway there; and who hears no router does not even ask for an address.
+                "enable-ra".to_owned(),
+            ];
+            if host != gateway {
+                // This node is none: seconds between what it says, and for how long it is one.
+                lines.push(format!("ra-param={bridge},0,0"));
+            }
+            lines
+        }
     }
 }
 

@@ -29,8 +29,10 @@ pub struct Firewall {
     pub dns: Vec<IpAddr>,
     /// Port of the nodes' routers that VMs may reach, by TCP and UDP.
     pub router: Option<u16>,
-    /// VMs may ask the node for their address.
+    /// VMs may ask the node for their address, and, where they have one of IPv6, for their gateway.
     pub dhcp: bool,
+    /// The node is the gateway of its VMs, as far as they are of IPv6.
+    pub is_gateway: bool,
     /// Interface behind which VMs hide, when they may reach other networks.
     pub nat_interface: Option<String>,
     /// Ports on which other nodes reach this one by UDP, where it has the network for itself.
@@ -154,13 +156,24 @@ impl Firewall {
             }),
             (None, _) => String::new(),
         };
-        // From nobody yet, or from whom it has; the hardware address is held by the port. Only this node hears it.
-        let (asking, asked) = match self.dhcp {
-            true => (
-                format!("iifname \"{port}*\" ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept"),
-                "meta nfproto ipv4 udp sport 68 udp dport 67 accept",
-            ),
-            false => (String::new(), ""),
+        let of_dhcp: &[Subnet] = if self.dhcp { &self.subnets } else { &[] };
+        // Only this node hears it. From nobody yet, or from whom it has; the hardware address is held by the port.
+        let asking = lines(of_dhcp, |subnet| match subnet.family() {
+            Family::V4 => format!("iifname \"{port}*\" ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept"),
+            Family::V6 => {
+                format!("iifname . ether saddr . ip6 saddr @{} udp sport 546 udp dport 547 accept", Set::V6.name())
+            }
+        });
+        let asked = lines(of_dhcp, |subnet| match subnet.family() {
+            Family::V4 => "meta nfproto ipv4 udp sport 68 udp dport 67 accept".to_owned(),
+            Family::V6 => "meta nfproto ipv6 udp sport 546 udp dport 547 accept
+                icmpv6 type nd-router-solicit accept"
+                .to_owned(),
+        });
+        // Other nodes say the same of themselves, to their VMs.
+        let from_other_gateways = match self.dhcp && self.is_gateway {
+            true => format!("oifname \"{port}*\" icmpv6 type nd-router-advert drop"),
+            false => String::new(),
         };
         let from_vms = each(&|ip, _, vms| format!("{ip} saddr {vms} drop"));
         let foreign: Vec<(&str, &str)> = self.foreign().map(words).collect();
@@ -231,6 +244,7 @@ impl Firewall {
                     type filter hook forward priority filter
                     iifname \"{port}*\" jump from_vm
                     {no_foreign_to_ports}
+                    {from_other_gateways}
                     {from_other_vms}
                     {guarded_from_bridge}
                     iifname != \"{port}*\" accept

@@ -145,9 +145,6 @@ pub enum NetworkError {
         /// The value.
         prefix: String,
     },
-    /// `vm.network.use_dhcp` where there is no IPv4.
-    #[error("there is no DHCP in a VM network of IPv6")]
-    NoDhcp,
     /// What the DHCP server reads cannot be written.
     #[error("cannot write {} for the DHCP server", .path.display())]
     Dhcp {
@@ -250,7 +247,6 @@ impl NetworkError {
             Self::InOwn { .. } => {
                 Some("set vm.network.ip.start and vm.network.netmask to a network that is used for nothing else")
             }
-            Self::NoDhcp => Some("set vm.network.use_dhcp to 0; VMs are given their addresses anyway"),
             Self::Second { .. } => Some(
                 "set vm.network.ip6.prefix to something like fd00:51::/64, at most 96 long, or leave it empty; \
                  where vm.network.ip.start is of IPv6 there is no second network",
@@ -319,10 +315,11 @@ impl Network {
             dns: config.get(&keys::VM_DNS).iter().filter_map(|server| server.parse().ok()).collect(),
             router: config.get(&keys::VM_LOGIN).then(|| config.get(&keys::L7R_PORT)),
             dhcp: config.get(&keys::VM_DHCP),
+            is_gateway: subnets.iter().all(|local| local.host.is_ipv4() || local.host == local.gateway),
             nat_interface,
             routed: node_ports(config),
         };
-        let dhcp = config.get(&keys::VM_DHCP).then(|| Dhcp::new(config, &bridge, &subnets)).transpose()?;
+        let dhcp = config.get(&keys::VM_DHCP).then(|| Dhcp::new(config, &bridge, &subnets));
         let firewall_wanted = config.get(&keys::VM_FIREWALL);
         let state = Arc::default();
         Ok(Self { bridge, subnets, port_prefix, mac_prefix, firewall_wanted, firewall, dhcp, state })

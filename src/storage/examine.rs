@@ -159,7 +159,7 @@ async fn examine_archive(path: &Path, found: &mut Examination) {
     // All of it is read, whatever is asked for. Each file is asked for at every place where it may lie, so some are always
     // missing: tar fails, and names them.
     let spellings = |file: &str| ["", "./", "rootfs/", "./rootfs/"].map(|place| format!("{place}{file}"));
-    let wanted = image::NEEDED.into_iter().chain(image::AGENTS).chain(image::INITS).chain([XSESSION]);
+    let wanted = image::NEEDED.into_iter().chain(image::AGENTS).chain(image::INITS).chain([XSESSION]).chain(PRIVILEGED);
     let members = wanted.flat_map(spellings);
     let list = Program::new("tar").args(["--list", "--force-local", "--file"]).args([path]).args(members).limit(LIMIT);
     let said = match list.run().await {
@@ -174,6 +174,13 @@ async fn examine_archive(path: &Path, found: &mut Examination) {
     let lacks =
         |file: &str| spellings(file).iter().all(|name| absent.contains(&format!("tar: {name}{NOT_FOUND}").as_str()));
     let brought = |files: &[&'static str]| files.iter().copied().find(|file| !lacks(file));
+    let powerless: Vec<&str> = PRIVILEGED.into_iter().filter(|file| !lacks(file)).collect();
+    if !powerless.is_empty() {
+        found.warnings.push(format!(
+            "it has {}, which in containers do nothing for users unless vm.lxc.no_new_privs is 0",
+            powerless.join(", ")
+        ));
+    }
     if let (Some(agent), Some(init)) = (brought(&image::AGENTS), brought(&image::INITS)) {
         return found.warnings.push(format!("it brings an agent, {agent}, so containers boot its own {init}"));
     }
@@ -256,6 +263,9 @@ impl Qcow2 {
 }
 
 const XSESSION: &str = "etc/X11/Xsession";
+/// What is good for nothing without set-user-id, and not in every image.
+const PRIVILEGED: [&str; 5] =
+    ["usr/bin/sudo", "usr/bin/doas", "usr/bin/pkexec", "usr/bin/fusermount", "usr/bin/fusermount3"];
 /// How tar ends the line about a file that it was asked for.
 const NOT_FOUND: &str = ": Not found in archive";
 /// Exit status of `qemu-img check` for space that is lost and nothing worse.
@@ -330,6 +340,13 @@ mod tests {
         let found = examine(&classic).await.unwrap();
         assert_eq!(found.problems, Vec::<String>::new());
         assert!(found.warnings[0].contains("boot its own sbin/init"), "{found:?}");
+        let files = ["usr/bin/nxagent", "usr/bin/xinit", XSESSION, "usr/bin/sudo", "usr/bin/fusermount3"];
+        let found = examine(&packed(dir.path(), "admin.tar", &files, "-v")).await.unwrap();
+        assert_eq!(found.problems, Vec::<String>::new());
+        assert!(
+            found.warnings[0].starts_with("it has usr/bin/sudo, usr/bin/fusermount3, which in containers"),
+            "{found:?}"
+        );
         fs::write(dir.path().join("empty"), "").unwrap();
         assert_eq!(problems(&dir.path().join("empty")).await, "it is empty");
         assert!(examine(&dir.path().join("absent")).await.is_err());

@@ -21,7 +21,7 @@ mod traces;
 mod viewer;
 mod vm_crashes;
 
-pub use desk::{ANIMATION, Desk, SESSION};
+pub use desk::{ANIMATION, Desk, PASSWORD, SESSION};
 pub use installation::Installation;
 pub use viewer::Viewer;
 

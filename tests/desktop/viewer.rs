@@ -49,13 +49,18 @@ impl Viewer {
     }
 
     fn over(screen: Display, desk: &Desk, transport: &str) -> Self {
+        Self::at(screen, ("localhost", desk.at.port()), &desk.user, transport)
+    }
+
+    /// Connects to the desktop of a user at a server.
+    pub fn at(screen: Display, (host, port): (&str, u16), user: &str, transport: &str) -> Self {
         let files = tempfile::Builder::new().prefix("qvd-user-").tempdir().unwrap();
         let said = File::create(files.path().join("said")).unwrap();
         let picture = screen.screenshot().unwrap();
         let geometry = format!("{}x{}", picture.width(), picture.height());
         let mut command = attached_command(env!("CARGO_BIN_EXE_qvd"), &Account::own().unwrap(), Signal::SIGTERM);
-        command.args(["client", "--host", "localhost", "--port", &desk.at.port().to_string()]);
-        command.args(["--user", &desk.user, "--vm", "desktop", "--ssl-errors", "continue"]);
+        command.args(["client", "--host", host, "--port", &port.to_string()]);
+        command.args(["--user", user, "--vm", "desktop", "--ssl-errors", "continue"]);
         command.args(["--geometry", &geometry, "--fullscreen", "--link", "lan"]);
         command.args(["--transport", transport]);
         command.env("DISPLAY", screen.name()).env("QVDPASSWORD", PASSWORD).env("HOME", files.path());

@@ -1,10 +1,12 @@
-//! What this machine's kernel may not have, TLS and NFS, tested in virtual machines whose kernel has it. On the outside this
-//! program starts the machines with itself inside; inside it runs the checks one after the other and says how long each took.
+//! What this machine's kernel may not have, TLS, NFS, control groups of one version alone, tested in virtual machines whose kernel
+//! has it. On the outside this program starts the machines with itself inside; inside it runs the checks one after the other and
+//! says how long each took.
 //! Emulation makes no statement about speed, so none is made here.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a check that fails is to end the program")]
 
 mod checks;
+mod containers;
 mod nfs;
 mod stage;
 
@@ -16,11 +18,13 @@ use std::{
 
 use qvd::demo::guest::{Guest, TLS};
 
+use containers::Version;
+
 /// For all of one of them, on a machine that is busy with other things.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Says inside which.
 const TEST: &str = "QVD_GUEST_TEST";
-const TESTS: [&str; 2] = ["kernel_tls", "nfs"];
+const TESTS: [&str; 4] = ["kernel_tls", "nfs", "cgroups_v1", "cgroups_v2"];
 
 fn main() -> ExitCode {
     if let Ok(test) = std::env::var(TEST) {
@@ -48,8 +52,13 @@ fn main() -> ExitCode {
 }
 
 fn run(test: &str) -> std::io::Result<ExitStatus> {
-    let (tools, modules) = if test == "nfs" { (nfs::TOOLS, nfs::MODULES) } else { (&["openssl"][..], TLS) };
-    let mut guest = Guest { limit: LIMIT, tools, modules, parameters: "" }.command(&std::env::current_exe()?);
+    let (tools, modules, parameters) = match test {
+        "nfs" => (nfs::TOOLS, nfs::MODULES, ""),
+        "cgroups_v1" => (containers::TOOLS, containers::MODULES, ""),
+        "cgroups_v2" => (containers::TOOLS, containers::MODULES, containers::ONLY_V2),
+        _ => (&["openssl"][..], TLS, ""),
+    };
+    let mut guest = Guest { limit: LIMIT, tools, modules, parameters }.command(&std::env::current_exe()?);
     // Our own programs are tools, too.
     let path = std::env::var("PATH").unwrap_or_default();
     let own = Path::new(env!("CARGO_BIN_EXE_qvd-keeper")).parent().map(Path::display);
@@ -70,6 +79,8 @@ fn inside(test: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     match test {
         "nfs" => runtime.block_on(nfs::all()),
+        "cgroups_v1" => runtime.block_on(containers::all(Version::V1)),
+        "cgroups_v2" => runtime.block_on(containers::all(Version::V2)),
         _ => runtime.block_on(checks::all()),
     }
     ExitCode::SUCCESS

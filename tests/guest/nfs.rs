@@ -219,7 +219,7 @@ impl Node {
             }
         };
         let [upper, work] = Layer::parts(&place(layer, "layer"));
-        let home = Bind { from: place(home, "home"), to: "home".into(), read_only: false };
+        let home = Bind { from: place(home, "home"), to: "home".into(), read_only: false, mapped: true };
         let root = RootSpec { tree: Tree::Layers { image: unpacked.root, upper, work }, binds: vec![home], ids: None };
         let at = RootSpec::path().display().to_string();
         let (locks, shared) =

@@ -3,6 +3,7 @@
 //! users get, over all the time, and not what the database believes.
 
 mod daemons;
+mod ipv6;
 mod load;
 mod nodes;
 mod routed;

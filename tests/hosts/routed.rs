@@ -1,7 +1,12 @@
 //! Nodes that share no network with VMs: each has its VMs for itself, this machine routes between the nodes, and a router reaches
 //! VMs of other nodes through theirs.
 
-use std::{net::Ipv4Addr, process, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    process,
+    sync::Arc,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use quinn::{Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, TransportConfig, VarInt};
@@ -12,6 +17,7 @@ use qvd::{
     },
     l7r::{Header, Identity, Refusal},
     model::{VmId, config::NetworkMode},
+    network::Family,
 };
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, time::timeout};
@@ -39,6 +45,7 @@ impl Stage {
             program: env!("CARGO_BIN_EXE_qvd").into(),
             name: format!("{name}{:03}", number % 1000),
             network: (150 + u8::try_from(number / 100 % 40).unwrap(), u8::try_from(number % 100).unwrap() + name as u8),
+            family: Family::V4,
             mode: NetworkMode::Routed,
             count: 2,
             durability: Durability::Volatile,
@@ -109,7 +116,8 @@ struct Machine {
 impl Machine {
     /// This one, which has the database's address in the network that leads to nodes.
     fn beside(node: &Node) -> Self {
-        let [a, b, c, _] = node.address().octets();
+        let IpAddr::V4(of_node) = node.address() else { unreachable!() };
+        let [a, b, c, _] = of_node.octets();
         let address = Ipv4Addr::new(a, b, c, 99);
         let endpoint = Endpoint::client((address, 0).into()).unwrap();
         Self { address, identity: Identity::generate().unwrap(), endpoint }

@@ -13,6 +13,7 @@ use qvd::{
         postgres::Durability,
     },
     model::{VmId, config::NetworkMode},
+    network::Family,
 };
 use tempfile::TempDir;
 use tokio::sync::{Mutex, MutexGuard};
@@ -72,6 +73,7 @@ impl Installation {
             program: env!("CARGO_BIN_EXE_qvd").into(),
             name: format!("h{}", base36(number)),
             network: (200 + u8::try_from(number / 256 % 50).unwrap(), u8::try_from(number % 256).unwrap()),
+            family: Family::V4,
             mode: NetworkMode::Flat,
             count: 3,
             durability: Durability::Volatile,

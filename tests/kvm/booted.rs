@@ -49,14 +49,14 @@ async fn a_guest_boots_with_what_was_found_to_work_answers_who_knows_its_secret_
     let began = Instant::now();
     node.hypervisor.start(&spec).await.unwrap();
     let exited = node.hypervisor.exited(VM);
-    let words = read(format!("/proc/{}/cmdline", node.status().await.pid));
+    let words = read(format!("/proc/{}/cmdline", node.status(VM).await.pid));
     assert!(words.contains("\0-smp\x002\0-m\x00512\0"), "what its OSF says: {words}");
     let address = SocketAddr::from((spec.address, 3030));
     let agent = |secret| AgentClient::new(address, secret, Duration::from_secs(2));
     let mut available = BTreeSet::new();
     while let Err(error) = agent(spec.secret.clone()).ping().await {
         available.extend(memory_of(&node).await);
-        assert!(began.elapsed() < PATIENCE, "the agent does not answer: {error}; the guest said: {}", node.said());
+        assert!(began.elapsed() < PATIENCE, "the agent does not answer: {error}; the guest said: {}", node.said(VM));
         tokio::time::sleep(POLL).await;
     }
     println!("measured: start of an emulated guest until its agent answers: {} ms", began.elapsed().as_millis());
@@ -64,7 +64,7 @@ async fn a_guest_boots_with_what_was_found_to_work_answers_who_knows_its_secret_
         let refused = agent(wrong).ping().await;
         assert!(matches!(refused, Err(AgentError::Secret)), "{refused:?}");
     }
-    assert!(node.said().contains("the network is set up"), "its console is recorded: {}", node.said());
+    assert!(node.said(VM).contains("the network is set up"), "its console is recorded: {}", node.said(VM));
 
     while available.len() < 2 {
         available.extend(memory_of(&node).await);
@@ -80,9 +80,9 @@ async fn a_guest_boots_with_what_was_found_to_work_answers_who_knows_its_secret_
     // The hook of this does not come back.
     let _ = agent(spec.secret.clone()).expire("", "").await;
     let exit = tokio::time::timeout(PATIENCE, exited).await.expect("a guest that panicked ends");
-    assert_eq!(exit, Exit::Panicked, "{}", node.said());
+    assert_eq!(exit, Exit::Panicked, "{}", node.said(VM));
     node.nothing_is_left().await;
-    assert!(node.said().contains("Kernel panic"), "what it said is kept: {}", node.said());
+    assert!(node.said(VM).contains("Kernel panic"), "what it said is kept: {}", node.said(VM));
     let whole = of_home("qemu-io", &["-f", "qcow2", "-c", "read -P 7 0 64k", "-c", "read -P 0 64k 1M", &home]);
     assert!(whole.status.success(), "nothing was made in the place of what is damaged: {whole:?}");
 }

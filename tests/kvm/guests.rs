@@ -25,15 +25,20 @@ async fn a_guest_is_held_by_its_shim_plugged_in_guarded_and_leaves_nothing() {
     let spec = node.spec();
     node.hypervisor.prepare(&spec).await.unwrap();
     node.hypervisor.start(&spec).await.unwrap();
-    let status = node.status().await;
+    let status = node.status(VM).await;
     let command_line = read(format!("/proc/{}/cmdline", status.pid));
     assert!(command_line.starts_with("/usr/bin/qemu-system-x86_64"), "{command_line}");
     assert!(!command_line.contains(&"07".repeat(32)), "everybody can read that");
+    let who = read(format!("/proc/{}/status", status.pid));
+    for line in ["Uid:\t1000065536\t1000065536\t1000065536\t1000065536", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"]
+    {
+        assert!(who.lines().any(|found| found == line), "{line}: {who}");
+    }
     let environment = read(format!("/proc/{}/environ", status.pid));
     assert!(!environment.contains("CARGO"), "the daemon's environment stays outside: {environment}");
-    let port = printed(&format!("bridge -d link show dev {}", node.interface()));
+    let port = printed(&format!("bridge -d link show dev {}", node.interface(VM)));
     assert!(port.contains("master hkvbr21") && port.contains("isolated on") && port.contains("locked on"), "{port}");
-    let mut screen = UnixStream::connect(node.shim().path().join("vnc.sock")).unwrap();
+    let mut screen = UnixStream::connect(node.shim(VM).path().join("qemu/vnc.sock")).unwrap();
     let mut greeting = [0; 4];
     screen.read_exact(&mut greeting).unwrap();
     assert_eq!(&greeting, b"RFB ");
@@ -54,7 +59,7 @@ async fn a_guest_that_is_killed_is_gone_at_once_and_tells_why() {
     let node = Node::new(22, &[]).await;
     for (victim, exit) in [("QEMU", Exit::Signal(9)), ("its shim", Exit::Unseen)] {
         node.hypervisor.start(&node.spec()).await.unwrap();
-        let status = node.status().await;
+        let status = node.status(VM).await;
         let exited = node.hypervisor.exited(VM);
         let began = Instant::now();
         signal(if victim == "QEMU" { status.pid } else { status.shim }, "KILL");
@@ -69,7 +74,7 @@ async fn a_guest_that_is_killed_is_gone_at_once_and_tells_why() {
 async fn a_qemu_that_does_not_listen_is_killed_all_the_same() {
     let node = Node::new(23, &[]).await;
     node.hypervisor.start(&node.spec()).await.unwrap();
-    signal(node.status().await.pid, "STOP");
+    signal(node.status(VM).await.pid, "STOP");
     let exited = node.hypervisor.exited(VM);
     node.hypervisor.kill(VM).await.unwrap();
     assert_eq!(exited.await, Exit::Signal(9));
@@ -124,7 +129,7 @@ async fn two_qemus_never_write_one_disk_even_where_the_locks_beside_it_are_lost(
             other.seen_with(&[same, ("vm.overlay.persistent", keep)]).start(&spec).await.unwrap_err().to_string();
         assert!(error.contains("Failed to get \"write\" lock"), "{error}");
     }
-    assert!(lives(one.status().await.pid));
+    assert!(lives(one.status(VM).await.pid));
     assert_eq!(other.traces(), Vec::<String>::new());
 }
 
@@ -178,7 +183,7 @@ async fn what_guests_of_shared_storage_write_goes_past_the_page_cache() {
     let fence = Fence::of_node(&node.dir.path().join("run")).unwrap();
     fence.signed(Signer::Keeper, BootTime::now().unwrap(), Duration::from_secs(600)).unwrap();
     node.seen_with(&[("storage.local", "0")]).start(&node.spec()).await.unwrap();
-    let pid = node.status().await.pid;
+    let pid = node.status(VM).await.pid;
     let direct = |file: &Path| flags(pid, file) & nix::libc::O_DIRECT != 0;
     for disk in ["overlays/1-1-overlay.qcow2", "homes/1-data.qcow2"] {
         assert!(direct(&node.storage(disk)), "{disk}");
@@ -188,7 +193,7 @@ async fn what_guests_of_shared_storage_write_goes_past_the_page_cache() {
 
 /// What QEMU answers to a command.
 async fn asked(node: &Node, command: &str) -> String {
-    let monitor = node.shim().path().join("qmp.sock").display().to_string();
+    let monitor = node.shim(VM).path().join("qemu/qmp.sock").display().to_string();
     let words = format!("'{{\"execute\":\"qmp_capabilities\"}}' '{{\"execute\":\"{command}\"}}'");
     let script = format!("printf '%s\\n' {words} | socat -t 5 - UNIX-CONNECT:{monitor}");
     let output = tokio::process::Command::new("sh").args(["-c", &script]).output().await.unwrap();
@@ -204,13 +209,13 @@ async fn a_daemon_makes_the_bridge_again_and_lets_a_guest_run_that_waits() {
     let ask = async |command| asked(&node, command).await;
     assert!(ask("query-status").await.contains("\"status\": \"running\""));
     // As a daemon leaves it that dies between the two.
-    fs::remove_file(node.shim().path().join("has-run")).unwrap();
+    fs::remove_file(node.shim(VM).path().join("has-run")).unwrap();
     ask("stop").await;
     ask("system_reset").await;
     assert!(ask("query-status").await.contains("\"status\": \"prelaunch\""), "{}", ask("query-status").await);
     assert_eq!(node.seen_with(&[]).found().await.unwrap(), [Found { vm: VM, alive: true }]);
     let began = Instant::now();
     while !ask("query-status").await.contains("\"status\": \"running\"") {
-        assert!(lives(node.status().await.pid) && began.elapsed() < PATIENCE, "it is let run");
+        assert!(lives(node.status(VM).await.pid) && began.elapsed() < PATIENCE, "it is let run");
     }
 }

@@ -6,6 +6,7 @@ mod homes;
 mod image;
 mod image_files;
 mod keeper;
+pub mod lab;
 mod network;
 mod node;
 mod shim;

@@ -94,6 +94,52 @@ async fn a_vm_that_asks_by_dhcp_is_told_its_own_address_also_after_the_server_di
     next.release_node().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_vm_of_ipv6_is_told_its_own_address_by_dhcp_and_that_its_node_is_its_gateway() {
+    let alone = [("vm.network.ip.start", "fd00:202:43::64"), ("vm.network.netmask", "64")];
+    let beside = [("vm.network.ip6.prefix", "fd00:202:44::/64")];
+    for (number, settings, address) in [(43, &alone[..], "fd00:202:43::65"), (44, &beside, "fd00:202:44::aca:2c65")] {
+        let common = [
+            ("vm.network.use_dhcp", "1"),
+            ("vm.network.domain", "desks.example"),
+            ("vm.network.dns", "192.0.2.53,2001:db8::53"),
+        ];
+        let node = Node::with(number, None, &[settings, &common].concat()).await;
+        node.hypervisor.start(&node.spec(VM)).await.unwrap();
+        let first_process = node.first_process(VM).await;
+        let log = || read(node.dir.path().join("run/dhcp/dnsmasq.log"));
+        let routes = || inside(first_process, "ip -6 route show default");
+        assert!(!routes().contains("proto ra"), "a container needs no router that tells it: {}", routes());
+
+        // As an image of a machine does it, that knows nothing but what it is told.
+        for command in ["sysctl -qw net.ipv6.conf.eth0.accept_ra=1", "ip link set eth0 down", "ip link set eth0 up"] {
+            assert_eq!(inside(first_process, command), "", "{command}");
+        }
+        wait_until("it hears of its gateway", || routes().contains("proto ra"));
+        let bridge = printed(&format!("ip -brief -6 address show dev hplbr{number} scope link"));
+        let gateway = bridge.split_whitespace().nth(2).unwrap().trim_end_matches("/64").to_owned();
+        assert!(routes().contains(&format!("via {gateway} ")), "{} is not {gateway}", routes());
+        let own = inside(first_process, "ip -brief -6 address show dev eth0 scope global");
+        assert_eq!(own, "", "none that it makes up is let through");
+
+        let file = |name: &str| node.dir.path().join(name).display().to_string();
+        fs::write(file("tell"), format!("#!/bin/sh\nenv >>{}\n", file("told"))).unwrap();
+        fs::set_permissions(file("tell"), fs::Permissions::from_mode(0o755)).unwrap();
+        let [tell, lease, pid] = ["tell", "lease", "pid"].map(file);
+        inside(first_process, &format!("dhclient -6 -1 -sf {tell} -lf {lease} -pf {pid} eth0"));
+        let told = read(file("told"));
+        for line in [
+            &format!("new_ip6_address={address}"),
+            "new_dhcp6_name_servers=2001:db8::53",
+            "new_dhcp6_domain_search=desks.example.",
+        ] {
+            assert!(told.lines().any(|told| told == line), "{line}: {told}{}", log());
+        }
+        signal(read(&pid).trim().parse().unwrap(), "TERM");
+        node.stop(VM).await;
+    }
+}
+
 /// What a program prints in the network of a VM.
 fn inside(first_process: i32, command: &str) -> String {
     printed(&format!("nsenter -t {first_process} -n {command}"))

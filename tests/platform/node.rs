@@ -1,27 +1,23 @@
-//! A node with containers, on this machine beside others.
+//! A node with containers.
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::unix::fs::PermissionsExt,
-    path::PathBuf,
-    process::Command,
-    sync::Arc,
-};
+use std::{fs, process::Command, sync::Arc};
 
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 use qvd::{
     hypervisor::{Container, Epochs, Exit, Hypervisor},
-    keeper::{RootSpec, ShimDir, ShimStatus, client, process_table},
-    model::{
-        Agent, DiId, OsfId, Owner, TenantId, UserId, VmId, VmSecret, VmSpec,
-        config::{Config, keys},
-    },
+    keeper::{RootSpec, process_table},
+    model::{Owner, VmId, VmSpec, config::keys},
 };
 
-use super::{image, printed, read};
+use super::{
+    image,
+    lab::{Lab, configured},
+    printed, read,
+};
 
-pub const VM: VmId = VmId(1);
+pub use super::lab::{VM, address};
+
+pub type Node = Lab<Container>;
 
 /// Works with files as the root user inside a container does, whose id is nobody's outside. Only this thread does.
 pub fn as_root_of<T>(init: i32, work: impl FnOnce() -> T) -> T {
@@ -35,22 +31,6 @@ pub fn as_root_of<T>(init: i32, work: impl FnOnce() -> T) -> T {
     let done = work();
     take_ids(0, 0);
     done
-}
-
-/// The address of a node's network that ends so.
-pub fn address(config: &Config, last: u8) -> IpAddr {
-    match config.get(&keys::VM_IP_START) {
-        IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() & !0xff | u32::from(last)).into(),
-        IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() & !0xff | u128::from(last)).into(),
-    }
-}
-
-/// A node with storage, bridge and names of its own. All goes when it is dropped.
-pub struct Node {
-    pub number: u8,
-    pub dir: tempfile::TempDir,
-    pub config: Config,
-    pub hypervisor: Container,
 }
 
 impl Node {
@@ -69,30 +49,8 @@ impl Node {
         settings: &[(&str, &str)],
         claims: Option<(Owner, Arc<dyn Epochs>)>,
     ) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // As hkd makes it, for everybody to see.
-        fs::create_dir(dir.path().join("run")).unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let (dir, config) = configured("hpl", 202, number, settings);
         image::programs(&dir.path().join("bin"), agent);
-        let mut config = Config::default();
-        let below = |name: &str| dir.path().join(name).display().to_string();
-        for (key, value) in [
-            ("path.run", below("run")),
-            ("path.storage.root", below("storage")),
-            // There is no hkd that would give it a deadline.
-            ("storage.local", "1".to_owned()),
-            ("path.qvd.bin", below("bin")),
-            ("vm.network.bridge", format!("hplbr{number}")),
-            ("internal.vm.network.device.prefix", format!("hpl{number}v")),
-            ("vm.network.ip.start", format!("10.202.{number}.100")),
-            ("vm.network.netmask", "24".to_owned()),
-            ("vm.network.dns", "192.0.2.53".to_owned()),
-        ] {
-            config.set(key, value).unwrap();
-        }
-        for (key, value) in settings {
-            config.set(key, *value).unwrap();
-        }
         let hypervisor = Container::new(&config, &Self::name(number), address(&config, 1)).unwrap();
         let hypervisor = match claims {
             Some((owner, epochs)) => hypervisor.in_the_name_of(owner, epochs),
@@ -113,34 +71,7 @@ impl Node {
     }
 
     pub fn spec(&self, vm: VmId) -> VmSpec {
-        VmSpec {
-            vm,
-            name: "Desk Top".into(),
-            tenant: TenantId(1),
-            user: UserId(1),
-            login: "alice".into(),
-            osf: OsfId(1),
-            memory_mb: 64,
-            user_storage_mb: 1,
-            cpus: None,
-            di: DiId(1),
-            di_path: "desk.tar".into(),
-            agent: Agent::Auto,
-            address: address(&self.config, 100 + vm.0 as u8),
-            secret: Some(VmSecret::new([7; 32])),
-        }
-    }
-
-    pub fn storage(&self, path: &str) -> PathBuf {
-        self.dir.path().join("storage").join(path)
-    }
-
-    pub fn shim(&self, vm: VmId) -> ShimDir {
-        ShimDir::new(self.dir.path().join(format!("run/vm/{vm}")))
-    }
-
-    pub async fn status(&self, vm: VmId) -> ShimStatus {
-        client::status(&self.shim(vm)).await.unwrap().unwrap()
+        self.vm(vm, "desk.tar")
     }
 
     /// The container's first process, as the node numbers it.
@@ -162,14 +93,11 @@ impl Node {
 
     /// What a stopped VM must not leave.
     pub fn traces(&self, vm: VmId) -> Vec<String> {
-        let mut traces = self.groups(vm);
-        let interface = format!("hpl{}v{vm}", self.number);
-        traces.extend(printed("ip -br link").lines().filter(|line| line.starts_with(&interface)).map(str::to_owned));
+        let mut traces = self.common_traces(vm);
+        traces.extend(self.groups(vm));
         let dir = self.dir.path().display().to_string();
         traces.extend(read("/proc/mounts").lines().filter(|line| line.contains(&dir)).map(str::to_owned));
         traces.extend(self.loop_devices(vm));
-        traces.extend(printed(&format!("pgrep -af {dir}/run/vm/{vm}")).lines().map(str::to_owned));
-        traces.extend(self.shim(vm).path().exists().then(|| "its directory".to_owned()));
         traces
     }
 
@@ -186,20 +114,5 @@ impl Node {
         let exit = exited.await;
         self.hypervisor.clean(vm).await.unwrap();
         exit
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let release = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                for found in self.hypervisor.found().await.unwrap() {
-                    self.hypervisor.clean(found.vm).await.unwrap();
-                }
-                self.hypervisor.release_node().await.unwrap();
-            });
-        };
-        std::thread::scope(|scope| scope.spawn(release).join().unwrap());
     }
 }

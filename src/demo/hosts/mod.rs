@@ -13,7 +13,7 @@ mod witness;
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     thread,
@@ -23,6 +23,7 @@ use crate::{
     db::{Connector, DbError},
     hypervisor::{Container, Hypervisor},
     model::{VmId, config::NetworkMode},
+    network::Family,
 };
 
 use self::{echo::pack, namespace::Bridge};
@@ -54,9 +55,11 @@ pub struct HostsOptions {
     /// Names of nodes, bridge and namespaces begin so. Up to four letters and digits, differing between those that exist at
     /// the same time.
     pub name: String,
-    /// The network of nodes and VMs is 10.x.y.0/24.
+    /// The network of nodes and VMs is 10.x.y.0/24, or fd00:x:y::/64 in hexadecimal numbers.
     pub network: (u8, u8),
-    /// Whether they share the VM network. Where they do not, VMs have theirs from 10.(x-100).y.100 on.
+    /// Of which protocol that is. There is none of the other.
+    pub family: Family,
+    /// Whether they share the VM network. Where they do not, VMs have theirs with x-100 in place of x.
     pub mode: NetworkMode,
     /// How many nodes.
     pub count: u8,
@@ -67,10 +70,35 @@ pub struct HostsOptions {
 }
 
 impl HostsOptions {
-    fn first_vm(&self) -> Ipv4Addr {
-        match (self.mode, self.network) {
-            (NetworkMode::Flat, (x, y)) => Ipv4Addr::new(10, x, y, FIRST_VM),
-            (NetworkMode::Routed, (x, y)) => Ipv4Addr::new(10, x - 100, y, FIRST_VM),
+    /// An address in the network of nodes.
+    fn address(&self, last: u8) -> IpAddr {
+        self.within(self.network, last)
+    }
+
+    fn database(&self) -> IpAddr {
+        self.address(DATABASE_HOST)
+    }
+
+    fn first_vm(&self) -> IpAddr {
+        let (x, y) = self.network;
+        match self.mode {
+            NetworkMode::Flat => self.within((x, y), FIRST_VM),
+            NetworkMode::Routed => self.within((x - 100, y), FIRST_VM),
+        }
+    }
+
+    fn within(&self, (x, y): (u8, u8), last: u8) -> IpAddr {
+        match self.family {
+            Family::V4 => Ipv4Addr::new(10, x, y, last).into(),
+            Family::V6 => Ipv6Addr::new(0xfd00, x.into(), y.into(), 0, 0, 0, 0, last.into()).into(),
+        }
+    }
+
+    /// Length of both networks' prefixes.
+    fn prefix(&self) -> u8 {
+        match self.family {
+            Family::V4 => 24,
+            Family::V6 => 64,
         }
     }
 }
@@ -95,15 +123,13 @@ impl Hosts {
         fs::create_dir_all(directory)
             .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o755)))
             .map_err(failed(directory))?;
-        let (x, y) = options.network;
-        let address = |last: u8| Ipv4Addr::new(10, x, y, last);
-        let bridge = Bridge::make(&options.name, address(DATABASE_HOST)).map_err(SiteError::Node)?;
+        let bridge = Bridge::make(&options.name, options.database(), options.prefix()).map_err(SiteError::Node)?;
         let cluster = Cluster::open(ClusterOptions {
             data_dir: directory.join("database"),
             socket_dir: directory.join("socket"),
             durability: options.durability,
             access: Access::Network,
-            settings: vec![format!("listen_addresses={}", address(DATABASE_HOST))],
+            settings: vec![format!("listen_addresses={}", options.database())],
         })
         .await?;
         cluster.create_database(DATABASE).await?;
@@ -113,11 +139,11 @@ impl Hosts {
         let image = hosts.storage("images").join(ECHO_IMAGE);
         pack(&image).map_err(failed(&image))?;
         for number in 1..=hosts.options.count {
-            let node = Node::make(&hosts.options, number, address(number), hosts._bridge.name());
+            let node = Node::make(&hosts.options, number, hosts._bridge.name());
             hosts.nodes.push(node.map_err(SiteError::Node)?);
         }
         for node in &hosts.nodes {
-            admin.settle_node(node.name(), node.address().into(), hosts.options.first_vm().into()).await?;
+            admin.settle_node(node.name(), node.address(), hosts.options.first_vm()).await?;
             node.start().map_err(SiteError::Node)?;
         }
         for node in &hosts.nodes {
@@ -208,7 +234,7 @@ impl Hosts {
             node.freeze(false);
             node.kill_all();
             let config = node.config().map_err(io::Error::other)?;
-            let containers = Container::new(&config, node.name(), node.address().into()).map_err(io::Error::other)?;
+            let containers = Container::new(&config, node.name(), node.address()).map_err(io::Error::other)?;
             // The machine is asked, not the database, because a test may have failed with anything in it.
             for found in containers.found().await.map_err(io::Error::other)? {
                 containers.clean(found.vm).await.map_err(io::Error::other)?;

@@ -4,11 +4,13 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::unix::fs::MetadataExt,
     path::PathBuf,
     process::{Command, Stdio},
 };
+
+use crate::network::Family;
 
 /// The bridge of VMs and cable inside each namespace.
 pub const INNER_BRIDGE: &str = "qvdnet";
@@ -20,11 +22,11 @@ pub struct Bridge {
 
 impl Bridge {
     /// With an address for what listens beside the nodes.
-    pub fn make(name: &str, address: Ipv4Addr) -> io::Result<Self> {
+    pub fn make(name: &str, address: IpAddr, prefix: u8) -> io::Result<Self> {
         let name = format!("{name}br");
         ip(&format!("link add {name} type bridge"))?;
         let bridge = Self { name };
-        ip(&format!("addr add {address}/24 dev {}", bridge.name))?;
+        ip(&add(address, prefix, &bridge.name))?;
         ip(&format!("link set {} up", bridge.name))?;
         Ok(bridge)
     }
@@ -46,12 +48,12 @@ pub struct Namespace {
     cable: String,
     inode: u64,
     /// What this machine routes there, where it is no port of a bridge.
-    behind: Option<Ipv4Addr>,
+    behind: Option<IpAddr>,
 }
 
 impl Namespace {
     /// A port of `bridge`.
-    pub fn joined(name: &str, bridge: &str, address: Ipv4Addr) -> io::Result<Self> {
+    pub fn joined(name: &str, bridge: &str, address: IpAddr, prefix: u8) -> io::Result<Self> {
         let namespace = Self::make(name)?;
         ip(&format!("link set {} master {bridge} up", namespace.cable))?;
         for inside in [
@@ -59,7 +61,7 @@ impl Namespace {
             format!("link add {INNER_BRIDGE} type bridge"),
             format!("link set eth0 master {INNER_BRIDGE} up"),
             format!("link set {INNER_BRIDGE} up"),
-            format!("addr add {address}/24 dev {INNER_BRIDGE}"),
+            add(address, prefix, INNER_BRIDGE),
         ] {
             ip(&format!("-n {name} {inside}"))?;
         }
@@ -67,15 +69,19 @@ impl Namespace {
     }
 
     /// With a link of its own to this machine, which is its `router`.
-    pub fn routed(name: &str, router: Ipv4Addr, address: Ipv4Addr) -> io::Result<Self> {
+    pub fn routed(name: &str, router: IpAddr, address: IpAddr) -> io::Result<Self> {
         let mut namespace = Self::make(name)?;
         namespace.behind = Some(address);
         namespace.plug(true)?;
-        fs::write(format!("/proc/sys/net/ipv4/conf/{}/forwarding", namespace.cable), "1")?;
+        forward(&namespace.cable, Family::of(address))?;
+        if router.is_ipv6() {
+            // Who is asked for an address of another interface does not answer.
+            ip(&add(router, 128, &namespace.cable))?;
+        }
         for inside in [
             "link set lo up".to_owned(),
             "link set eth0 up".to_owned(),
-            format!("addr add {address}/32 dev eth0"),
+            add(address, alone(address), "eth0"),
             format!("route add {router} dev eth0 src {address}"),
             format!("route add default via {router} dev eth0 src {address}"),
         ] {
@@ -102,20 +108,20 @@ impl Namespace {
         ip(&format!("link set {} {}", self.cable, if plugged { "up" } else { "down" }))?;
         // The route goes with the link.
         match self.behind.filter(|_| plugged) {
-            Some(address) => ip(&format!("route replace {address}/32 dev {}", self.cable)),
+            Some(address) => ip(&format!("route replace {address}/{} dev {}", alone(address), self.cable)),
             None => Ok(()),
         }
     }
 
     /// Lets packets to this address and port vanish, or no more.
-    pub fn block(&self, address: Ipv4Addr, port: u16, blocked: bool) -> io::Result<()> {
-        let table = "table inet blocked";
+    pub fn block(&self, address: IpAddr, port: u16, blocked: bool) -> io::Result<()> {
+        let (table, protocol) = ("table inet blocked", if address.is_ipv4() { "ip" } else { "ip6" });
         let mut rules = format!("{table}\ndelete {table}\n");
         if blocked {
             rules.push_str(&format!(
                 "{table} {{
-                    chain out {{ type filter hook output priority filter; ip daddr {address} tcp dport {port} drop; }}
-                    chain in {{ type filter hook input priority filter; ip saddr {address} tcp sport {port} drop; }}
+                    chain out {{ type filter hook output priority filter; {protocol} daddr {address} tcp dport {port} drop; }}
+                    chain in {{ type filter hook input priority filter; {protocol} saddr {address} tcp sport {port} drop; }}
                 }}\n"
             ));
         }
@@ -145,6 +151,28 @@ impl Drop for Namespace {
         let _ = ip(&format!("link del {}", self.cable));
         let _ = ip(&format!("netns del {}", self.name));
     }
+}
+
+/// Lets packets through that come from this cable.
+fn forward(cable: &str, family: Family) -> io::Result<()> {
+    let of = |protocol: &str, cable: &str, setting: &str| format!("/proc/sys/net/{protocol}/conf/{cable}/{setting}");
+    match family {
+        Family::V4 => fs::write(of("ipv4", cable, "forwarding"), "1"),
+        // Before Linux 6.17 there is only one setting for all interfaces.
+        Family::V6 => fs::write(of("ipv6", cable, "force_forwarding"), "1")
+            .or_else(|_| fs::write(of("ipv6", "all", "forwarding"), "1")),
+    }
+}
+
+/// Gives an interface an address. That nobody else has one of IPv6 need not be found out first, which would take a second.
+fn add(address: IpAddr, prefix: u8, interface: &str) -> String {
+    let at_once = if address.is_ipv6() { " nodad" } else { "" };
+    format!("addr add {address}/{prefix} dev {interface}{at_once}")
+}
+
+/// Length of the prefix of an address that stands alone.
+fn alone(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 fn ip(arguments: &str) -> io::Result<()> {

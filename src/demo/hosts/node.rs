@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Mutex, PoisonError},
@@ -15,7 +15,7 @@ use nix::{
 };
 
 use super::{
-    DATABASE_HOST, HostsOptions, PORT,
+    HostsOptions, PORT,
     namespace::{INNER_BRIDGE, Namespace},
     witness,
 };
@@ -33,8 +33,8 @@ const DEATH: Duration = Duration::from_secs(10);
 /// One node.
 pub struct Node {
     name: String,
-    address: Ipv4Addr,
-    database: Ipv4Addr,
+    address: IpAddr,
+    database: IpAddr,
     program: PathBuf,
     directory: PathBuf,
     config: String,
@@ -43,16 +43,16 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn make(options: &HostsOptions, number: u8, address: Ipv4Addr, bridge: &str) -> io::Result<Self> {
+    pub(super) fn make(options: &HostsOptions, number: u8, bridge: &str) -> io::Result<Self> {
         let name = format!("{}{number}", options.name);
         let directory = options.directory.join(&name);
         fs::create_dir_all(&directory)?;
-        let (x, y) = options.network;
+        let (address, database, prefix) = (options.address(number), options.database(), options.prefix());
         let first_vm = options.first_vm();
         let (own, all) = (directory.display(), options.directory.display());
         let mut config = format!(
             "nodename = {name}\n\
-             database.host = 10.{x}.{y}.{DATABASE_HOST}\n\
+             database.host = {database}\n\
              path.run = {own}/run\n\
              path.storage.root = {all}/storage\n\
              fence.reboot = 0\n\
@@ -64,7 +64,7 @@ impl Node {
              vm.network.bridge = {INNER_BRIDGE}\n\
              internal.vm.network.device.prefix = {name}v\n\
              vm.network.ip.start = {first_vm}\n\
-             vm.network.netmask = 24\n"
+             vm.network.netmask = {prefix}\n"
         );
         if options.mode == NetworkMode::Routed {
             config.push_str("vm.network.mode = routed\n");
@@ -75,12 +75,12 @@ impl Node {
         fs::write(directory.join("node.conf"), &config)?;
         Ok(Self {
             namespace: match options.mode {
-                NetworkMode::Flat => Namespace::joined(&name, bridge, address)?,
-                NetworkMode::Routed => Namespace::routed(&name, Ipv4Addr::new(10, x, y, DATABASE_HOST), address)?,
+                NetworkMode::Flat => Namespace::joined(&name, bridge, address, prefix)?,
+                NetworkMode::Routed => Namespace::routed(&name, database, address)?,
             },
             name,
             address,
-            database: Ipv4Addr::new(10, x, y, DATABASE_HOST),
+            database,
             program: options.program.clone(),
             directory,
             config,
@@ -94,7 +94,7 @@ impl Node {
     }
 
     /// Where users connect, on [`super::PORT`].
-    pub fn address(&self) -> Ipv4Addr {
+    pub fn address(&self) -> IpAddr {
         self.address
     }
 

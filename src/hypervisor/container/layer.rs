@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+use nix::unistd::{Gid, Uid, chown};
+
 use super::lxc::GUEST_DIR;
 use crate::{
     hypervisor::guest,
@@ -15,12 +17,17 @@ use crate::{
     storage::{Layer, StorageError},
 };
 
-/// Writes the directory that becomes `/.qvd`, readable by root alone.
-pub fn write_directory(dir: &Path, secret: Option<&VmSecret>, options: &str) -> io::Result<()> {
+/// Writes the directory that becomes `/.qvd`, readable by the container's root user alone, who is `owner` out here.
+pub fn write_directory(dir: &Path, owner: u32, secret: Option<&VmSecret>, options: &str) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(dir)?;
     // The agent is mounted over this.
     guest::write(&dir.join("qvd-vma"), "", 0o500)?;
-    guest::write_files(dir, secret, options)
+    guest::write_files(dir, secret, options)?;
+    let give = |path: &Path| chown(path, Some(Uid::from_raw(owner)), Some(Gid::from_raw(owner)));
+    for entry in fs::read_dir(dir)? {
+        give(&entry?.path())?;
+    }
+    Ok(give(dir)?)
 }
 
 /// Puts into the writable layer what must differ from container to container.

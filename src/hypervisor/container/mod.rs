@@ -167,9 +167,9 @@ impl Container {
             Written::Copy(root) => Tree::Copy(root),
         };
         let home = home.map(|home| place(home, "home"));
-        let bind = |from: PathBuf, to: &str, read_only| Bind { from, to: to.into(), read_only };
-        let binds = [bind(dir.join("guest"), GUEST_DIR, true), bind(agent, &format!("{GUEST_DIR}/qvd-vma"), true)];
-        let home = home.map(|home| bind(home, HOME_DIR, false));
+        let ours = |from: PathBuf, to: &str| Bind { from, to: to.into(), read_only: true, mapped: false };
+        let binds = [ours(dir.join("guest"), GUEST_DIR), ours(agent, &format!("{GUEST_DIR}/qvd-vma"))];
+        let home = home.map(|from| Bind { from, to: HOME_DIR.into(), read_only: false, mapped: true });
         let extra = self.extra(spec, image.metadata.as_deref(), &plug, tree.written())?;
         let root = RootSpec { tree, binds: binds.into_iter().chain(home).collect(), ids };
         let config = ContainerConfig {
@@ -287,12 +287,14 @@ impl Container {
     ) -> Result<(Written, Option<Room>, Vec<StorageLock>), HypervisorError> {
         let (this, spec, image) = (self.clone(), spec.clone(), image.clone());
         to_the_end(async move {
-            let (that, of) = (this.clone(), spec.clone());
+            let (that, of, owner) = (this.clone(), spec.clone(), ids.map_or(0, |ids| ids.first));
             let (kept, home) = blocking(move || {
                 let dir = that.shims.dir(of.vm);
                 that.shims
                     .make_dir(of.vm, of.address)
-                    .and_then(|dir| layer::write_directory(&dir.join("guest"), of.secret.as_ref(), &that.agent_options))
+                    .and_then(|dir| {
+                        layer::write_directory(&dir.join("guest"), owner, of.secret.as_ref(), &that.agent_options)
+                    })
                     .map_err(|e| failed(format!("cannot fill the directory {}", dir.display()), None, Some(e)))?;
                 let home = of.home(that.homes_per_user).map(|home| that.storage.home(home)).transpose()?;
                 Ok::<_, HypervisorError>((that.storage.kept_layer(of.vm, of.di).filter(|_| that.keep_overlays), home))
@@ -302,7 +304,7 @@ impl Container {
             if let Some(volume) = kept {
                 return Ok((Written::Layer(Room::Volume(volume)), home, held));
             }
-            let (owner, limited) = (ids.map_or(0, |ids| ids.first), this.overlay_limit > 0);
+            let limited = this.overlay_limit > 0;
             let layer = this.storage.overlay((spec.vm, spec.di), &image, this.keep_overlays, owner, limited).await?;
             blocking(move || {
                 layer::personalise(&layer, &image.root, &guest::host_name(&spec.name), &this.name_servers)?;

@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::acceleration::Acceleration;
-use crate::{network::Plug, storage::Disk};
+use crate::{
+    keeper::{Access, FIRST_FILE, Open},
+    network::Plug,
+    storage::Disk,
+};
 
 /// How the names of our things begin among the files that QEMU's firmware interface shows to a guest. See
 /// <https://www.qemu.org/docs/master/specs/fw_cfg.html>
@@ -36,28 +40,58 @@ pub struct GuestConfig {
     pub direct: bool,
     /// Its interface.
     pub plug: Plug,
-    /// Whether the serial port is listened to.
-    pub console: bool,
+    /// The pipe that its serial port is, where that is listened to.
+    pub console: Option<PathBuf>,
     /// Whether the screen can be seen, and with which options.
     pub vnc: Option<String>,
     /// Whether it has a secret.
     pub secret: bool,
 }
 
+/// What QEMU finds open, so that it need not be able to open it.
+#[derive(Default)]
+struct Handed(Vec<Open>);
+
+impl Handed {
+    /// Its number in the process.
+    fn descriptor(&mut self, what: Open) -> i32 {
+        self.0.push(what);
+        FIRST_FILE - 1 + self.0.len() as i32
+    }
+
+    /// A file, by the name that QEMU has for what it was handed: the set with the number of the descriptor.
+    fn file(&mut self, path: &Path, access: Access) -> String {
+        let set = self.descriptor(Open::File { path: path.to_owned(), access });
+        format!("/dev/fdset/{set}")
+    }
+
+    /// Makes sets of the files among it.
+    fn sets(&self) -> impl Iterator<Item = String> {
+        let files = (FIRST_FILE..).zip(&self.0).filter(|(_, what)| matches!(what, Open::File { .. }));
+        files.map(|(number, _)| format!("fd={number},set={number}"))
+    }
+}
+
 impl GuestConfig {
+    /// What QEMU makes itself is in here, below the directory of the guest; it can write nowhere else.
+    pub fn of_qemu(dir: &Path) -> PathBuf {
+        dir.join("qemu")
+    }
+
     /// Where QEMU takes commands.
     pub fn monitor(dir: &Path) -> PathBuf {
-        dir.join("qmp.sock")
+        Self::of_qemu(dir).join("qmp.sock")
     }
 
     /// Where QEMU writes which process it is.
     pub fn pid_file(dir: &Path) -> PathBuf {
-        dir.join("qemu.pid")
+        Self::of_qemu(dir).join("qemu.pid")
     }
 
-    /// The command line. The guest waits to be let run.
-    pub fn command(&self, qemu: &Path) -> Vec<String> {
+    /// The command line, and what it finds open. The guest waits to be let run.
+    pub fn command(&self, qemu: &Path) -> (Vec<String>, Vec<Open>) {
         let dir = &self.dir;
+        let mut handed = Handed::default();
         let accelerator = self.acceleration.to_string();
         let mut words = vec![qemu.display().to_string()];
         let mut add = |option: &str, value: String| words.extend([format!("-{option}"), value]);
@@ -76,14 +110,15 @@ impl GuestConfig {
         add("action", "panic=exit-failure".to_owned());
         add("device", "pvpanic".to_owned());
 
-        add("blockdev", self.system().to_string());
+        add("blockdev", self.system(&mut handed).to_string());
         add("device", "virtio-blk-pci,drive=system,bootindex=1,rerror=report,werror=report".to_owned());
         if let Some(home) = &self.home {
-            add("blockdev", self.disk("home", home, None).to_string());
+            add("blockdev", self.disk("home", home, None, &mut handed).to_string());
             add("device", "virtio-blk-pci,drive=home,rerror=report,werror=report".to_owned());
         }
         let Plug { host_end, mac, .. } = &self.plug;
-        add("netdev", format!("tap,id=net,ifname={host_end},script=no,downscript=no"));
+        let cable = handed.descriptor(Open::Tap { name: host_end.clone() });
+        add("netdev", format!("tap,id=net,fd={cable}"));
         // Without the ROM, from which nobody boots.
         add("device", format!("virtio-net-pci,netdev=net,mac={mac},romfile="));
         add("device", "virtio-rng-pci".to_owned());
@@ -92,40 +127,50 @@ impl GuestConfig {
         }
         // Boot loaders want a screen even where nobody looks.
         add("device", "VGA".to_owned());
-        let console = match self.console {
-            true => format!("file,id=console,path={}", escaped(&dir.join("console").display().to_string())),
-            false => "null,id=console".to_owned(),
+        let console = match &self.console {
+            // A pipe cannot be emptied, which QEMU does with what it does not append to.
+            Some(pipe) => format!("file,id=console,append=on,path={}", handed.file(pipe, Access::Write)),
+            None => "null,id=console".to_owned(),
         };
         add("chardev", console);
         add("serial", "chardev:console".to_owned());
         if let Some(options) = &self.vnc {
             let options = if options.is_empty() { String::new() } else { format!(",{options}") };
-            add("vnc", format!("unix:{}{options}", escaped(&dir.join("vnc.sock").display().to_string())));
+            let socket = Self::of_qemu(dir).join("vnc.sock").display().to_string();
+            add("vnc", format!("unix:{}{options}", escaped(&socket)));
         }
         for file in self.secret.then_some("secret").into_iter().chain(["vma.conf"]) {
             let path = dir.join("guest").join(file);
             add("fw_cfg", format!("name={FIRMWARE}/{file},file={}", escaped(&path.display().to_string())));
         }
+        for set in handed.sets() {
+            add("add-fd", set);
+        }
         words.extend(["-nodefaults", "-no-user-config", "-S"].map(str::to_owned));
-        words
+        (words, handed.0)
     }
 
-    fn system(&self) -> Value {
+    fn system(&self, handed: &mut Handed) -> Value {
         // The image never changes, and guests share what the node has read of it.
         let mut image = json!({
             "driver": self.image.format,
             "read-only": true,
             "cache": { "direct": false },
-            "file": { "driver": "file", "filename": self.image.path, "read-only": true, "locking": "on" },
+            "file": {
+                "driver": "file",
+                "filename": handed.file(&self.image.path, Access::Read),
+                "read-only": true,
+                "locking": "on",
+            },
         });
         if self.image.format == "qcow2" {
             // Whatever it says itself.
             image["backing"] = Value::Null;
         }
-        self.disk("system", &self.layer, Some(image))
+        self.disk("system", &self.layer, Some(image), handed)
     }
 
-    fn disk(&self, name: &str, disk: &Disk, backing: Option<Value>) -> Value {
+    fn disk(&self, name: &str, disk: &Disk, backing: Option<Value>, handed: &mut Handed) -> Value {
         json!({
             "driver": "qcow2",
             "node-name": name,
@@ -133,7 +178,12 @@ impl GuestConfig {
             "cache": { "direct": self.direct && disk.takes_direct_io },
             "backing": backing,
             // Two QEMUs must never write one disk, whatever else failed to keep them apart.
-            "file": { "driver": "file", "filename": disk.path, "discard": "unmap", "locking": "on" },
+            "file": {
+                "driver": "file",
+                "filename": handed.file(&disk.path, Access::Both),
+                "discard": "unmap",
+                "locking": "on",
+            },
         })
     }
 }
@@ -182,7 +232,7 @@ mod tests {
             home: Some(disk("/s/homes/7-data.qcow2", false)),
             direct: true,
             plug: Plug { host_end: "qvd7".into(), mac: Mac([0x54, 0x52, 0, 0, 0, 200]), addresses: vec![] },
-            console: true,
+            console: Some("/run/q,vd/vm/7/console".into()),
             vnc: Some("lossy=on".into()),
             secret: true,
         }
@@ -190,7 +240,7 @@ mod tests {
 
     /// What follows an option, each time it is there.
     fn values(guest: &GuestConfig, option: &str) -> Vec<String> {
-        let words = guest.command(Path::new("/usr/bin/qemu-system-x86_64"));
+        let (words, _) = guest.command(Path::new("/usr/bin/qemu-system-x86_64"));
         words.windows(2).filter(|pair| pair[0] == option).map(|pair| pair[1].clone()).collect()
     }
 
@@ -211,6 +261,26 @@ mod tests {
     }
 
     #[test]
+    fn disks_cable_and_console_are_handed_to_qemu_and_not_named() {
+        let (words, handed) = guest().command(Path::new("/usr/bin/qemu-system-x86_64"));
+        let file = |path: &str, access| Open::File { path: path.into(), access };
+        assert_eq!(
+            handed,
+            [
+                file("/s/images/desk.qcow2", Access::Read),
+                file("/s/overlays/1-7-overlay.qcow2", Access::Both),
+                file("/s/homes/7-data.qcow2", Access::Both),
+                Open::Tap { name: "qvd7".into() },
+                file("/run/q,vd/vm/7/console", Access::Write),
+            ]
+        );
+        assert!(!words.iter().any(|word| word.contains("/s/")), "{words:?}");
+        let sets = ["fd=100,set=100", "fd=101,set=101", "fd=102,set=102", "fd=104,set=104"];
+        assert_eq!(values(&guest(), "-add-fd"), sets);
+        assert_eq!(values(&guest(), "-netdev"), ["tap,id=net,fd=103"]);
+    }
+
+    #[test]
     fn what_qemu_complains_of_is_found_among_its_words() {
         let output = "shim: a note\nqemu-system-x86_64: warning: slow\n\
             qemu-system-x86_64: -blockdev {\"driver\":\"qcow2\",\"node-name\":\"home\",\"file\":{}}: Failed to get a lock\n\
@@ -224,15 +294,15 @@ mod tests {
     #[test]
     fn commas_in_paths_part_nothing() {
         let found = values(&guest(), "-vnc");
-        assert_eq!(found, ["unix:/run/q,,vd/vm/7/vnc.sock,lossy=on"]);
-        assert_eq!(values(&guest(), "-pidfile"), ["/run/q,vd/vm/7/qemu.pid"], "which is no list of options");
+        assert_eq!(found, ["unix:/run/q,,vd/vm/7/qemu/vnc.sock,lossy=on"]);
+        assert_eq!(values(&guest(), "-pidfile"), ["/run/q,vd/vm/7/qemu/qemu.pid"], "which is no list of options");
     }
 
     #[test]
     fn a_guest_gets_what_it_was_given_and_nothing_else() {
         let firmware = values(&guest(), "-fw_cfg").join(" ");
         assert!(firmware.contains("name=opt/com.theqvd/secret,file=/run/q,,vd/vm/7/guest/secret"), "{firmware}");
-        let bare = GuestConfig { secret: false, vnc: None, console: false, ballooning: false, ..guest() };
+        let bare = GuestConfig { secret: false, vnc: None, console: None, ballooning: false, ..guest() };
         assert_eq!(values(&bare, "-fw_cfg").len(), 1);
         assert!(values(&bare, "-vnc").is_empty());
         assert_eq!(values(&bare, "-chardev"), ["null,id=console"]);

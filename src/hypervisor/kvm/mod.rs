@@ -1,17 +1,20 @@
 //! VMs that are QEMU guests: a disk image under a qcow2 layer, a disk for the home, a tap on the bridge. The image brings its
 //! own system and starts our agent as a service; what the agent must know it finds in the firmware interface.
 //!
-//! QEMU runs under a shim as containers do, and everything about a guest can be found again by its directory below
-//! `path.run`. Commands go to QEMU's monitor (QMP); that it has ended the shim knows.
+//! QEMU runs under a shim as containers do, as nobody in particular: its disks and its end of the cable are handed to it open.
+//! Everything about a guest can be found again by its directory below `path.run`. Commands go to QEMU's monitor (QMP); that it
+//! has ended the shim knows.
 
 mod acceleration;
+mod account;
 mod command;
 mod qmp;
 
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io,
     net::IpAddr,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -73,6 +76,8 @@ pub struct Kvm {
     run: PathBuf,
     wish: Wish,
     acceleration: Arc<OnceCell<Acceleration>>,
+    /// The first of guests' accounts; 0: root.
+    ids: u32,
     cpus: u32,
     ballooning: bool,
     keep_layers: bool,
@@ -102,6 +107,7 @@ impl Kvm {
             run: config.get(&keys::PATH_RUN),
             wish: Wish::of(config)?,
             acceleration: Arc::default(),
+            ids: config.get(&keys::VM_KVM_IDS),
             cpus: config.get(&keys::VM_KVM_CPUS),
             ballooning: config.get(&keys::VM_KVM_BALLOONING),
             keep_layers: config.get(&keys::VM_OVERLAY_PERSISTENT),
@@ -154,9 +160,21 @@ impl Kvm {
         }
         let plug = self.network.plan(vm, spec.address)?;
         let options = self.options(spec, &plug);
+        let acceleration = self.acceleration().await?;
+        let account = account::of(self.ids, vm, acceleration);
         let furnished = self.shims.make_dir(vm, spec.address).and_then(|dir| {
-            fs::create_dir(dir.join("guest"))?;
-            guest::write_files(&dir.join("guest"), spec.secret.as_ref(), &options)?;
+            let (of_qemu, guest) = (GuestConfig::of_qemu(&dir), dir.join("guest"));
+            fs::DirBuilder::new().mode(0o700).create(&of_qemu)?;
+            fs::create_dir(&guest)?;
+            guest::write_files(&guest, spec.secret.as_ref(), &options)?;
+            if let Some(account) = &account {
+                self.shims.let_through()?;
+                fs::set_permissions(&dir, Permissions::from_mode(0o710))?;
+                account::let_through(&dir, account)?;
+                for own in [Some(of_qemu), spec.secret.is_some().then(|| guest.join("secret"))].into_iter().flatten() {
+                    account::give(&own, account)?;
+                }
+            }
             Ok(dir)
         });
         let dir = furnished.map_err(|e| {
@@ -164,7 +182,7 @@ impl Kvm {
         })?;
         let config = GuestConfig {
             name: format!("qvd/{vm}/{}", guest::host_name(&spec.name)),
-            acceleration: self.acceleration().await?,
+            acceleration,
             cpus: spec.cpus.unwrap_or(self.cpus),
             memory_mb: spec.memory_mb,
             ballooning: self.ballooning,
@@ -173,16 +191,19 @@ impl Kvm {
             home,
             direct: self.direct,
             plug,
-            console: self.captures.is_some(),
+            console: self.captures.is_some().then(|| self.shims.shim(vm).console()),
             vnc: self.vnc.clone(),
             secret: spec.secret.is_some(),
             dir: dir.clone(),
         };
+        let (argv, open) = config.command(qemu);
         let shim = ShimSpec {
-            argv: config.command(qemu),
+            argv,
             output: dir.join("output.log"),
             console: self.serial(vm),
             locks,
+            account,
+            open,
             ..ShimSpec::default()
         };
         drop(held);

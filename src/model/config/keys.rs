@@ -114,6 +114,7 @@ pub const READ_AT_START: &[&str] = &[
     "vm.lxc.home.limit",
     "vm.lxc.home.per.user",
     "vm.kvm.home.per.user",
+    "vm.kvm.ids",
     "vm.kvm.cpus",
     "vm.kvm.acceleration",
     "vm.kvm.ballooning",
@@ -536,6 +537,9 @@ keys! {
     VM_LXC_HOME_PER_USER: bool = "vm.lxc.home.per.user", "0";
     /// Whether all KVM guests of a user have one home, one guest at a time. Not in classic QVD.
     VM_KVM_HOME_PER_USER: bool = "vm.kvm.home.per.user", "0";
+    /// The first id on the node of the accounts that KVM guests run as, each as one of its own; 0: they run as root. Not in classic
+    /// QVD.
+    VM_KVM_IDS: u32 = "vm.kvm.ids", "1000000000";
     /// Processors of a KVM guest whose OSF does not say how many it has.
     VM_KVM_CPUS: u32 = "vm.kvm.cpus", "2";
     /// What executes KVM guests: kvm (the processor), tcg (emulation, ten times slower and more) or auto: kvm where a tiny
@@ -545,7 +549,7 @@ keys! {
     VM_KVM_BALLOONING: bool = "vm.kvm.ballooning", "1";
     /// Whether what a KVM guest writes to its serial port is kept in path.serial.captures.
     VM_SERIAL_CAPTURE: bool = "vm.serial.capture", "0";
-    /// Whether the screen of a KVM guest can be seen: by VNC on the socket vnc.sock in its directory below path.run. Classic
+    /// Whether the screen of a KVM guest can be seen: by VNC on the socket qemu/vnc.sock in its directory below path.run. Classic
     /// listens on a TCP port.
     VM_VNC: bool = "vm.vnc.redirect", "0";
     /// Further options of that, in the words of QEMU.
@@ -566,8 +570,9 @@ keys! {
     VM_IP6_PREFIX: String = "vm.network.ip6.prefix", "";
     /// Gateway of VMs in that second network; empty for the node itself. Not in classic QVD.
     VM_IP6_GATEWAY: String = "vm.network.ip6.gateway", "";
-    /// Whether the node answers VMs that ask by DHCP for their IPv4 address, with the program dnsmasq. It is the same that they
-    /// are given anyway, for images that set up their network themselves. Classic: 1.
+    /// Whether the node answers VMs that ask by DHCP for their addresses, with the program dnsmasq, and tells those of IPv6 that it is
+    /// their gateway, where it is. They are the same that they are given anyway, for images that set up their network themselves.
+    /// Classic: 1.
     VM_DHCP: bool = "vm.network.use_dhcp", "0";
     /// Name of the domain that VMs are told so; empty for none.
     VM_DOMAIN: String = "vm.network.domain", "";
