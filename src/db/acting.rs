@@ -1,14 +1,14 @@
 //! Administration over one connection: on behalf of the role that is logged in, or, in the web tool, of an administrator
 //! and within a transaction. Everything is decided and written to the log by SQL functions.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use serde_json::Value;
 use tokio_postgres::{Client, types::ToSql};
 
 use crate::model::{VmCommand, VmState};
 
-use super::{Connector, Database, DbError, lease::Lease, node::word};
+use super::{Connector, Database, DbError, error::advised, lease::Lease, node::word};
 
 /// SQLSTATE of what went well.
 const DONE: &str = "00000";
@@ -55,6 +55,12 @@ pub struct Refused {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&advised(&self.message, self.hint.as_deref()))
+    }
 }
 
 impl Connector {

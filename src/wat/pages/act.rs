@@ -107,11 +107,7 @@ fn told(visitor: &Visitor, name: &str, outcomes: &[Outcome], back: String) -> Re
     let object = kind(name)?;
     let refused: Vec<Item> = outcomes
         .iter()
-        .filter_map(|outcome| {
-            let why = outcome.refused.as_ref()?;
-            let hint = why.hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
-            Some(Item { id: outcome.id, why: format!("{}{hint}", why.message) })
-        })
+        .filter_map(|outcome| Some(Item { id: outcome.id, why: outcome.refused.as_ref()?.to_string() }))
         .collect();
     Ok(OutcomePage {
         page: Page::new(visitor, visitor.language.text("What became of it"), object.name),
