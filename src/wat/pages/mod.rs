@@ -181,11 +181,17 @@ pub fn status(error: &DbError) -> StatusCode {
     match error.sqlstate() {
         Some("QV010") => StatusCode::NOT_FOUND,
         Some("QV040" | "42501") => StatusCode::FORBIDDEN,
-        Some(code) if code.starts_with("QV") || code.starts_with("22") || code.starts_with("23") => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+        Some(code) if is_of(code, &["QV", "22", "23"]) => StatusCode::UNPROCESSABLE_ENTITY,
+        _ if error.is_passing() => StatusCode::SERVICE_UNAVAILABLE,
+        // Connections, conflicts, what the server lacks or was told, limits.
+        Some(code) if is_of(code, &["08", "40", "53", "54", "55", "57", "58"]) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
+}
+
+/// Whether a SQLSTATE is of one of these classes.
+fn is_of(code: &str, classes: &[&str]) -> bool {
+    classes.iter().any(|class| code.starts_with(class))
 }
 
 /// What the database says, and what it says to do. What is not meant for people is for the log.
@@ -194,6 +200,10 @@ pub fn sentence(error: &DbError) -> String {
         StatusCode::SERVICE_UNAVAILABLE => {
             tracing::error!(%error, "the database cannot answer");
             "The database cannot answer now.".to_owned()
+        }
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            tracing::error!(%error, "nobody planned for this");
+            "This went wrong for a reason that nobody planned for. It is in the log of the web tool.".to_owned()
         }
         _ => error.to_string(),
     }
