@@ -76,6 +76,10 @@ pub async fn act(
     let wanted = Wanted::read(pairs);
     let made = async {
         let object = kind(&name)?;
+        let deletes = wanted.verb == "del" && !object.create.is_empty();
+        if !deletes && !object.verbs.contains(&wanted.verb.as_str()) {
+            return Err(Problem::Missing);
+        }
         let acting = acting(&wat, &visitor).await?;
         let ids = match wanted.all {
             false => wanted.ids.clone(),
