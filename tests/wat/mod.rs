@@ -4,6 +4,7 @@ mod acls;
 mod api;
 mod downloads;
 mod images;
+mod log;
 mod logins;
 mod metrics;
 mod pages;

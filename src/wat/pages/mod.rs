@@ -9,6 +9,9 @@ mod image_import;
 mod image_rollout;
 mod image_staging;
 mod list;
+mod log;
+mod log_entry;
+mod log_export;
 mod object;
 mod profile;
 mod role;
@@ -35,6 +38,9 @@ pub use dashboard::dashboard;
 pub use form::{blank, create};
 pub use image::routes as image_routes;
 pub use list::list;
+pub use log::{Wanted as WantedLog, log};
+pub use log_entry::entry as log_entry;
+pub use log_export::{Export, ExportError, Format as ExportFormat, csv as log_csv, json as log_json};
 pub use object::{change, object};
 pub use profile::{change_profile, profile};
 pub use role::{change_role, role};
@@ -128,6 +134,8 @@ pub enum Problem {
     Missing,
     /// The database refuses, or is not there.
     Refused(DbError),
+    /// What was typed means nothing.
+    Misunderstood(String),
 }
 
 impl From<DbError> for Problem {
@@ -154,20 +162,24 @@ struct ProblemPage {
 
 /// Shows a page, or why there is none.
 fn show<T: Template>(visitor: &Visitor, made: Result<T, Problem>) -> Response {
-    let problem = match made {
+    match made {
         Ok(template) => match template.render() {
-            Ok(html) => return Html(html).into_response(),
+            Ok(html) => Html(html).into_response(),
             Err(error) => {
                 tracing::error!(%error, "a page cannot be written");
-                return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
         },
-        Err(problem) => problem,
-    };
+        Err(problem) => show_problem(visitor, problem),
+    }
+}
+
+fn show_problem(visitor: &Visitor, problem: Problem) -> Response {
     let t = |english| visitor.language.text(english);
     let (status, problem) = match problem {
         Problem::Missing => (StatusCode::NOT_FOUND, t("There is no such page, or it is not yours.").to_owned()),
         Problem::Refused(error) => (status(&error), sentence(&error)),
+        Problem::Misunderstood(why) => (StatusCode::BAD_REQUEST, why),
     };
     let page = Page::new(visitor, t("This does not work"), "-");
     match (ProblemPage { page, problem }).render() {
