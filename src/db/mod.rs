@@ -20,6 +20,7 @@ mod listen;
 mod lists;
 mod migrate;
 mod node;
+mod overview;
 mod routed;
 mod servers;
 mod settle;
@@ -47,6 +48,7 @@ pub use listen::{Listen, Listener, Notification};
 pub use lists::{List, ListError, Query};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
+pub use overview::{Blocked, DegradedHost, Events, Expiring, ExpiringVm, HostLoad, Overview};
 pub use routed::{NodeRouter, Passage, Reach};
 pub use turns::in_order;
 

@@ -78,7 +78,7 @@ pub async fn run(settings: Settings, ended: impl Future<Output = ()> + Send + 's
     });
     tokio::select! {
         served = serve => served.context("cannot serve any more"),
-        never = wat.live.follow(&settings.connector) => match never {},
+        never = wat.live.follow(&settings.connector, &wat.database) => match never {},
         never = forget(&wat) => match never {},
         never = uploads::collect(&wat) => match never {},
         // Pages that are open listen for ever.

@@ -7,6 +7,7 @@ mod images;
 mod log;
 mod logins;
 mod metrics;
+mod overview;
 mod pages;
 mod profile;
 mod roles;

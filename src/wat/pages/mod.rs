@@ -2,6 +2,7 @@
 
 mod act;
 mod cell;
+mod charts;
 mod dashboard;
 mod form;
 mod image;
@@ -13,6 +14,7 @@ mod log;
 mod log_entry;
 mod log_export;
 mod object;
+mod overview;
 mod profile;
 mod role;
 mod settings;
