@@ -29,7 +29,7 @@ mod tls;
 mod turns;
 
 pub use acting::{
-    Acting, AdminAccount, Administrator, Origin, Outcome, Profile, Refused, RoleAcl, Setting, VmStanding,
+    Acting, AdminAccount, Administrator, Origin, Outcome, Profile, Refused, RestartDue, RoleAcl, Setting, VmStanding,
 };
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
