@@ -72,7 +72,7 @@ grant execute on function object_create, objects_update, objects_delete, vms_sta
     vms_delete, users_block, users_delete, hosts_block, hosts_stop, hosts_stop_vms, dis_block, dis_publish, tenants_block,
     tenant_purge, me_update, my_tenant_update, view_set, view_reset, vm_console_watch, vm_console
     to qvd_admin, qvd_administrators;
-grant execute on function acls_of, acl_check, statistics, cluster_status, vm_verbs to qvd_readonly, qvd_admin, qvd_administrators;
+grant execute on function acls_of, acl_check, statistics, overview, restarts_due, cluster_status, vm_verbs to qvd_readonly, qvd_admin, qvd_administrators;
 grant execute on function vm_id(text), vm_name, user_id, osf_id, di_id, tenant_id, name_and_tenant, vm_why(integer), vm_why(text),
     vm_why_facts, vm_transition_allowed, vm_command_allowed, user_transition_allowed, host_transition_allowed, watch, config_problem,
     wake, wake_payload, announce, merged

@@ -3032,7 +3032,7 @@ begin
     end if;
     perform host_recount(node);
     update host_runtimes r
-    set pid = node_pid, ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
+    set pid = node_pid, started_at = now(), ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
     returning r.epoch, r.state into node_epoch, state;
 end $$;
 
@@ -3693,6 +3693,76 @@ CREATE FUNCTION qvd.outcome_of(kind text, wanted integer, name text, state text,
         case when state = '23503' then 'Delete first what belongs to it.' else nullif(hint, '') end)::qvd.outcome
 $$;
 
+CREATE FUNCTION qvd.overview() RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+declare
+    found jsonb := '{}';
+begin
+    if can('vm.stats.running-vms.') then
+        found := found || jsonb_build_object('vm_states', (
+            select coalesce(jsonb_object_agg(s.vm_state, s.n), '{}')
+            from (select r.vm_state, count(*) as n from vm_runtimes r group by 1) s));
+    end if;
+    if can('vm.stats.blocked.') then
+        found := found || jsonb_build_object('vms', (
+            select jsonb_build_object('all', count(*), 'blocked', count(*) filter (where r.blocked)) from vm_runtimes r));
+    end if;
+    if can('user.stats.blocked.') then
+        found := found || jsonb_build_object('users', (
+            select jsonb_build_object('all', count(*), 'blocked', count(*) filter (where u.blocked)) from users u));
+    end if;
+    -- Of nodes that run; what is nearer to its end counts, memory or processors.
+    if can('host.stats.top-hosts-most-vms.') then
+        found := found || jsonb_build_object('hosts', (
+            select coalesce(jsonb_agg(to_jsonb(l) order by greatest(l.memory, l.processors) desc nulls last, l.vms desc, l.name), '[]')
+            from (
+                select h.id, h.name,
+                    r.vms + (select coalesce(sum(c.vms), 0) from host_changes c where c.host_id = h.id) as vms,
+                    least(greatest(1 - r.free_ram / nullif(r.usable_ram, 0), 0), 1) as memory,
+                    least(greatest(r.cpu_pressure, 0), 1) as processors
+                from hosts h join host_runtimes r on r.host_id = h.id
+                where r.state = 'running'
+                order by greatest(1 - r.free_ram / nullif(r.usable_ram, 0), r.cpu_pressure) desc nulls last, 3 desc, h.name
+                limit 10) l));
+    end if;
+    if can('vm.stats.close-to-expire.') then
+        found := found || jsonb_build_object('expiring', (
+            with waiting as materialized (
+                select r.vm_id, r.vm_expiration_soft as soft, r.vm_expiration_hard as hard, n.next
+                from vm_runtimes r, lateral (
+                    select min(m.moment) as next
+                    from (values (r.vm_expiration_soft), (r.vm_expiration_hard)) m (moment)
+                    where m.moment > now() and isfinite(m.moment)) n
+                where (r.vm_expiration_soft is not null or r.vm_expiration_hard is not null) and n.next is not null)
+            select jsonb_build_object('all', (select count(*) from waiting), 'first', (
+                select coalesce(jsonb_agg(jsonb_build_object(
+                        'id', f.vm_id, 'vm', u.login || '@' || t.name || '/' || v.name,
+                        'soft', to_char(f.soft at time zone 'UTC', 'YYYY-MM-DD HH24:MI'),
+                        'hard', to_char(f.hard at time zone 'UTC', 'YYYY-MM-DD HH24:MI')) order by f.next, f.vm_id), '[]')
+                from (select * from waiting w order by w.next, w.vm_id limit 10) f
+                    join vms v on v.id = f.vm_id join users u on u.id = v.user_id join tenants t on t.id = v.tenant_id))));
+    end if;
+    if can('user.stats.connected-users.') then
+        found := found || jsonb_build_object('logins', (
+            select jsonb_agg(jsonb_build_array(to_char(m.minute at time zone 'UTC', 'HH24:MI'), coalesce(s.n, 0)) order by m.minute)
+            from generate_series(date_trunc('minute', now()) - interval '59 minutes', now(), interval '1 minute') m (minute)
+                left join (
+                    select date_trunc('minute', o.started_at) as minute, count(*) as n
+                    from user_sessions o where o.started_at >= date_trunc('minute', now()) - interval '59 minutes'
+                    group by 1) s on s.minute = m.minute));
+    end if;
+    if (select sees_all()) and can('host.see.state.') then
+        found := found || jsonb_build_object('events', (
+            select jsonb_build_object('queue', pg_notification_queue_usage(), 'degraded', coalesce(
+                jsonb_agg(jsonb_build_object('id', h.id, 'name', h.name, 'reason', r.events_degraded_reason) order by h.name)
+                    filter (where r.events_degraded_reason is not null), '[]'))
+            from hosts h join host_runtimes r on r.host_id = h.id where r.state = 'running'));
+    end if;
+    return found;
+end $$;
+
 CREATE FUNCTION qvd.part_acls(part text, changed jsonb) RETURNS text[]
     LANGUAGE sql STABLE
     SET search_path TO 'qvd', 'pg_temp'
@@ -3861,6 +3931,28 @@ CREATE FUNCTION qvd.reaches(tenant integer) RETURNS boolean
     AS $$
     select coalesce(sees_all() or tenant = my_tenant(), false)
 $$;
+
+CREATE FUNCTION qvd.restarts_due() RETURNS TABLE(key text, changed timestamp with time zone, nodes text[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+begin
+    if not (sees_all() and can('config.qvd.') and can('host.see.state.')) then
+        return;
+    end if;
+    return query
+        select c.object_name, c.at, array_agg(h.name order by h.name)
+        from (
+                select l.object_name, max(l.time) as at from log l
+                where l.qvd_object = 'config' and l.tenant_id = -1 group by 1) c
+            join config_keys k on k.key = c.object_name and k.needs_restart
+            join host_runtimes r on r.state in ('starting', 'running') and (r.started_at < c.at or exists (
+                select from l7r_instances i where i.host_id = r.host_id and i.ended_at is null and i.started_at < c.at))
+            join hosts h on h.id = r.host_id
+        where k.key !~ '^(internal|database)[.]' and not is_secret(k.key)
+        group by 1, 2
+        order by 1;
+end $$;
 
 CREATE FUNCTION qvd.retention_apply(batch integer DEFAULT 1000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -5933,7 +6025,8 @@ CREATE TABLE qvd.host_runtimes (
     vms integer DEFAULT 0 NOT NULL,
     free_ram real,
     cpu_pressure real,
-    failed_starts real DEFAULT 0 NOT NULL
+    failed_starts real DEFAULT 0 NOT NULL,
+    started_at timestamp with time zone
 )
 WITH (fillfactor='50');
 
@@ -6098,6 +6191,7 @@ CREATE VIEW qvd.log_fields WITH (security_invoker='true') AS
         END AS actor,
     l.tenant_id,
     t.name AS tenant,
+    l.action AS verb,
     ((l.qvd_object || '_'::text) ||
         CASE l.action
             WHEN 'disconnect'::text THEN 'user_disconnect'::text
@@ -6141,6 +6235,7 @@ CREATE VIEW qvd.log_list WITH (security_invoker='true') AS
     f.actor,
     f.tenant_id,
     f.tenant,
+    f.verb,
     f.action,
     f.type_of_action,
     f.qvd_object,
@@ -7357,6 +7452,8 @@ CREATE INDEX user_auth_parameters_user_id_idx ON qvd.user_auth_parameters USING 
 CREATE INDEX user_sessions_ended ON qvd.user_sessions USING btree (ended_at) WHERE (ended_at IS NOT NULL);
 
 CREATE INDEX user_sessions_l7r_instance_idx ON qvd.user_sessions USING btree (l7r_instance) WHERE (ended_at IS NULL);
+
+CREATE INDEX user_sessions_started ON qvd.user_sessions USING btree (started_at);
 
 CREATE INDEX user_sessions_vm_id_started_at_idx ON qvd.user_sessions USING btree (vm_id, started_at DESC);
 
@@ -8928,6 +9025,11 @@ REVOKE ALL ON FUNCTION qvd.osfs_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.outcome_of(kind text, wanted integer, name text, state text, said text, hint text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.overview() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.overview() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.overview() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.overview() TO qvd_administrators;
+
 REVOKE ALL ON FUNCTION qvd.part_acls(part text, changed jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.password_hash(password text) FROM PUBLIC;
@@ -8950,6 +9052,11 @@ REVOKE ALL ON FUNCTION qvd.reaches(tenant integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.reaches(tenant integer) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.reaches(tenant integer) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.reaches(tenant integer) TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.restarts_due() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.restarts_due() TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.restarts_due() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.restarts_due() TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.retention_apply(batch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.retention_apply(batch integer) TO qvd_node;

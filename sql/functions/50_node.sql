@@ -62,7 +62,7 @@ begin
     end if;
     perform host_recount(node);
     update host_runtimes r
-    set pid = node_pid, ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
+    set pid = node_pid, started_at = now(), ok_ts = now(), lease = r.lease + 1, patience = node_start.patience where r.host_id = node
     returning r.epoch, r.state into node_epoch, state;
 end $$;
 

@@ -228,7 +228,7 @@ create view log_fields with (security_invoker) as
         case when not coalesce(l.superadmin, true) or (select sees_all()) then l.administrator_id end as admin_id,
         case when (select sees_all()) then l.actor end as actor,
         l.tenant_id, t.name as tenant,
-        l.qvd_object || '_' || case l.action when 'disconnect' then 'user_disconnect' else l.action end as action,
+        l.action as verb, l.qvd_object || '_' || case l.action when 'disconnect' then 'user_disconnect' else l.action end as action,
         case when l.action in ('create', 'delete', 'login') then l.action
             when l.action in ('start', 'stop', 'disconnect', 'claim', 'adopt', 'release', 'take over', 'join', 'leave') then 'exec'
             else 'update' end as type_of_action,

@@ -10,7 +10,7 @@ use clap::Args;
 use futures_util::TryStreamExt;
 
 use crate::{
-    admin::{objects::Object, words},
+    admin::{csv, objects::Object, words},
     db::{List, Query, Role},
 };
 
@@ -98,9 +98,9 @@ async fn print(list: &List<'_>, query: &Query, format: Format) -> anyhow::Result
     }
     let mut rows = pin!(list.rows(query).await?);
     if format.csv {
-        csv(&mut out, query.columns.iter().map(String::as_str))?;
+        csv::line(&mut out, query.columns.iter().map(String::as_str))?;
         while let Some(row) = rows.try_next().await? {
-            csv(&mut out, (0..query.columns.len()).map(|at| row.get::<_, Option<&str>>(at).unwrap_or_default()))?;
+            csv::line(&mut out, (0..query.columns.len()).map(|at| row.get::<_, Option<&str>>(at).unwrap_or_default()))?;
         }
         return Ok(out.flush()?);
     }
@@ -120,16 +120,4 @@ fn terminal() -> Option<usize> {
         return None;
     }
     rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0)
-}
-
-/// One line as RFC 4180 has it.
-fn csv<'a>(out: &mut impl Write, fields: impl Iterator<Item = &'a str>) -> io::Result<()> {
-    for (at, field) in fields.enumerate() {
-        let separator = if at == 0 { "" } else { "," };
-        match field.contains([',', '"', '\n', '\r']) {
-            true => write!(out, "{separator}\"{}\"", field.replace('"', "\"\""))?,
-            false => write!(out, "{separator}{field}")?,
-        }
-    }
-    out.write_all(b"\r\n")
 }

@@ -1,14 +1,14 @@
 //! Administration over one connection: on behalf of the role that is logged in, or, in the web tool, of an administrator
 //! and within a transaction. Everything is decided and written to the log by SQL functions.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use serde_json::Value;
 use tokio_postgres::{Client, types::ToSql};
 
 use crate::model::{VmCommand, VmState};
 
-use super::{Connector, Database, DbError, lease::Lease, node::word};
+use super::{Connector, Database, DbError, error::advised, lease::Lease, node::word};
 
 /// SQLSTATE of what went well.
 const DONE: &str = "00000";
@@ -55,6 +55,12 @@ pub struct Refused {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&advised(&self.message, self.hint.as_deref()))
+    }
 }
 
 impl Connector {
@@ -328,6 +334,17 @@ pub enum Origin {
     Tenant,
 }
 
+/// A setting that programs read when they start, and that was changed since.
+#[derive(Clone, Debug)]
+pub struct RestartDue {
+    /// Which.
+    pub key: String,
+    /// When, in UTC.
+    pub changed: String,
+    /// The nodes whose programs go on with what was before.
+    pub nodes: Vec<String>,
+}
+
 /// What administrators may change of themselves.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -371,6 +388,17 @@ impl Acting {
             },
         };
         Ok(rows.iter().map(setting).collect())
+    }
+
+    /// The settings for everybody that count only when programs of nodes are started again, for who may see both.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn restarts_due(&self) -> Result<Vec<RestartDue>, DbError> {
+        let query =
+            "select key, to_char(changed at time zone 'UTC', 'YYYY-MM-DD HH24:MI'), nodes from qvd.restarts_due()";
+        let rows = self.client().query(query, &[]).await?;
+        Ok(rows.iter().map(|row| RestartDue { key: row.get(0), changed: row.get(1), nodes: row.get(2) }).collect())
     }
 
     /// Sets a key for a tenant; without one for his own or for everybody.

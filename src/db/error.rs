@@ -24,7 +24,7 @@ pub enum DbError {
     #[error("{0}")]
     Revoked(String),
     /// The rules of the schema refuse; the sentence is meant for people.
-    #[error("{message}{}", .hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    #[error("{}", advised(.message, .hint.as_deref()))]
     Refused {
         /// SQLSTATE of class `QV`.
         code: String,
@@ -65,6 +65,11 @@ pub enum DbError {
     /// An answer does not have the shape that this version expects.
     #[error("the database gave an unexpected answer: {0}")]
     Shape(String),
+}
+
+/// What is wrong, and what to do about it.
+pub(super) fn advised(message: &str, hint: Option<&str>) -> String {
+    hint.map_or_else(|| message.to_owned(), |hint| format!("{message} ({hint})"))
 }
 
 impl DbError {

@@ -20,6 +20,7 @@ mod listen;
 mod lists;
 mod migrate;
 mod node;
+mod overview;
 mod routed;
 mod servers;
 mod settle;
@@ -28,7 +29,7 @@ mod tls;
 mod turns;
 
 pub use acting::{
-    Acting, AdminAccount, Administrator, Origin, Outcome, Profile, Refused, RoleAcl, Setting, VmStanding,
+    Acting, AdminAccount, Administrator, Origin, Outcome, Profile, Refused, RestartDue, RoleAcl, Setting, VmStanding,
 };
 pub use admin::{AdminError, HostUse, Table, TotpSettings};
 pub use auth::{AutoVm, Tenant, TokenOwner};
@@ -47,6 +48,7 @@ pub use listen::{Listen, Listener, Notification};
 pub use lists::{List, ListError, Query};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
+pub use overview::{Blocked, DegradedHost, Events, Expiring, ExpiringVm, HostLoad, Overview};
 pub use routed::{NodeRouter, Passage, Reach};
 pub use turns::in_order;
 

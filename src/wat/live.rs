@@ -4,10 +4,10 @@
 use std::{
     convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -22,9 +22,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{broadcast, watch};
 
-use crate::db::{Connector, DbError, Listener};
+use crate::db::{Connector, Database, DbError, Listen, Listener};
 
-use super::{server::Wat, visitor::Visitor};
+use super::{
+    latency::{EVERY, Latency, MINUTES},
+    server::Wat,
+    visitor::Visitor,
+};
 
 /// Changes that a page may be behind with before it is told to look at everything again.
 const BEHIND: usize = 4096;
@@ -49,6 +53,7 @@ pub struct Live {
     /// Changes so far, counted from a number that no other process begins with.
     heard: AtomicU64,
     listening: watch::Sender<bool>,
+    latency: Mutex<Latency>,
 }
 
 impl Live {
@@ -58,25 +63,41 @@ impl Live {
             // A page reads it as a number, which in JavaScript has 53 bits.
             heard: AtomicU64::new(rand::random::<u64>() >> 12),
             listening: watch::Sender::new(false),
+            latency: Mutex::default(),
         }
     }
 
-    /// Listens for as long as it is polled.
-    pub async fn follow(&self, connector: &Connector) -> Infallible {
+    /// Listens for as long as it is polled, and measures how long it takes until something is heard of.
+    pub async fn follow(&self, connector: &Connector, database: &Database) -> Infallible {
+        // Nobody else's.
+        let echo = format!("qvd_wat_{:016x}", rand::random::<u64>());
         loop {
-            if let Err(error) = self.listen(connector).await {
+            if let Err(error) = self.listen(connector, database, &echo).await {
                 tracing::warn!(%error, "changes are not heard of; pages ask by themselves");
             }
             self.listening.send_replace(false);
+            self.measured().forget();
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn listen(&self, connector: &Connector) -> Result<(), DbError> {
+    async fn listen(&self, connector: &Connector, database: &Database, echo: &str) -> Result<(), DbError> {
         let mut listen = Listener::connect(connector).await?;
         listen.listener.watch().await?;
+        listen.listener.listen([echo]).await?;
         self.listening.send_replace(true);
+        tokio::select! {
+            () = self.hear(&mut listen, echo) => Ok(()),
+            never = self.measure(database, echo) => match never {},
+        }
+    }
+
+    async fn hear(&self, listen: &mut Listen, echo: &str) {
         while let Some(notification) = listen.notifications.recv().await {
+            if notification.channel == echo {
+                self.measured().heard(Instant::now());
+                continue;
+            }
             match serde_json::from_str::<Change>(&notification.payload) {
                 // Without anybody who reads pages nobody hears it.
                 Ok(change) => {
@@ -87,7 +108,31 @@ impl Live {
                 Err(error) => tracing::debug!(%error, payload = notification.payload, "not a change"),
             }
         }
-        Ok(())
+    }
+
+    async fn measure(&self, database: &Database, echo: &str) -> Infallible {
+        loop {
+            self.measured().asked(Instant::now());
+            if let Err(error) = database.notify_nothing_on(echo).await {
+                tracing::debug!(%error, "nothing can be notified");
+                self.measured().forget();
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    fn measured(&self) -> MutexGuard<'_, Latency> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long it took until changes were heard of: at most in each minute of the last hour.
+    pub fn latency(&self, now: Instant) -> [Option<Duration>; MINUTES] {
+        self.measured().by_minute(now)
+    }
+
+    /// How long it took last.
+    pub fn last_latency(&self) -> Option<Duration> {
+        self.measured().last()
     }
 
     /// A number that is another after each change. A page that was made with an older one may have missed something.

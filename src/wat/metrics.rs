@@ -37,5 +37,9 @@ async fn gather(wat: &Wat, visitor: &Visitor) -> Result<String, DbError> {
     exposition.add("qvd_wat_streams", "gauge", "Pages that hear of changes.", &[], streams as f64);
     let meaning = "Whether changes are heard of as they happen; else pages ask by themselves.";
     exposition.add("qvd_wat_listening", "gauge", meaning, &[], f64::from(listening));
+    if let Some(took) = wat.live.last_latency() {
+        let meaning = "Time from a notification until the web tool heard it, measured every ten seconds.";
+        exposition.add("qvd_wat_notification_delay_seconds", "gauge", meaning, &[], took.as_secs_f64());
+    }
     Ok(exposition.text())
 }

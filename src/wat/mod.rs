@@ -6,6 +6,7 @@ mod assets;
 mod door;
 mod downloads;
 mod guard;
+mod latency;
 mod live;
 mod metrics;
 mod pages;

@@ -78,7 +78,7 @@ pub async fn run(settings: Settings, ended: impl Future<Output = ()> + Send + 's
     });
     tokio::select! {
         served = serve => served.context("cannot serve any more"),
-        never = wat.live.follow(&settings.connector) => match never {},
+        never = wat.live.follow(&settings.connector, &wat.database) => match never {},
         never = forget(&wat) => match never {},
         never = uploads::collect(&wat) => match never {},
         // Pages that are open listen for ever.
@@ -107,6 +107,10 @@ fn application(wat: Arc<Wat>) -> Router {
         .nest("/api/v1/staging", uploads::routes())
         .nest("/api/v1", api::routes())
         .route("/config", get(pages::settings).post(pages::set))
+        .route("/log", get(pages::log))
+        .route("/log/export.csv", get(pages::log_csv))
+        .route("/log/export.json", get(pages::log_json))
+        .route("/log/{id}", get(pages::log_entry))
         .route("/profile", get(pages::profile).post(pages::change_profile))
         .route("/role/{id}/acls", get(pages::role).post(pages::change_role))
         .route("/{kind}", get(pages::list))

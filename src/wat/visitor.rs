@@ -35,6 +35,7 @@ const MOST: usize = 4096;
 const UNSAID: [&str; 2] = ["*", "default"];
 
 /// An administrator at a browser or a program.
+#[derive(Clone)]
 pub struct Visitor {
     pub who: Arc<Administrator>,
     pub address: IpAddr,

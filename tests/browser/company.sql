@@ -27,7 +27,8 @@ select vms_block(array(select v.id from vms v join users u on u.id = v.user_id w
 
 set session_replication_role = replica;
 update host_runtimes r set state = (case h.name when 'node-dune' then 'stopped' when 'node-cedar' then 'stopping' else 'running' end)::host_state,
-    blocked = h.name = 'node-dune', usable_ram = 65536, usable_cpu = 16000, free_ram = 31000, cpu_pressure = 0.2,
+    blocked = h.name = 'node-dune', usable_ram = 65536, usable_cpu = 16000,
+    free_ram = case h.name when 'node-amber' then 31000 else 9000 end, cpu_pressure = case h.name when 'node-amber' then 0.2 else 0.93 end,
     ok_ts = now()
 from hosts h where h.id = r.host_id;
 update vm_runtimes r set vm_state = (case when v.n % 23 = 7 then 'starting' when v.n % 29 = 11 then 'zombie' else 'running' end)::vm_state,
@@ -43,6 +44,16 @@ select 100 + n, v.id, v.name, u.id, u.login, v.tenant_id, r.host_id, r.host_id, 
     n * 48211, n * 5120331, 'tls', case when n % 3 = 0 then 'client' end
 from (select *, row_number() over (order by id) as n from vms) v
     join users u on u.id = v.user_id join vm_runtimes r on r.vm_id = v.id and r.vm_state = 'running';
+-- A busy hour, and times that end.
+insert into user_sessions (id, vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address,
+    started_at, ended_at, end_reason)
+select 10000 + row_number() over (), v.id, v.name, u.id, u.login, v.tenant_id, null, h.id, 1, '192.168.7.200',
+    now() - m * interval '1 minute', now(), 'client'
+from generate_series(0, 59) m, generate_series(1, (3 + 3 * sin(m / 7.0) + m % 5)::integer) k,
+    (select min(id) as id from hosts) h, (select * from vms order by id limit 1) v join users u on u.id = v.user_id;
+update vm_runtimes r set vm_expiration_soft = now() + x.n * interval '5 hours',
+    vm_expiration_hard = case when x.n % 3 <> 0 then now() + x.n * interval '7 hours' end
+from (select id, row_number() over (order by name, id) as n from vms) x where x.id = r.vm_id and x.n <= 14;
 update vm_runtimes r set user_state = 'connected', session_id = s.id, l7r_instance = 1, l7r_host_id = r.host_id, real_user_id = s.user_id
 from user_sessions s where s.vm_id = r.vm_id and s.ended_at is null;
 insert into staging (place, name, size, modified, kind)

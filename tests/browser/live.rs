@@ -57,3 +57,51 @@ async fn the_page_of_something_that_was_deleted_says_so() {
     stage.db.sql("delete from vms").await;
     stage.browser.until_it_says("There is no such page").await.unwrap();
 }
+
+#[tokio::test]
+async fn the_overview_follows_and_what_was_unfolded_stays_so() {
+    let stage = Stage::company().await;
+    stage.go("/").await;
+    stage.browser.until("document.querySelector('#live.on')").await.unwrap();
+    let blocked = "[...document.querySelectorAll('.ring li.bad a')].map(link => link.innerText).join()";
+    stage.browser.until(&format!("{blocked}.includes('2 blocked')")).await.unwrap();
+    stage.browser.click("#logins-table summary").await.unwrap();
+    stage.db.sql("select users_block(array(select id from users where login = 'ana.vidal'), true)").await;
+    stage.browser.until(&format!("{blocked}.includes('3 blocked')")).await.unwrap();
+    stage.browser.until("document.querySelector('#logins-table[open]')").await.unwrap();
+    let minutes =
+        stage.browser.script("return document.querySelectorAll('#logins-table tbody tr').length").await.unwrap();
+    assert_eq!(minutes, 60);
+    stage.browser.until_it_says("Last: ").await.unwrap();
+    stage.is_content("the overview").await;
+}
+
+#[tokio::test]
+async fn the_log_is_searched_by_its_form_and_an_entry_opened() {
+    let stage = Stage::company().await;
+    stage.go_to_object("user", "id from users where login = 'ana.vidal'").await;
+    for description in ["Third floor", "Fourth floor"] {
+        stage.browser.click_on("Change").await.unwrap();
+        stage.browser.fill("#f-description", description).await.unwrap();
+        stage.browser.click_on("Save").await.unwrap();
+        stage
+            .browser
+            .until(&format!("document.querySelector('#facts')?.innerText.includes('{description}')"))
+            .await
+            .unwrap();
+    }
+    stage.go("/log").await;
+    stage.browser.fill("#object", "ana.vidal").await.unwrap();
+    stage.browser.choose("#action", "Update").await.unwrap();
+    stage.browser.fill("#administrator", "root").await.unwrap();
+    stage.browser.click_on("Search").await.unwrap();
+    stage.browser.until("document.querySelectorAll('#entries tbody tr').length === 2").await.unwrap();
+    assert!(stage.browser.address().await.unwrap().contains("object=ana.vidal"));
+    let kept = "return [document.querySelector('#action').value, document.querySelector('#object').value]";
+    assert_eq!(stage.browser.script(kept).await.unwrap(), serde_json::json!(["update", "ana.vidal"]));
+    stage.browser.click("#entries tbody tr:first-child a").await.unwrap();
+    stage.browser.until_it_says("Third floor").await.unwrap();
+    stage.browser.until_it_says("Fourth floor").await.unwrap();
+    stage.picture("log-changes").await;
+    stage.is_content("an entry of the log").await;
+}

@@ -24,6 +24,7 @@ mod lists;
 mod live;
 mod node;
 mod outage;
+mod overview;
 pub mod patience;
 mod pool;
 mod privileges;

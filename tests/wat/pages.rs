@@ -154,3 +154,36 @@ async fn pages_speak_the_language_of_the_administrator_or_the_browser() {
     let english = async || wat.ask("GET", "/vm", &spanish, "").await.body.contains(r#"lang="en""#).then_some(());
     crate::cluster::patience::until("the page is English", english).await;
 }
+
+#[tokio::test]
+async fn what_may_go_better_later_is_told_apart_from_what_nobody_planned_for() {
+    let (db, wat) = stage(0).await;
+    db.sql(
+        "create function fails() returns trigger language plpgsql as $$
+             begin raise exception 'a secret of the server' using errcode = new.description; end $$;
+         create trigger fails before insert or update on properties_list for each row
+             when (new.description is not null) execute function fails()",
+    )
+    .await;
+    for (code, status) in [
+        ("40001", 503),
+        ("40P01", 503),
+        ("54000", 503),
+        ("57000", 503),
+        ("08006", 503),
+        ("53100", 503),
+        ("XX000", 500),
+        ("42P01", 500),
+        ("22000", 422),
+        ("QV014", 422),
+    ] {
+        let form = [("key", "k"), ("tenant_id", "1"), ("description", code)];
+        let page = wat.post("root", "/property/new", &form).await;
+        assert_eq!(page.status, status, "{code}: {page:?}");
+        assert!(status == 422 || !page.body.contains("a secret of the server"), "{code}: {page:?}");
+        let body = serde_json::json!({ "key": "k", "tenant_id": 1, "description": code });
+        let told = wat.api("root", "POST", "/api/v1/property", "", Some(&body)).await;
+        assert_eq!(told.status, status, "{code}: {told:?}");
+        assert!(status == 422 || !told.body.contains("a secret of the server"), "{code}: {told:?}");
+    }
+}

@@ -68,3 +68,42 @@ async fn a_tenant_has_settings_of_its_own_and_no_choice_of_others() {
     assert_eq!(refused.status, 404, "{refused:?}");
     assert_eq!(value(&db, &school).await.as_deref(), Some("8666"));
 }
+
+#[tokio::test]
+async fn what_programs_read_at_their_start_is_told_until_those_of_all_nodes_are_started_again() {
+    let (db, wat) = stage().await;
+    let page = wat.get("root", "/config?restart=1").await.body;
+    assert!(
+        page.contains(&format!(r#"id="k-{KEY}""#)) && !page.contains(r#"id="k-l7r.loadbalancer.plugin""#),
+        "{page}"
+    );
+    let start = "select node from node_start('n1', gen_random_uuid(), 1, '00000000-0000-4000-8000-000000000001', 10)";
+    db.sql(start).await;
+    let due = async |who: &str| wat.get(who, "/config").await.body.contains("Nodes to be restarted");
+    assert!(!due("root").await, "nothing was changed");
+    wat.post("root", "/config", &[("key", "l7r.loadbalancer.plugin"), ("value", "load"), ("verb", "set")]).await;
+    assert!(!due("root").await, "this is read as it changes");
+    wat.post("root", "/config", &[("key", KEY), ("value", "8555"), ("verb", "set")]).await;
+    let page = wat.get("root", "/config").await.body;
+    let rows = page.split("Nodes to be restarted").nth(1).and_then(|rest| rest.split("</table>").next());
+    assert!(rows.is_some_and(|rows| rows.contains(KEY) && rows.contains("<td>n1</td>")), "{page}");
+    assert!(!due("ann@school").await, "nodes are not a tenant's");
+    // A daemon is started again on the same machine.
+    db.sql(&start.replace("gen_random_uuid()", "(select boot_id from host_runtimes)")).await;
+    assert!(!due("root").await);
+}
+
+#[tokio::test]
+async fn settings_are_not_made_by_a_form_of_objects() {
+    let (db, wat) = stage().await;
+    let before = db.sql("select count(*) from configs").await;
+    for (path, form) in
+        [("/config/new", [("key", "x"), ("value", "y")]), ("/config/act", [("verb", "del"), ("id", "1")])]
+    {
+        assert_eq!(wat.post("root", path, &form).await.status, 404, "{path}");
+    }
+    for path in ["/config/new", "/config/1", "/log/new"] {
+        assert_eq!(wat.get("root", path).await.status / 100, 4, "{path}");
+    }
+    assert_eq!(db.sql("select count(*) from configs").await, before);
+}

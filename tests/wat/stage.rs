@@ -214,6 +214,21 @@ impl Wat {
         )
     }
 
+    /// Asks for an answer that is read by the caller, as slowly as he likes.
+    pub async fn begin(&self, who: &str, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = self.request("GET", path, &authorization(who, PASSWORD), "");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// The most memory that it had so far, in bytes.
+    pub fn most_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// The changes that an open page is told.
     pub async fn live(&self, who: &str) -> Changes {
         let mut stream = TcpStream::connect(self.address).await.unwrap();

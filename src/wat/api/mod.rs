@@ -3,6 +3,7 @@
 
 mod collection;
 mod item;
+mod log;
 mod openapi;
 mod problem;
 mod settings;
@@ -29,6 +30,8 @@ pub fn routes() -> Router<Arc<Wat>> {
         .route("/me", get(me))
         .route("/statistics", get(statistics))
         .route("/config/{key}", get(settings::look).put(settings::set).delete(settings::reset))
+        .route("/log/export.csv", get(log::csv))
+        .route("/log/export.json", get(log::json))
         .route("/vm/{id}/why", get(item::why))
         .route("/{kind}", get(collection::list).post(collection::create))
         .route("/{kind}/actions", post(collection::act))

@@ -34,6 +34,9 @@ fn made() -> Value {
     });
     add(path(), "put", operation("config_set", "Set it", &whose, Some(value), (204, Value::Null)));
     add(path(), "delete", operation("config_reset", "Back to the default", &whose, None, (204, Value::Null)));
+    for (form, kind) in [("csv", "text/csv"), ("json", "application/json")] {
+        add(format!("/api/v1/log/export.{form}"), "get", export(form, kind));
+    }
     for object in ALL {
         // Those have an address of their own for what comes.
         if object.name != "staging" {
@@ -178,6 +181,26 @@ fn describe(object: &Object, add: &mut impl FnMut(String, &str, Value)) {
         "post",
         operation(&format!("{name}_actions"), &title, &[], Some(action), (200, results)),
     );
+}
+
+/// The log as one long answer.
+fn export(form: &str, kind: &str) -> Value {
+    let asked = [
+        ("from", "Not before: a date with a time, in UTC unless it says an offset"),
+        ("to", "Not after"),
+        ("administrator", "Part of the name of who did it"),
+        ("action", "What was done, as in the field verb"),
+        ("kind", "What it was done with, as in the field qvd_object"),
+        ("object", "Part of its name, or its number"),
+        ("outcome", "success or refused"),
+        ("address", "With what the address begins from which it was done"),
+        ("filter", "Conditions as on the command line"),
+    ]
+    .map(|(name, meaning)| parameter(name, "query", meaning, json!({ "type": "string" })));
+    let title = "The entries of the log that are wanted, the newest first; an answer without its end is none";
+    let mut operation = operation(&format!("log_export_{form}"), title, &asked, None, (200, Value::Null));
+    operation["responses"]["200"]["content"] = json!({ kind: {} });
+    operation
 }
 
 /// Fields by name; their types are for the database to say.

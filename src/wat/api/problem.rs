@@ -47,7 +47,7 @@ impl Problem {
 impl From<DbError> for Problem {
     fn from(error: DbError) -> Self {
         let status = pages::status(&error);
-        let code = error.sqlstate().filter(|_| status != StatusCode::SERVICE_UNAVAILABLE).map(str::to_owned);
+        let code = error.sqlstate().filter(|_| !status.is_server_error()).map(str::to_owned);
         match error {
             DbError::Refused { message, hint, .. } => Self { status, detail: message, code, hint },
             error => Self { status, detail: pages::sentence(&error), code, hint: None },

@@ -70,7 +70,7 @@ function gone(event) {
   if (event.detail.xhr.status === 404 && !leaving) location.reload();
 }
 
-// A part that is shown anew goes on as it was: what is ticked, where the focus is, how far it was moved.
+// A part that is shown anew goes on as it was: what is ticked and unfolded, where the focus is, how far it was moved.
 const BOXES = "input[type=checkbox][name]";
 let kept = null;
 
@@ -89,6 +89,7 @@ document.addEventListener("htmx:beforeSwap", (event) => {
     ticked: new Set([...part.querySelectorAll(BOXES + ":checked")].map(boxOf)),
     focus: part.contains(at) && at !== part ? likeIt(at) : null,
     moved: wide ? wide.scrollLeft : 0,
+    unfolded: [...part.querySelectorAll("details[id][open]")].map((details) => details.id),
   };
 });
 document.addEventListener("htmx:afterSwap", (event) => {
@@ -96,6 +97,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
   const part = document.getElementById(event.detail.target.getAttribute("id"));
   if (!part || !kept) return;
   part.querySelectorAll(BOXES).forEach((box) => { if (kept.ticked.has(boxOf(box))) box.checked = true; });
+  kept.unfolded.forEach((id) => part.querySelector("#" + CSS.escape(id))?.setAttribute("open", ""));
   const wide = part.querySelector(".wide");
   if (wide) wide.scrollLeft = kept.moved;
   if (kept.focus && document.activeElement === document.body) part.querySelector(kept.focus)?.focus({ preventScroll: true });

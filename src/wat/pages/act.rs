@@ -76,6 +76,10 @@ pub async fn act(
     let wanted = Wanted::read(pairs);
     let made = async {
         let object = kind(&name)?;
+        let deletes = wanted.verb == "del" && !object.create.is_empty();
+        if !deletes && !object.verbs.contains(&wanted.verb.as_str()) {
+            return Err(Problem::Missing);
+        }
         let acting = acting(&wat, &visitor).await?;
         let ids = match wanted.all {
             false => wanted.ids.clone(),
@@ -107,11 +111,7 @@ fn told(visitor: &Visitor, name: &str, outcomes: &[Outcome], back: String) -> Re
     let object = kind(name)?;
     let refused: Vec<Item> = outcomes
         .iter()
-        .filter_map(|outcome| {
-            let why = outcome.refused.as_ref()?;
-            let hint = why.hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
-            Some(Item { id: outcome.id, why: format!("{}{hint}", why.message) })
-        })
+        .filter_map(|outcome| Some(Item { id: outcome.id, why: outcome.refused.as_ref()?.to_string() }))
         .collect();
     Ok(OutcomePage {
         page: Page::new(visitor, visitor.language.text("What became of it"), object.name),

@@ -1,4 +1,4 @@
-//! The overview: how many there are of each kind, and in which state. Each number leads to its list.
+//! The overview: how many there are of each kind, and in which state, as numbers that lead to their lists and drawn.
 
 use std::sync::Arc;
 
@@ -12,7 +12,9 @@ use crate::{
 
 use super::{
     super::{server::Wat, visitor::Visitor},
-    Page, Problem, acting, may_list, show,
+    Page, Problem, acting, may_list,
+    overview::Charts,
+    show,
 };
 
 #[derive(Template)]
@@ -20,6 +22,7 @@ use super::{
 struct DashboardPage {
     page: Page,
     tiles: Vec<Tile>,
+    charts: Charts,
 }
 
 struct Tile {
@@ -93,8 +96,9 @@ async fn look(wat: &Wat, visitor: &Visitor) -> Result<DashboardPage, Problem> {
         }
         tiles.push(Tile { title, href: format!("/{kind}"), count, parts: shown });
     }
+    let charts = Charts::of(wat, &acting, visitor.language).await?;
     acting.finish().await?;
-    Ok(DashboardPage { page, tiles })
+    Ok(DashboardPage { page, tiles, charts })
 }
 
 async fn count(acting: &Acting, object: &Object, filter: &str) -> Result<i64, Problem> {

@@ -51,6 +51,11 @@ struct FormPage {
     fields: Vec<Field>,
 }
 
+/// A kind of objects that are made by filling in a form.
+fn made_here(name: &str) -> Result<&'static Object, Problem> {
+    kind(name).and_then(|object| if object.create.is_empty() { Err(Problem::Missing) } else { Ok(object) })
+}
+
 pub async fn blank(State(wat): State<Arc<Wat>>, visitor: Visitor, Path(name): Kind) -> Response {
     let made = form(&wat, &visitor, &name, &[], None).await;
     show(&visitor, made)
@@ -63,7 +68,7 @@ pub async fn create(
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> Response {
     let made = async {
-        let object = kind(&name)?;
+        let object = made_here(&name)?;
         let acting = acting(&wat, &visitor).await?;
         let names = object.create.iter().map(|(name, _)| *name);
         let id = acting.create(object.name, &typed(names, &pairs)).await?;
@@ -93,10 +98,7 @@ async fn form(
     typed: &[(String, String)],
     problem: Option<String>,
 ) -> Result<FormPage, Problem> {
-    let object = kind(name)?;
-    if object.create.is_empty() {
-        return Err(Problem::Missing);
-    }
+    let object = made_here(name)?;
     let acting = acting(wat, visitor).await?;
     let mut fields = Vec::new();
     for (name, required) in object.create {

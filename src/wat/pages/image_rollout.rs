@@ -71,10 +71,14 @@ pub async fn publish(
     }
 }
 
-/// What browsers send for a date with a time, which is meant in UTC, as PostgreSQL reads it; nothing for nothing.
-fn moment(typed: &str) -> Result<Option<String>, jiff::Error> {
+/// What browsers send for a date with a time, which is meant in UTC, as PostgreSQL reads it; nothing for nothing. Programs may
+/// say an offset.
+pub fn moment(typed: &str) -> Result<Option<String>, jiff::Error> {
     if typed.is_empty() {
         return Ok(None);
+    }
+    if let Ok(moment) = typed.parse::<Timestamp>() {
+        return Ok(Some(moment.to_string()));
     }
     let moment: DateTime = typed.parse()?;
     Ok(Some(format!("{moment}Z")))
@@ -130,6 +134,7 @@ mod tests {
         assert_eq!(offered(now, Some(3600.0)), "2030-02-01T00:30");
         assert_eq!(offered(now, None), "");
         assert_eq!(moment("2030-02-01T00:30").unwrap().as_deref(), Some("2030-02-01T00:30:00Z"));
+        assert_eq!(moment("2030-02-01T02:30:00+02:00").unwrap().as_deref(), Some("2030-02-01T00:30:00Z"));
         assert_eq!(moment("").unwrap(), None);
         for wrong in ["soon", "2030-02-30T00:30", "'; drop table vms; --"] {
             assert!(moment(wrong).is_err(), "{wrong}");

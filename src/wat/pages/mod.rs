@@ -2,6 +2,7 @@
 
 mod act;
 mod cell;
+mod charts;
 mod dashboard;
 mod form;
 mod image;
@@ -9,7 +10,11 @@ mod image_import;
 mod image_rollout;
 mod image_staging;
 mod list;
+mod log;
+mod log_entry;
+mod log_export;
 mod object;
+mod overview;
 mod profile;
 mod role;
 mod settings;
@@ -35,6 +40,9 @@ pub use dashboard::dashboard;
 pub use form::{blank, create};
 pub use image::routes as image_routes;
 pub use list::list;
+pub use log::{Wanted as WantedLog, log};
+pub use log_entry::entry as log_entry;
+pub use log_export::{Export, ExportError, Format as ExportFormat, csv as log_csv, json as log_json};
 pub use object::{change, object};
 pub use profile::{change_profile, profile};
 pub use role::{change_role, role};
@@ -128,6 +136,8 @@ pub enum Problem {
     Missing,
     /// The database refuses, or is not there.
     Refused(DbError),
+    /// What was typed means nothing.
+    Misunderstood(String),
 }
 
 impl From<DbError> for Problem {
@@ -154,20 +164,24 @@ struct ProblemPage {
 
 /// Shows a page, or why there is none.
 fn show<T: Template>(visitor: &Visitor, made: Result<T, Problem>) -> Response {
-    let problem = match made {
+    match made {
         Ok(template) => match template.render() {
-            Ok(html) => return Html(html).into_response(),
+            Ok(html) => Html(html).into_response(),
             Err(error) => {
                 tracing::error!(%error, "a page cannot be written");
-                return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
             }
         },
-        Err(problem) => problem,
-    };
+        Err(problem) => show_problem(visitor, problem),
+    }
+}
+
+fn show_problem(visitor: &Visitor, problem: Problem) -> Response {
     let t = |english| visitor.language.text(english);
     let (status, problem) = match problem {
         Problem::Missing => (StatusCode::NOT_FOUND, t("There is no such page, or it is not yours.").to_owned()),
         Problem::Refused(error) => (status(&error), sentence(&error)),
+        Problem::Misunderstood(why) => (StatusCode::BAD_REQUEST, why),
     };
     let page = Page::new(visitor, t("This does not work"), "-");
     match (ProblemPage { page, problem }).render() {
@@ -181,11 +195,17 @@ pub fn status(error: &DbError) -> StatusCode {
     match error.sqlstate() {
         Some("QV010") => StatusCode::NOT_FOUND,
         Some("QV040" | "42501") => StatusCode::FORBIDDEN,
-        Some(code) if code.starts_with("QV") || code.starts_with("22") || code.starts_with("23") => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        _ => StatusCode::SERVICE_UNAVAILABLE,
+        Some(code) if is_of(code, &["QV", "22", "23"]) => StatusCode::UNPROCESSABLE_ENTITY,
+        _ if error.is_passing() => StatusCode::SERVICE_UNAVAILABLE,
+        // Connections, conflicts, what the server lacks or was told, limits.
+        Some(code) if is_of(code, &["08", "40", "53", "54", "55", "57", "58"]) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
+}
+
+/// Whether a SQLSTATE is of one of these classes.
+fn is_of(code: &str, classes: &[&str]) -> bool {
+    classes.iter().any(|class| code.starts_with(class))
 }
 
 /// What the database says, and what it says to do. What is not meant for people is for the log.
@@ -194,6 +214,10 @@ pub fn sentence(error: &DbError) -> String {
         StatusCode::SERVICE_UNAVAILABLE => {
             tracing::error!(%error, "the database cannot answer");
             "The database cannot answer now.".to_owned()
+        }
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            tracing::error!(%error, "nobody planned for this");
+            "This went wrong for a reason that nobody planned for. It is in the log of the web tool.".to_owned()
         }
         _ => error.to_string(),
     }

@@ -6,6 +6,7 @@ use askama::Template;
 use axum::{
     Form,
     extract::{Path, State},
+    http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
 use futures_util::TryStreamExt;
@@ -138,10 +139,7 @@ pub async fn change(
     };
     let refused = match made.await {
         Ok(None) => return Redirect::to(&format!("/{name}/{id}")).into_response(),
-        Ok(Some(why)) => {
-            let hint = why.hint.map_or(String::new(), |hint| format!(" ({hint})"));
-            (axum::http::StatusCode::UNPROCESSABLE_ENTITY, format!("{}{hint}", why.message))
-        }
+        Ok(Some(why)) => (StatusCode::UNPROCESSABLE_ENTITY, why.to_string()),
         Err(Problem::Refused(error)) => (status(&error), sentence(&error)),
         Err(problem) => return show::<ObjectPage>(&visitor, Err(problem)),
     };

@@ -81,10 +81,7 @@ pub async fn change_role(
     };
     let (status, why) = match made.await {
         Ok(None) => return Redirect::to(&format!("/role/{id}/acls")).into_response(),
-        Ok(Some(why)) => {
-            let hint = why.hint.map_or(String::new(), |hint| format!(" ({hint})"));
-            (StatusCode::UNPROCESSABLE_ENTITY, format!("{}{hint}", why.message))
-        }
+        Ok(Some(why)) => (StatusCode::UNPROCESSABLE_ENTITY, why.to_string()),
         Err(Problem::Refused(error)) => (status(&error), sentence(&error)),
         Err(problem) => return show::<RolePage>(&visitor, Err(problem)),
     };

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     admin::objects,
-    db::{Acting, DbError, Origin, Setting},
+    db::{Acting, DbError, Origin, RestartDue, Setting},
 };
 
 use super::{
@@ -29,6 +29,8 @@ struct SettingsPage {
     /// Id and name of those there are to choose from; none where there is no choice.
     tenants: Vec<(String, String)>,
     nodes: Vec<Node>,
+    /// What counts only when programs are started again that run.
+    due: Vec<RestartDue>,
     /// A refusal of a key that is not in the tree.
     problem: Option<String>,
 }
@@ -41,6 +43,9 @@ pub struct Wanted {
     tenant: String,
     #[serde(default)]
     search: String,
+    /// Not empty: only what programs read when they start.
+    #[serde(default)]
+    restart: String,
     /// The key to be shown with what it is in.
     #[serde(default)]
     key: String,
@@ -99,7 +104,10 @@ pub async fn set(State(wat): State<Arc<Wat>>, visitor: Visitor, Form(change): Fo
     };
     match made.await {
         Ok(()) => {
-            let pairs = [("tenant", &wanted.tenant), ("search", &wanted.search), ("key", &wanted.key)];
+            let mut pairs = vec![("tenant", &wanted.tenant), ("search", &wanted.search), ("key", &wanted.key)];
+            if !wanted.restart.is_empty() {
+                pairs.push(("restart", &wanted.restart));
+            }
             let query = serde_urlencoded::to_string(pairs).unwrap_or_default();
             let key = serde_urlencoded::to_string([("", &wanted.key)]).unwrap_or_default();
             Redirect::to(&format!("/config?{query}#k-{}", key.trim_start_matches('='))).into_response()
@@ -130,8 +138,12 @@ async fn look(
     let tenants = tenants(&acting, visitor).await?;
     let chosen = tenant(&tenants, &wanted.tenant)?.map(|(id, _)| id);
     let mut settings = acting.settings(chosen).await?;
+    let due = acting.restarts_due().await?;
     acting.finish().await?;
-    settings.retain(|setting| found(setting, &wanted.search) || (refused.is_some() && setting.key == wanted.key));
+    settings.retain(|setting| {
+        let wanted_so = wanted.restart.is_empty() || setting.needs_restart;
+        wanted_so && found(setting, &wanted.search) || (refused.is_some() && setting.key == wanted.key)
+    });
     let here = if chosen.is_some() || visitor.who.tenant_id != 0 { Origin::Tenant } else { Origin::Everybody };
     let mut problem = refused.as_ref().map(|(_, why)| why.clone());
     let shown = settings.into_iter().map(|setting| {
@@ -166,9 +178,10 @@ async fn look(
     });
     let shown: Vec<Shown> = shown.collect();
     let mut nodes = Vec::new();
-    let open = |prefix: &str| !wanted.search.is_empty() || wanted.key.starts_with(prefix);
+    let chosen = !wanted.search.is_empty() || !wanted.restart.is_empty();
+    let open = |prefix: &str| chosen || wanted.key.starts_with(prefix);
     grow(shown, 1, &open, &mut nodes);
-    Ok(SettingsPage { page: Page::of(visitor, "config"), wanted, tenants, nodes, problem })
+    Ok(SettingsPage { page: Page::of(visitor, "config"), wanted, tenants, nodes, due, problem })
 }
 
 fn found(setting: &Setting, search: &str) -> bool {
