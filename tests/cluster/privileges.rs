@@ -111,7 +111,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 /// What changes nothing and tells nothing that tables and lists do not.
 const SEEING: &str =
     "acl_check acls_of can created di_id host_names host_transition_allowed is_secret list_fields me my_tenant
-    cluster_status name_and_tenant osf_id reaches sees_all statistics tenant_id user_id user_transition_allowed
+    cluster_status name_and_tenant osf_id overview reaches restarts_due sees_all statistics tenant_id user_id user_transition_allowed
     vm_command_allowed vm_id vm_mac vm_name vm_transition_allowed vm_verbs vm_why vm_why_facts watch";
 /// The same, of all tenants.
 const LOOKING_UP: &str = "config_get di_for vm_address_free vm_effective_properties";
