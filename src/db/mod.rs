@@ -26,6 +26,7 @@ mod settle;
 mod storage;
 mod tls;
 mod turns;
+mod views;
 
 pub use acting::{
     Acting, AdminAccount, Administrator, Origin, Outcome, Profile, Refused, RoleAcl, Setting, VmStanding,
@@ -49,6 +50,7 @@ pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
 pub use routed::{NodeRouter, Passage, Reach};
 pub use turns::in_order;
+pub use views::Device;
 
 use std::{sync::Arc, time::Duration};
 

@@ -25,6 +25,8 @@ use super::{
 const LAST_CALL: Duration = Duration::from_secs(10);
 /// Nothing that is typed is longer.
 const LONGEST: usize = 1 << 20;
+/// As much as the numbers of a million objects that are chosen at once.
+const MOST_CHOSEN: usize = 12 << 20;
 
 /// What is needed to begin.
 pub struct Settings {
@@ -111,7 +113,9 @@ fn application(wat: Arc<Wat>) -> Router {
         .route("/role/{id}/acls", get(pages::role).post(pages::change_role))
         .route("/{kind}", get(pages::list))
         .route("/{kind}/new", get(pages::blank).post(pages::create))
-        .route("/{kind}/act", post(pages::act))
+        .route("/{kind}/ids", get(pages::ids))
+        .route("/{kind}/columns", post(pages::choose))
+        .route("/{kind}/act", post(pages::act).layer(axum::extract::DefaultBodyLimit::max(MOST_CHOSEN)))
         .route("/{kind}/{id}", get(pages::object).post(pages::change))
         .route("/vm/{id}/console", get(pages::console))
         .route("/vm/{id}/console/more", get(pages::console_more))

@@ -2,6 +2,7 @@
 
 mod accessible;
 mod actions;
+mod chosen;
 mod desktop;
 mod driver;
 mod hostile;

@@ -74,7 +74,7 @@ impl Item {
         Self {
             id: image.id,
             title: image.version.clone().unwrap_or_else(|| image.path.clone()),
-            state: visitor.language.text(&image.state).to_owned(),
+            state: visitor.language.agreed(&image.state, "di", true).to_owned(),
             class: match image.state.as_str() {
                 "published" => "good",
                 "fail" => "bad",

@@ -2,6 +2,7 @@
 
 mod act;
 mod cell;
+mod columns;
 mod dashboard;
 mod form;
 mod image;
@@ -32,9 +33,10 @@ use super::{server::Wat, text::Language, visitor::Visitor};
 
 pub use act::act;
 pub use dashboard::dashboard;
+pub use columns::choose;
 pub use form::{blank, create};
 pub use image::routes as image_routes;
-pub use list::list;
+pub use list::{ids, list};
 pub use object::{change, object};
 pub use profile::{change_profile, profile};
 pub use role::{change_role, role};
