@@ -75,6 +75,25 @@ impl Database {
     /// # Errors
     /// The database cannot be reached, the role may not do so, or there is no such administrator.
     pub async fn acting_as(&self, administrator: i32, address: IpAddr, source: &str) -> Result<Acting, DbError> {
+        self.transaction_as("begin", administrator, address, source).await
+    }
+
+    /// Looks as an administrator: at one moment, whatever is changed while he looks, and at nothing that looking changes.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn looking_as(&self, administrator: i32, address: IpAddr, source: &str) -> Result<Acting, DbError> {
+        let begin = "begin isolation level repeatable read read only";
+        self.transaction_as(begin, administrator, address, source).await
+    }
+
+    async fn transaction_as(
+        &self,
+        begin: &str,
+        administrator: i32,
+        address: IpAddr,
+        source: &str,
+    ) -> Result<Acting, DbError> {
         let lease = self.connection().await?;
         let client = lease.taken();
         client.batch_execute(begin).await?;

@@ -211,3 +211,8 @@ pub async fn acting(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
 }
 
 type Kind = Path<String>;
+/// Looks in the name of the visitor; all that is read is of one moment.
+async fn looking(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
+    wat.database.looking_as(visitor.who.id, visitor.address, "WAT").await
+}
+
