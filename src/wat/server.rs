@@ -44,6 +44,8 @@ pub struct Settings {
     pub staging: PathBuf,
     /// Whether files may be downloaded from addresses that are not global.
     pub private_downloads: bool,
+    /// How many at the same time.
+    pub most_downloads: usize,
 }
 
 /// What all requests share.
@@ -53,6 +55,7 @@ pub struct Wat {
     pub live: live::Live,
     pub staging: uploads::Staging,
     pub private_downloads: bool,
+    pub downloads: Arc<downloads::Places>,
 }
 
 /// Serves until `ended`.
@@ -70,6 +73,7 @@ pub async fn run(settings: Settings, ended: impl Future<Output = ()> + Send + 's
         live: live::Live::new(),
         staging: uploads::Staging::new(settings.staging),
         private_downloads: settings.private_downloads,
+        downloads: downloads::Places::new(settings.most_downloads),
     });
     tracing::info!(scheme, address = %door.local_addr()?, "listening");
     let application = application(wat.clone()).into_make_service_with_connect_info::<Peer>();

@@ -4,6 +4,7 @@ mod accessible;
 mod actions;
 mod chosen;
 mod desktop;
+mod downloads;
 mod driver;
 mod hostile;
 mod keyboard;

@@ -6,6 +6,7 @@ mod columns;
 mod dashboard;
 mod form;
 mod image;
+mod image_download;
 mod image_import;
 mod image_rollout;
 mod image_staging;
@@ -32,8 +33,8 @@ use crate::{
 use super::{server::Wat, text::Language, visitor::Visitor};
 
 pub use act::act;
-pub use dashboard::dashboard;
 pub use columns::choose;
+pub use dashboard::dashboard;
 pub use form::{blank, create};
 pub use image::routes as image_routes;
 pub use list::{ids, list};
@@ -210,9 +211,9 @@ pub async fn acting(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
     wat.database.acting_as(visitor.who.id, visitor.address, "WAT").await
 }
 
-type Kind = Path<String>;
 /// Looks in the name of the visitor; all that is read is of one moment.
 async fn looking(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
     wat.database.looking_as(visitor.who.id, visitor.address, "WAT").await
 }
 
+type Kind = Path<String>;
