@@ -70,7 +70,7 @@ grant execute on function me, my_tenant, sees_all, reaches, can, list_fields, ho
 grant execute on function act_as, wat_administrator, wat_password_upgrade, wat_login_log to qvd_wat;
 grant execute on function object_create, objects_update, objects_delete, vms_start, vms_stop, vms_disconnect, vms_expire, vms_block,
     vms_delete, users_block, users_delete, hosts_block, hosts_stop, hosts_stop_vms, dis_block, dis_publish, tenants_block,
-    tenant_purge, me_update, my_tenant_update, view_set, view_reset, vm_console_watch, vm_console
+    tenant_purge, me_update, my_tenant_update, view_set, view_columns, view_reset, vm_console_watch, vm_console
     to qvd_admin, qvd_administrators;
 grant execute on function acls_of, acl_check, statistics, overview, restarts_due, cluster_status, vm_verbs to qvd_readonly, qvd_admin, qvd_administrators;
 grant execute on function vm_id(text), vm_name, user_id, osf_id, di_id, tenant_id, name_and_tenant, vm_why(integer), vm_why(text),

@@ -4655,6 +4655,27 @@ begin
     return null;
 end $$;
 
+CREATE FUNCTION qvd.view_columns(object text, device qvd.device_type, shown text[], hidden text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+    if my_tenant() is null then
+        raise exception 'views are somebody''s' using errcode = 'QV014', hint = 'Log in as an administrator.';
+    end if;
+    delete from views_setups v
+    where v.tenant_id = my_tenant() and v.administrator_id = me() and v.qvd_object = object and v.view_type = 'list_column'
+        and v.device_type = device and v.field <> all (shown || hidden);
+    insert into views_setups as v (tenant_id, administrator_id, qvd_object, field, view_type, device_type, visible)
+    select my_tenant(), me(), object, f.field, 'list_column', device, bool_or(f.field = any (shown))
+    from unnest(shown || hidden) with ordinality f (field, n) group by f.field order by min(f.n)
+    on conflict (tenant_id, administrator_id, qvd_object, field, view_type, device_type)
+        do update set visible = excluded.visible where v.visible <> excluded.visible;
+exception when check_violation then
+    raise exception 'there is no list of %, or no such field', object using errcode = 'QV014', hint = 'user, vm, host, osf, di …';
+end $$;
+
 CREATE FUNCTION qvd.view_reset(object text DEFAULT NULL::text, whose text DEFAULT 'mine'::text) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -6864,7 +6885,7 @@ CREATE TABLE qvd.views_setups (
     device_type qvd.device_type NOT NULL,
     visible boolean NOT NULL,
     CONSTRAINT views_setups_field_check CHECK (((length(field) >= 1) AND (length(field) <= 1100))),
-    CONSTRAINT views_setups_qvd_object_check CHECK ((qvd_object = ANY (ARRAY['user'::text, 'vm'::text, 'log'::text, 'host'::text, 'osf'::text, 'di'::text, 'role'::text, 'administrator'::text, 'tenant'::text])))
+    CONSTRAINT views_setups_qvd_object_check CHECK ((qvd_object = ANY (ARRAY['user'::text, 'vm'::text, 'log'::text, 'host'::text, 'osf'::text, 'di'::text, 'role'::text, 'administrator'::text, 'tenant'::text, 'session'::text, 'property'::text, 'acl'::text, 'config'::text, 'staging'::text, 'tunnel'::text, 'end'::text])))
 );
 
 ALTER TABLE ONLY qvd.views_setups FORCE ROW LEVEL SECURITY;
@@ -9192,6 +9213,10 @@ GRANT ALL ON FUNCTION qvd.users_delete(ids integer[]) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.users_delete(ids integer[]) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.users_wake() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.view_columns(object text, device qvd.device_type, shown text[], hidden text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.view_columns(object text, device qvd.device_type, shown text[], hidden text[]) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.view_columns(object text, device qvd.device_type, shown text[], hidden text[]) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.view_reset(object text, whose text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.view_reset(object text, whose text) TO qvd_admin;

@@ -281,6 +281,27 @@ exception when check_violation then
     raise exception 'there is no list of %, or no such field', object using errcode = 'QV014', hint = 'user, vm, host, osf, di …';
 end $$;
 
+-- The columns of one's own list of something: which are shown and which are not; of others, and of all when nothing is said,
+-- it is as the tenant or the program has it.
+create or replace function view_columns(object text, device device_type, shown text[], hidden text[]) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+#variable_conflict use_column
+begin
+    if my_tenant() is null then
+        raise exception 'views are somebody''s' using errcode = 'QV014', hint = 'Log in as an administrator.';
+    end if;
+    delete from views_setups v
+    where v.tenant_id = my_tenant() and v.administrator_id = me() and v.qvd_object = object and v.view_type = 'list_column'
+        and v.device_type = device and v.field <> all (shown || hidden);
+    insert into views_setups as v (tenant_id, administrator_id, qvd_object, field, view_type, device_type, visible)
+    select my_tenant(), me(), object, f.field, 'list_column', device, bool_or(f.field = any (shown))
+    from unnest(shown || hidden) with ordinality f (field, n) group by f.field order by min(f.n)
+    on conflict (tenant_id, administrator_id, qvd_object, field, view_type, device_type)
+        do update set visible = excluded.visible where v.visible <> excluded.visible;
+exception when check_violation then
+    raise exception 'there is no list of %, or no such field', object using errcode = 'QV014', hint = 'user, vm, host, osf, di …';
+end $$;
+
 -- Back to what the tenant says, or to what comes with the program.
 create or replace function view_reset(object text default null, whose text default 'mine') returns void
 language plpgsql security definer set search_path = qvd, pg_temp as $$

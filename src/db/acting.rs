@@ -29,6 +29,8 @@ enum Connection {
 pub struct Outcome {
     /// Which.
     pub id: i32,
+    /// What it is called, as far as that was known.
+    pub name: Option<String>,
     /// Why nothing was done; `None`: it was.
     pub refused: Option<Refused>,
 }
@@ -79,9 +81,28 @@ impl Database {
     /// # Errors
     /// The database cannot be reached, the role may not do so, or there is no such administrator.
     pub async fn acting_as(&self, administrator: i32, address: IpAddr, source: &str) -> Result<Acting, DbError> {
+        self.transaction_as("begin", administrator, address, source).await
+    }
+
+    /// Looks as an administrator: at one moment, whatever is changed while he looks, and at nothing that looking changes.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn looking_as(&self, administrator: i32, address: IpAddr, source: &str) -> Result<Acting, DbError> {
+        let begin = "begin isolation level repeatable read read only";
+        self.transaction_as(begin, administrator, address, source).await
+    }
+
+    async fn transaction_as(
+        &self,
+        begin: &str,
+        administrator: i32,
+        address: IpAddr,
+        source: &str,
+    ) -> Result<Acting, DbError> {
         let lease = self.connection().await?;
         let client = lease.taken();
-        client.batch_execute("begin").await?;
+        client.batch_execute(begin).await?;
         client.query("select qvd.act_as($1, $2, $3)", &[&administrator, &address, &source]).await?;
         Ok(Acting { connection: Connection::Pooled(lease) })
     }
@@ -134,20 +155,22 @@ impl Acting {
             ("tenant", "block" | "unblock") => ("qvd.tenants_block($1, $2)", &[&ids, &blocked]),
             // All of them or none.
             ("tenant", "purge") => (
-                "unnest($1::integer[]) id, lateral (select '00000' sqlstate, '' message, '' hint from qvd.tenant_purge(id)) p",
+                "unnest($1::integer[]) id, lateral (select null::text as name, '00000' sqlstate, '' message, '' hint
+                    from qvd.tenant_purge(id)) p",
                 &[&ids],
             ),
             ("di", "publish") => ("qvd.dis_publish($1)", &[&ids]),
             _ => return Err(DbError::Setup(format!("nothing is known of {verb} for {kind}"))),
         };
-        let query = format!("select id, sqlstate, message, hint from {call} order by id");
+        let query = format!("select id, name, sqlstate, message, hint from {call} order by id");
         let rows = self.client().query(&query, parameters).await?;
         let outcome = |row: tokio_postgres::Row| Outcome {
             id: row.get(0),
-            refused: Some(row.get::<_, String>(1)).filter(|code| code != DONE).map(|code| Refused {
+            name: row.get(1),
+            refused: Some(row.get::<_, String>(2)).filter(|code| code != DONE).map(|code| Refused {
                 code,
-                message: row.get::<_, Option<String>>(2).unwrap_or_default(),
-                hint: row.get(3),
+                message: row.get::<_, Option<String>>(3).unwrap_or_default(),
+                hint: row.get(4),
             }),
         };
         Ok(rows.into_iter().map(outcome).collect())

@@ -27,6 +27,7 @@ mod settle;
 mod storage;
 mod tls;
 mod turns;
+mod views;
 
 pub use acting::{
     Acting, AdminAccount, Administrator, Origin, Outcome, Profile, Refused, RestartDue, RoleAcl, Setting, VmStanding,
@@ -51,6 +52,7 @@ pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgres
 pub use overview::{Blocked, DegradedHost, Events, Expiring, ExpiringVm, HostLoad, Overview};
 pub use routed::{NodeRouter, Passage, Reach};
 pub use turns::in_order;
+pub use views::Device;
 
 use std::{sync::Arc, time::Duration};
 

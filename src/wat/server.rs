@@ -25,6 +25,8 @@ use super::{
 const LAST_CALL: Duration = Duration::from_secs(10);
 /// Nothing that is typed is longer.
 const LONGEST: usize = 1 << 20;
+/// As much as the numbers of a million objects that are chosen at once.
+const MOST_CHOSEN: usize = 12 << 20;
 
 /// What is needed to begin.
 pub struct Settings {
@@ -42,6 +44,8 @@ pub struct Settings {
     pub staging: PathBuf,
     /// Whether files may be downloaded from addresses that are not global.
     pub private_downloads: bool,
+    /// How many at the same time.
+    pub most_downloads: usize,
 }
 
 /// What all requests share.
@@ -51,6 +55,7 @@ pub struct Wat {
     pub live: live::Live,
     pub staging: uploads::Staging,
     pub private_downloads: bool,
+    pub downloads: Arc<downloads::Places>,
 }
 
 /// Serves until `ended`.
@@ -68,6 +73,7 @@ pub async fn run(settings: Settings, ended: impl Future<Output = ()> + Send + 's
         live: live::Live::new(),
         staging: uploads::Staging::new(settings.staging),
         private_downloads: settings.private_downloads,
+        downloads: downloads::Places::new(settings.most_downloads),
     });
     tracing::info!(scheme, address = %door.local_addr()?, "listening");
     let application = application(wat.clone()).into_make_service_with_connect_info::<Peer>();
@@ -115,7 +121,9 @@ fn application(wat: Arc<Wat>) -> Router {
         .route("/role/{id}/acls", get(pages::role).post(pages::change_role))
         .route("/{kind}", get(pages::list))
         .route("/{kind}/new", get(pages::blank).post(pages::create))
-        .route("/{kind}/act", post(pages::act))
+        .route("/{kind}/ids", get(pages::ids))
+        .route("/{kind}/columns", post(pages::choose))
+        .route("/{kind}/act", post(pages::act).layer(axum::extract::DefaultBodyLimit::max(MOST_CHOSEN)))
         .route("/{kind}/{id}", get(pages::object).post(pages::change))
         .route("/vm/{id}/console", get(pages::console))
         .route("/vm/{id}/console/more", get(pages::console_more))

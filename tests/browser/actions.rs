@@ -99,46 +99,53 @@ async fn vms_start_and_stop_at_a_click_and_the_page_follows() {
     browser.click_on("Stop").await.unwrap();
     assert_eq!(browser.answer(true).await.unwrap(), "Stop?");
     browser.until(&state("stopped")).await.unwrap();
-    browser.click_on("Block").await.unwrap();
+    browser.click_on("Block access").await.unwrap();
     browser.until("document.querySelector('#facts .bad')").await.unwrap();
-    browser.click_on("Unblock").await.unwrap();
+    browser.click_on("Allow access").await.unwrap();
     browser.until("document.querySelector('#facts') && !document.querySelector('#facts .bad')").await.unwrap();
     stage.is_content("the page of the VM").await;
 }
 
 #[tokio::test]
-async fn many_are_chosen_over_pages_and_told_of_one_by_one() {
+async fn many_are_told_of_one_by_one() {
     let stage = Stage::with_vms(25).await;
     let host = Host::new(&stage.db, &[]);
     let _hkd = host.started().await;
     let browser = &stage.browser;
+    let all = async |verb: &str, question: &str| {
+        browser.click("[data-choose=all]").await.unwrap();
+        browser.until("document.querySelector('#chosen.some')").await.unwrap();
+        browser.click_on(verb).await.unwrap();
+        assert_eq!(browser.answer(true).await.unwrap(), question);
+    };
     stage.go("/vm?order=name").await;
     browser.until("document.querySelector('#live.on')").await.unwrap();
     browser.click("input[data-all]").await.unwrap();
-    browser.click_on("Block").await.unwrap();
+    browser.click_on("Block access").await.unwrap();
+    assert_eq!(browser.answer(true).await.unwrap(), "Block 10 VMs?");
     browser.until("document.querySelectorAll('td.bad').length === 10").await.unwrap();
     assert!(browser.address().await.unwrap().ends_with("/vm?order=name"), "the list is as it was");
     stage.go("/vm?filter=blocked%3D0").await;
-    browser.click("input[name=all]").await.unwrap();
-    browser.click_on("Start").await.unwrap();
+    all("Start", "Start 15 VMs?").await;
+    browser.until_it_says("15 / 15 done").await.unwrap();
     stage.db.wait_for("select count(*) from vm_runtimes where vm_state = 'running'", "15").await;
+    browser.click_on("Back").await.unwrap();
     browser.until("document.querySelectorAll('td.good').length === 10").await.unwrap();
     stage.go("/vm").await;
-    browser.click("input[name=all]").await.unwrap();
-    browser.click_on("Delete").await.unwrap();
-    browser.answer(true).await.unwrap();
+    all("Delete", "Delete 25 VMs?").await;
     browser.until_it_says("10 / 25").await.unwrap();
     browser.until("document.querySelectorAll('tbody tr').length === 15").await.unwrap();
+    browser.click("details summary").await.unwrap();
+    browser.until("document.querySelectorAll('.many li').length === 10").await.unwrap();
     stage.picture("what-became-of-it").await;
     browser.click_on("Back").await.unwrap();
-    browser.click("input[name=all]").await.unwrap();
-    browser.click_on("Stop").await.unwrap();
-    browser.answer(true).await.unwrap();
+    all("Stop", "Stop 15 VMs?").await;
+    browser.until_it_says("15 / 15 done").await.unwrap();
     stage.db.wait_for("select count(*) from vm_runtimes where vm_state = 'stopped'", "15").await;
     stage.go("/vm").await;
-    browser.click("input[name=all]").await.unwrap();
-    browser.click_on("Delete").await.unwrap();
-    browser.answer(true).await.unwrap();
+    all("Delete", "Delete 15 VMs?").await;
+    browser.until_it_says("15 / 15 done").await.unwrap();
+    stage.go("/vm").await;
     browser.until_it_says("Nothing is found.").await.unwrap();
     stage.is_content("/vm").await;
 }

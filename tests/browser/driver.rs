@@ -327,6 +327,12 @@ impl Browser {
         self.chromium("Network.setExtraHTTPHeaders", headers).await.map(drop)
     }
 
+    /// Loads nothing from addresses like these.
+    pub async fn block(&self, addresses: &[&str]) -> anyhow::Result<()> {
+        self.chromium("Network.enable", json!({})).await?;
+        self.chromium("Network.setBlockedURLs", json!({ "urls": addresses })).await.map(drop)
+    }
+
     /// Makes it a phone of this size, or what it was.
     pub async fn phone(&self, size: Option<(u32, u32)>) -> anyhow::Result<()> {
         match size {

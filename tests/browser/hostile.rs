@@ -118,6 +118,6 @@ async fn a_page_of_another_site_changes_nothing_and_frames_nothing() {
     assert_eq!(stage.db.sql("select blocked from vm_runtimes").await.as_deref(), Some("f"));
     // The same from a page of ours is done, so it was not refused for another reason.
     browser.go(&stage.address(&format!("/vm/{vm}"))).await.unwrap();
-    browser.click_on("Block").await.unwrap();
+    browser.click_on("Block access").await.unwrap();
     browser.until("document.querySelector('#facts .bad')").await.unwrap();
 }

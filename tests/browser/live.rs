@@ -11,9 +11,9 @@ async fn what_one_browser_changes_the_other_shows_without_a_reload() {
     // A page that is loaded again forgets this.
     other.script("window.unbroken = true").await.unwrap();
     stage.go_to_object("user", "id from users where login = 'ana.vidal'").await;
-    stage.browser.click_on("Block").await.unwrap();
+    stage.browser.click_on("Block logins").await.unwrap();
     other.until("document.querySelector('tbody td.bad')?.innerText.includes('yes')").await.unwrap();
-    stage.browser.click_on("Unblock").await.unwrap();
+    stage.browser.click_on("Allow logins").await.unwrap();
     other.until("document.querySelector('tbody') && !document.querySelector('tbody td.bad')").await.unwrap();
     stage.browser.click_on("Change").await.unwrap();
     stage.browser.fill("#f-name", "ana.gil").await.unwrap();
@@ -28,15 +28,16 @@ async fn an_open_page_follows_a_vm_and_keeps_what_was_ticked_and_typed() {
     stage.go("/vm").await;
     stage.browser.until("document.querySelector('#live.on')").await.unwrap();
     stage.browser.click("tbody tr:nth-child(2) input[name=id]").await.unwrap();
-    stage.browser.click("input[name=all]").await.unwrap();
+    stage.browser.click("tbody tr:nth-child(4) input[name=id]").await.unwrap();
     stage.db.sql("select vms_block(array(select id from vms where name = 'd1'), true)").await;
     stage.browser.until("document.querySelector('tbody tr:nth-child(1) td.bad')").await.unwrap();
-    assert_eq!(stage.browser.script("return document.activeElement.name").await.unwrap(), "all");
+    let focus = "return document.activeElement === document.querySelector('tbody tr:nth-child(4) input')";
+    assert_eq!(stage.browser.script(focus).await.unwrap(), true);
     stage.browser.fill("#filter", "half of a fil").await.unwrap();
     stage.db.sql("select vms_block(array(select id from vms where name = 'd3'), true)").await;
     stage.browser.until("document.querySelector('tbody tr:nth-child(3) td.bad')").await.unwrap();
     let kept = "return [document.querySelector('tbody tr:nth-child(2) input[name=id]').checked,
-        document.querySelector('input[name=all]').checked,
+        document.querySelector('tbody tr:nth-child(4) input[name=id]').checked,
         document.getElementById('filter').value, document.activeElement.id]";
     assert_eq!(stage.browser.script(kept).await.unwrap(), serde_json::json!([true, true, "half of a fil", "filter"]));
     stage.go_to_object("vm", "id from vms where name = 'd2'").await;

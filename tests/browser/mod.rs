@@ -2,7 +2,9 @@
 
 mod accessible;
 mod actions;
+mod chosen;
 mod desktop;
+mod downloads;
 mod driver;
 mod hostile;
 mod keyboard;

@@ -37,27 +37,12 @@ impl Stage {
         Self::on(Db::with_vms(vms).await).await
     }
 
-    /// With so many VMs of alice that making them one by one would take long: they are written without triggers.
+    /// With so many that were written without triggers.
     pub async fn with_many_vms(vms: u32) -> Self {
-        let db = Db::with_vms(0).await;
-        db.sql(&format!(
-            "set session_replication_role = replica;
-             insert into vms (id, tenant_id, name, user_id, osf_id, ip)
-             select 20000 + n, 1, 'd' || n, (select id from users), (select id from osfs), inet '10.64.0.0' + n
-             from generate_series(1, {vms}) n;
-             insert into vm_runtimes (vm_id, tenant_id) select id, 1 from vms;
-             insert into vm_counters (vm_id) select id from vms;
-             insert into vm_specs
-             select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
-                 d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
-             from vm_specs_due d;
-             set session_replication_role = origin; analyze"
-        ))
-        .await;
-        Self::on(db).await
+        Self::on(Db::with_many_vms(vms).await).await
     }
 
-    async fn on(db: Db) -> Self {
+    pub async fn on(db: Db) -> Self {
         administrator(&db, "root", "*", "Root").await;
         let wat = Wat::start(&db).await;
         let browser = logged_in(&wat, &[]).await;

@@ -101,6 +101,27 @@ impl Db {
         db
     }
 
+    /// With so many VMs of alice that making them one by one would take long: they are written without triggers. Their ids follow
+    /// 20000, their names are `d1` and so on.
+    pub async fn with_many_vms(vms: u32) -> Self {
+        let db = Self::with_vms(0).await;
+        db.sql(&format!(
+            "set session_replication_role = replica;
+             insert into vms (id, tenant_id, name, user_id, osf_id, ip)
+             select 20000 + n, 1, 'd' || n, (select id from users), (select id from osfs), inet '10.64.0.0' + n
+             from generate_series(1, {vms}) n;
+             insert into vm_runtimes (vm_id, tenant_id) select id, 1 from vms;
+             insert into vm_counters (vm_id) select id from vms;
+             insert into vm_specs
+             select d.vm_id, d.name, d.tenant_id, d.tenant, d.user_id, d.login, d.osf_id, d.memory, d.user_storage_size,
+                 d.di_tag, d.ip, d.di_id, d.di_path, fresh_secret(), d.cpus, d.agent
+             from vm_specs_due d;
+             set session_replication_role = origin; analyze"
+        ))
+        .await;
+        db
+    }
+
     /// Makes alice, her desktops and the node.
     pub async fn fill(&self, vms: u32) {
         let db = self;

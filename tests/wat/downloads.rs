@@ -6,12 +6,16 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
+use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::stage::{PASSWORD, Wat, administrator, authorization};
 use crate::cluster::{database::Db, patience::until};
@@ -42,6 +46,15 @@ struct Server {
 
 impl Server {
     async fn start(site: Site) -> Self {
+        Self::speaking(site, None).await
+    }
+
+    /// One that speaks TLS with a certificate of this authority.
+    async fn encrypted(site: Site, authority: &Authority) -> Self {
+        Self::speaking(site, Some(authority.acceptor())).await
+    }
+
+    async fn speaking(site: Site, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Self { address, site: Arc::new(Mutex::new(site)), asked: Arc::default() };
@@ -49,7 +62,14 @@ impl Server {
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let site = site.lock().unwrap().clone();
-                tokio::spawn(serve(stream, site, asked.clone()));
+                let (tls, asked) = (tls.clone(), asked.clone());
+                tokio::spawn(async move {
+                    let Some(tls) = tls else { return serve(stream, site, asked).await };
+                    // Who does not trust it hangs up.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, site, asked).await;
+                    }
+                });
             }
         });
         server
@@ -68,7 +88,29 @@ impl Server {
     }
 }
 
-async fn serve(stream: TcpStream, site: Site, asked: Arc<Mutex<Vec<Option<String>>>>) {
+/// Who says whose certificates are good.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        let key = KeyPair::generate().unwrap();
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        let config = ServerConfig::builder().with_no_client_auth();
+        Arc::new(config.with_single_cert(vec![certificate.der().clone()], key.into()).unwrap()).into()
+    }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, site: Site, asked: Arc<Mutex<Vec<Option<String>>>>) {
     let mut stream = BufReader::new(stream);
     let (mut range, mut same) = (None, true);
     loop {
@@ -201,7 +243,18 @@ async fn addresses_that_are_not_global_are_refused_and_nobody_is_asked() {
     let stage = stage("").await;
     let server = Server::start(site(b"secret")).await;
     let port = server.address.port();
-    for host in ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "169.254.169.254", "10.0.0.1"] {
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "2130706433",
+        "0.0.0.0",
+        "169.254.169.254",
+        "[fe80::1]",
+        "[fd00:ec2::254]",
+        "10.0.0.1",
+    ] {
         let refused = stage.wat.post_json("root", API, &json!({ "url": format!("http://{host}:{port}/x.tar") })).await;
         assert!(refused.status == 422 && refused.body.contains("not a global address"), "{host}: {refused:?}");
     }
@@ -256,4 +309,106 @@ async fn one_that_is_given_up_leaves_nothing_and_one_that_leads_in_circles_ends(
     let circles = stage.wat.post_json("root", API, &json!({ "url": server.url() })).await;
     assert!(circles.status == 422 && circles.body.contains("redirected more than 5"), "{circles:?}");
     assert_eq!(server.asked().len(), 7);
+}
+
+#[tokio::test]
+async fn the_page_begins_shows_and_gives_up_downloads_and_says_why_it_does_not() {
+    let stage = stage(PRIVATE).await;
+    let content = content(1);
+    let server = Server::start(Site { cut: Some(1_000_000), stays: true, ..site(&content) }).await;
+    let wrong = [("url", "ftp://a/b"), ("name", "x.tar"), ("sha256", "")];
+    let refused = stage.wat.post("root", "/staging/downloads", &wrong).await;
+    assert!(refused.status == 422 && refused.body.contains("not an http or https address"), "{refused:?}");
+    assert!(refused.body.contains(r#"value="ftp://a/b""#) && refused.body.contains(r#"value="x.tar""#), "{refused:?}");
+    let begun = stage.wat.post("root", "/staging/downloads", &[("url", &server.url()), ("name", "")]).await;
+    assert_eq!((begun.status, begun.header("Location")), (303, Some("/staging")), "{begun:?}");
+    let part = async || stage.wat.get("root", "/staging/downloads").await.body;
+    let quarter = async || Some(part().await).filter(|part| part.contains(r#"value="25""#));
+    let shown = until("a quarter is there", quarter).await.0;
+    assert!(shown.contains("desk.tar") && shown.contains("976.6 KiB / 3.8 MiB"), "{shown}");
+    assert!(shown.contains(r#"hx-trigger="every 1s""#), "it goes on: {shown}");
+    assert!(!shown.contains("token=x"), "what is behind the question mark may be a secret: {shown}");
+    assert!(stage.wat.get("root", "/staging").await.body.contains(r#"value="25""#), "the page has the same part");
+    let id = stage.only().await["id"].as_str().unwrap().to_owned();
+    administrator(&stage.db, "ann", "*", "Root").await;
+    let stranger = stage.wat.post("ann", "/staging/downloads", &[("give_up", &id)]).await;
+    assert_eq!(stranger.status, 404, "it is nobody else's: {stranger:?}");
+    let given_up = stage.wat.post("root", "/staging/downloads", &[("give_up", &id)]).await;
+    assert_eq!(given_up.status, 303, "{given_up:?}");
+    assert_eq!(fs::read_dir(stage.staging.path()).unwrap().count(), 0);
+    // One that failed says why and is tried again.
+    server.change(|site| site.stays = false);
+    stage.wat.post("root", "/staging/downloads", &[("url", &server.url())]).await;
+    let failed = async || Some(part().await).filter(|part| part.contains("the connection was lost"));
+    let failed = until("it failed", failed).await.0;
+    assert!(!failed.contains("every 1s"), "nothing moves: {failed}");
+    let id = stage.only().await["id"].as_str().unwrap().to_owned();
+    server.change(|site| site.cut = None);
+    assert_eq!(stage.wat.post("root", "/staging/downloads", &[("again", &id)]).await.status, 303);
+    stage.is("complete").await;
+    assert!(stage.read().is_some_and(|found| found == content));
+    administrator(&stage.db, "reader", "*", "Operator L1").await;
+    let reader = stage.wat.post("reader", "/staging/downloads", &[("url", &server.url())]).await;
+    assert!(reader.status == 403 || reader.status == 404, "{reader:?}");
+}
+
+#[tokio::test]
+async fn no_more_run_than_may_and_one_that_is_given_up_makes_room_at_once() {
+    let stage = stage(&format!("{PRIVATE}wat.download.limit = 1\n")).await;
+    let server = Server::start(Site { cut: Some(1_000), stays: true, ..site(&content(1)) }).await;
+    let url = stage.begun(&json!({ "url": server.url() })).await;
+    stage.is("running").await;
+    let second = json!({ "url": server.url(), "name": "second.tar" });
+    let refused = stage.wat.post_json("root", API, &second).await;
+    assert!(refused.status == 429 && refused.body.contains("as many downloads run as may, 1"), "{refused:?}");
+    let page = stage.wat.post("root", "/staging/downloads", &[("url", &server.url()), ("name", "second.tar")]).await;
+    assert!(page.status == 429 && page.body.contains("as many downloads run as may, 1"), "{page:?}");
+    assert_eq!(server.asked().len(), 1, "nobody was asked");
+    // Its server says nothing, and would not for half a minute.
+    assert_eq!(stage.wat.ask("DELETE", &url, &authorization("root", PASSWORD), "").await.status, 204);
+    let began = std::time::Instant::now();
+    let place = async || Some(stage.wat.post_json("root", API, &second).await).filter(|answer| answer.status == 202);
+    until("there is room", place).await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn https_is_believed_from_authorities_that_the_machine_trusts_and_never_left_for_http() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (trusted, strange) = (Authority::new("ours"), Authority::new("another"));
+    let db = Db::new().await;
+    administrator(&db, "root", "*", "Root").await;
+    let staging = tempfile::tempdir().unwrap();
+    let authorities = staging.path().join("authorities.pem");
+    fs::write(&authorities, trusted.0.pem()).unwrap();
+    let arguments = ["--staging", staging.path().to_str().unwrap()];
+    let wat = Wat::start_trusting(&db, &arguments, PRIVATE, &authorities).await;
+    let stage = Stage { db, wat, staging };
+    let content = content(3);
+    let target = Server::encrypted(site(&content), &trusted).await;
+    let plain = Server::start(site(b"not this")).await;
+    let at =
+        |scheme: &str, server: &Server, path: &str| format!("{scheme}://localhost:{}/{path}", server.address.port());
+    let asks =
+        async |url: String, name: &str| stage.wat.post_json("root", API, &json!({ "url": url, "name": name })).await;
+    // To itself, to another by http and from there back to https.
+    let first = Server::start(site(b"")).await;
+    let middle = Server::encrypted(site(b""), &trusted).await;
+    first.change(|site| site.location = Some(at("https", &middle, "on")));
+    middle.change(|site| site.location = Some(at("https", &target, "desk.tar")));
+    let answer = asks(at("http", &first, "begin"), "desk.tar").await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    stage.is("complete").await;
+    assert!(stage.read().is_some_and(|found| found == content));
+    assert_eq!((first.asked().len(), middle.asked().len(), target.asked().len()), (1, 1, 1));
+    middle.change(|site| site.location = Some(at("http", &plain, "desk.tar")));
+    let down = asks(at("https", &middle, "begin"), "down.tar").await;
+    assert!(down.status == 422 && down.body.contains("redirected from https to http"), "{down:?}");
+    assert!(plain.asked().is_empty());
+    let unknown = Server::encrypted(site(b"not this"), &strange).await;
+    let refused = asks(at("https", &unknown, "x"), "unknown.tar").await;
+    assert!(refused.status == 422 && refused.body.contains("UnknownIssuer"), "{refused:?}");
+    let another = asks(format!("https://127.0.0.2:{}/x", target.address.port()), "name.tar").await;
+    assert_eq!(another.status, 422, "{another:?}");
+    assert!(unknown.asked().is_empty(), "nothing is said to who is not trusted");
 }

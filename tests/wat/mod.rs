@@ -2,6 +2,7 @@
 
 mod acls;
 mod api;
+mod columns;
 mod downloads;
 mod images;
 mod log;

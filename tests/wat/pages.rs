@@ -60,6 +60,31 @@ async fn an_action_with_many_tells_what_became_of_each() {
 }
 
 #[tokio::test]
+async fn ten_thousand_are_chosen_at_once_and_each_has_its_result() {
+    let db = Db::with_many_vms(10_500).await;
+    administrator(&db, "root", "*", "Root").await;
+    let wat = Wat::start(&db).await;
+    let found = wat.get("root", "/vm/ids?filter=%21name%7Ed10%25").await;
+    let ids: Vec<i32> = serde_json::from_str(&found.body).unwrap();
+    assert_eq!((found.status, ids.len()), (200, 9_888), "without d10, d100 and so on");
+    let ids = (20_001..=30_000).map(|id: i32| id.to_string()).collect::<Vec<_>>().join(" ");
+    let began = std::time::Instant::now();
+    let done = wat.post("root", "/vm/act", &[("verb", "block"), ("ids", &ids), ("here", "/vm?page=3")]).await;
+    println!("10000 were blocked within {:?}, {} KiB", began.elapsed(), done.body.len() >> 10);
+    assert!(done.status == 200 && done.body.contains("10000 / 10000 done"), "{}", &done.headers);
+    assert_eq!(done.body.matches("<li>").count(), 10_000);
+    assert!(done.body.contains("href=\"/vm/20001\">alice@default/d1</a>") && done.body.contains("href=\"/vm?page=3\""));
+    assert_eq!(db.sql("select count(*) from vm_runtimes where blocked").await.as_deref(), Some("10000"));
+    assert_eq!(db.sql("select count(*) from log where action = 'block'").await.as_deref(), Some("10000"));
+    // There is no node, so each is refused.
+    let began = std::time::Instant::now();
+    let refused = wat.post("root", "/vm/act", &[("verb", "start"), ("ids", &ids)]).await;
+    println!("10000 were refused within {:?}, {} KiB", began.elapsed(), refused.body.len() >> 10);
+    assert!(refused.status == 200 && refused.body.contains("0 / 10000 done"), "{}", &refused.headers);
+    assert_eq!(refused.body.matches("no host can take").count(), 10_000);
+}
+
+#[tokio::test]
 async fn lists_are_filtered_ordered_and_cut_into_pages_by_their_address() {
     let (db, wat) = stage(25).await;
     db.sql("select objects_update('administrator', array(select id from administrators where name = 'root'), '{\"block\": 10}')").await;
@@ -69,7 +94,7 @@ async fn lists_are_filtered_ordered_and_cut_into_pages_by_their_address() {
     };
     let first = wat.get("root", "/vm?order=-name").await.body;
     assert_eq!(names(&first), ["9", "8", "7", "6", "5", "4", "3", "25", "24", "23"], "{first}");
-    assert!(first.contains("25 in all") && first.contains("/vm?order=-name&#38;page=2"), "{first}");
+    assert!(first.contains(">25</span> in all") && first.contains("/vm?order=-name&#38;page=2"), "{first}");
     let last = wat.get("root", "/vm?order=-name&page=3").await.body;
     assert_eq!(names(&last), ["13", "12", "11", "10", "1"]);
     let found = wat.get("root", "/vm?filter=name%7Ed2%25&order=name").await.body;

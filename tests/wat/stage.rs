@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -83,15 +84,27 @@ impl Wat {
 
     /// The same with more lines in its configuration.
     pub async fn start_configured(db: &Db, arguments: &[&str], more: &str) -> Self {
-        Self::configured(&db.socket(), db.name(), arguments, more).await
+        Self::configured(&db.socket(), db.name(), arguments, more, &[]).await
+    }
+
+    /// The same on a machine that trusts these certificates, in a file, and no others.
+    pub async fn start_trusting(db: &Db, arguments: &[&str], more: &str, authorities: &Path) -> Self {
+        let trusted = [("SSL_CERT_FILE", authorities)];
+        Self::configured(&db.socket(), db.name(), arguments, more, &trusted).await
     }
 
     /// The same on the database of that name behind a socket in this directory.
     pub async fn on(socket: &str, database: &str, arguments: &[&str]) -> Self {
-        Self::configured(socket, database, arguments, "").await
+        Self::configured(socket, database, arguments, "", &[]).await
     }
 
-    async fn configured(socket: &str, database: &str, arguments: &[&str], more: &str) -> Self {
+    async fn configured(
+        socket: &str,
+        database: &str,
+        arguments: &[&str],
+        more: &str,
+        environment: &[(&str, &Path)],
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("api.conf");
         let text = format!("database.host = {socket}\ndatabase.name = {database}\n{more}");
@@ -102,6 +115,7 @@ impl Wat {
             .arg(&config)
             .args(arguments)
             .env("QVD_LIFELINE", "stdin")
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stderr(fs::File::create(directory.path().join("log")).unwrap())
             .spawn()

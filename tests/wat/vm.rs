@@ -105,3 +105,26 @@ async fn a_console_is_nobodys_who_may_not_see_it() {
     assert!(page.status == 200 && !page.body.contains(&path), "{page:?}");
     assert_eq!(db.sql("select count(*) from vm_console_watches").await.as_deref(), Some("0"));
 }
+
+#[tokio::test]
+async fn what_the_page_of_a_vm_says_is_all_of_one_moment() {
+    let (db, wat, _node, vm) = stage().await;
+    // The page reads the facts, then the sessions, then the reasons. Whoever holds the sessions stops it between them.
+    let holder = db.session("postgres").await;
+    holder.sql("begin; lock table user_sessions in access exclusive mode").await;
+    let path = format!("/vm/{vm}");
+    let (page, ()) = tokio::join!(wat.get("root", &path), async {
+        db.wait_for(
+            "select count(*) > 0 from pg_stat_activity
+             where datname = current_database() and usename = 'qvd_wat' and wait_event_type = 'Lock'",
+            "t",
+        )
+        .await;
+        db.sql(&format!("select vms_block(array[{vm}], true)")).await;
+        holder.sql("rollback").await;
+    });
+    assert_eq!(page.status, 200, "{page:?}");
+    assert!(page.body.contains(r#"value="block""#), "it was not blocked: {}", page.body);
+    assert!(!page.body.contains("It is blocked"), "the reasons are those of the facts: {}", page.body);
+    assert!(wat.get("root", &path).await.body.contains("It is blocked, so nobody can connect to it."));
+}

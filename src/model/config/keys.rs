@@ -49,6 +49,7 @@ pub const READ_AT_START: &[&str] = &[
     "path.api.ssl.key",
     "api.url",
     "wat.download.private",
+    "wat.download.limit",
     "database.sslmode",
     "internal.database.client.connect.timeout",
     "internal.database.statement.timeout",
@@ -226,6 +227,8 @@ keys! {
     /// Whether the web tool may download images from addresses that are not global (loopback, private, link-local ...). Only in
     /// the file. Not in classic QVD.
     WAT_DOWNLOAD_PRIVATE: bool = "wat.download.private", "0";
+    /// How many images the web tool downloads at the same time; 0: none. Only in the file. Not in classic QVD.
+    WAT_DOWNLOAD_LIMIT: u32 = "wat.download.limit", "4";
     /// Directory of the certificate that the web tool shows, made there unless one is given.
     PATH_API_SSL: PathBuf = "path.api.ssl", "/etc/qvd/api/certs";
     /// Certificate chain that the web tool shows.

@@ -204,7 +204,8 @@ pub async fn act(
     };
     let outcomes = acting.act(object.name, verb, &ids, &Value::Object(action.arguments)).await?;
     acting.finish().await?;
-    let result = |Outcome { id, refused }| json!({ "id": id, "problem": refused.map(|why| Problem::from(why).json()) });
+    let result =
+        |Outcome { id, refused, .. }| json!({ "id": id, "problem": refused.map(|why| Problem::from(why).json()) });
     Ok(Json(json!({ "results": outcomes.into_iter().map(result).collect::<Vec<_>>() })))
 }
 

@@ -1,6 +1,7 @@
 //! Files that the web tool takes from elsewhere to the staging directory, kept as uploads are. One that ended early is tried again
 //! when its administrator says so, from where it ended if it is still the same. Begin, end and failure are in the log.
 
+mod places;
 mod remote;
 
 use std::{net::IpAddr, sync::Arc};
@@ -8,7 +9,7 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Path, State},
+    extract::{self, Path},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -28,7 +29,10 @@ use super::{
     },
     visitor::Visitor,
 };
+use places::Place;
 use remote::{Remote, RemoteError};
+
+pub use places::Places;
 
 /// To be nested where they are asked for.
 pub fn routes() -> Router<Arc<Wat>> {
@@ -37,13 +41,85 @@ pub fn routes() -> Router<Arc<Wat>> {
 
 /// What is wanted.
 #[derive(Deserialize)]
-struct Wanted {
-    url: String,
+pub struct Wanted {
+    pub url: String,
     /// As in the address unless given.
-    name: Option<String>,
-    sha256: Option<String>,
+    pub name: Option<String>,
+    pub sha256: Option<String>,
     #[serde(default)]
-    overwrite: bool,
+    pub overwrite: bool,
+}
+
+/// One that was begun.
+struct Begun {
+    id: String,
+    name: String,
+    length: u64,
+}
+
+/// How far one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Running,
+    Complete,
+    Failed,
+}
+
+/// One of somebody's downloads.
+pub struct Download {
+    pub id: String,
+    pub name: String,
+    pub url: String,
+    pub length: u64,
+    pub offset: u64,
+    pub state: State,
+    /// Why it failed.
+    pub problem: Option<String>,
+}
+
+/// Why something is not taken.
+pub enum Refused {
+    Request(Refusal),
+    Remote(RemoteError),
+    /// As many run as may.
+    Busy(usize),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Request(refusal)
+    }
+}
+
+impl From<RemoteError> for Refused {
+    fn from(error: RemoteError) -> Self {
+        Self::Remote(error)
+    }
+}
+
+impl Refused {
+    /// What HTTP calls it, and a sentence for people.
+    pub fn said(self) -> (StatusCode, String) {
+        match self {
+            Self::Request(refusal) => refusal.said(),
+            Self::Remote(error) => (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()),
+            Self::Busy(0) => {
+                (StatusCode::TOO_MANY_REQUESTS, "no downloads are allowed (wat.download.limit)".to_owned())
+            }
+            Self::Busy(most) => {
+                let text =
+                    format!("as many downloads run as may, {most} (wat.download.limit); try again when one has ended");
+                (StatusCode::TOO_MANY_REQUESTS, text)
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, text) = self.said();
+        (status, format!("{text}\n")).into_response()
+    }
 }
 
 /// In whose name it is taken.
@@ -59,31 +135,36 @@ impl From<&Visitor> for Actor {
     }
 }
 
-fn refused(error: &RemoteError) -> Response {
-    (StatusCode::UNPROCESSABLE_ENTITY, format!("{error}\n")).into_response()
+fn place(wat: &Wat) -> Result<Place, Refused> {
+    wat.downloads.take().ok_or(Refused::Busy(wat.downloads.most()))
 }
 
-/// Begins one. Answers when the server has said what will come.
 async fn create(
-    State(wat): State<Arc<Wat>>,
+    extract::State(wat): extract::State<Arc<Wat>>,
     visitor: Visitor,
     Json(wanted): Json<Wanted>,
-) -> Result<Response, Refusal> {
-    permitted(&wat, &visitor).await?;
+) -> Result<Response, Refused> {
+    let Begun { id, name, length } = begun(&wat, &visitor, wanted).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id, "name": name, "length": length }))).into_response())
+}
+
+/// Begins one, for the page.
+pub async fn begin(wat: &Arc<Wat>, visitor: &Visitor, wanted: Wanted) -> Result<(), Refused> {
+    begun(wat, visitor, wanted).await.map(drop)
+}
+
+/// Begins one. It is begun when the server has said what will come.
+async fn begun(wat: &Arc<Wat>, visitor: &Visitor, wanted: Wanted) -> Result<Begun, Refused> {
+    permitted(wat, visitor).await?;
     let sha256 = wanted.sha256.map(|sum| sum.trim().to_ascii_lowercase()).filter(|sum| !sum.is_empty());
     if sha256.as_ref().is_some_and(|sum| sum.len() != 64 || !sum.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-        return Err(Refusal::Request(StatusCode::BAD_REQUEST, "sha256 has 64 hexadecimal digits"));
+        return Err(Refusal::Request(StatusCode::BAD_REQUEST, "sha256 has 64 hexadecimal digits").into());
     }
-    let url = match remote::address(&wanted.url) {
-        Ok(url) => url,
-        Err(error) => return Ok(refused(&error)),
-    };
+    let url = remote::address(&wanted.url)?;
     let last = || url.path_segments().and_then(|mut parts| parts.next_back()).unwrap_or_default().to_owned();
     let name = wanted.name.filter(|name| !name.is_empty()).unwrap_or_else(last);
-    let remote = match remote::open(&url, 0, None, remote::allowed(wat.private_downloads)).await {
-        Ok(remote) => remote,
-        Err(error) => return Ok(refused(&error)),
-    };
+    let place = place(wat)?;
+    let remote = remote::open(&url, 0, None, remote::allowed(wat.private_downloads)).await?;
     let source = Source { url: url.to_string(), validator: remote.validator.clone(), problem: None };
     let ticket = Ticket {
         name: name.clone(),
@@ -94,17 +175,17 @@ async fn create(
         complete: false,
         source: Some(source),
     };
-    let (id, append) = on_disk(&wat, move |staging| {
+    let (id, append) = on_disk(wat, move |staging| {
         let id = staging.create(&ticket)?;
         let append = staging.append(&id, 0)?;
         Ok((id, append))
     })
     .await?;
-    let actor = Actor::from(&visitor);
-    tell(&wat, actor, "download-begin", &name, &json!({ "from": shown(&url), "size": remote.length })).await?;
-    let answer = json!({ "id": id, "name": name, "length": remote.length });
-    tokio::spawn(take(wat, actor, id, name, append, remote));
-    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+    let actor = Actor::from(visitor);
+    tell(wat, actor, "download-begin", &name, &json!({ "from": shown(&url), "size": remote.length })).await?;
+    let begun = Begun { id: id.clone(), name: name.clone(), length: remote.length };
+    tokio::spawn(take(wat.clone(), actor, place.of(&id), id, name, append, remote));
+    Ok(begun)
 }
 
 /// Without the query, which may hold a secret.
@@ -122,8 +203,8 @@ async fn tell(wat: &Wat, actor: Actor, action: &str, name: &str, about: &Value) 
 }
 
 /// Takes what comes, and notes how it ended.
-async fn take(wat: Arc<Wat>, actor: Actor, id: String, name: String, append: Append, remote: Remote) {
-    let (action, about) = match receive(&wat, &id, append, remote).await {
+async fn take(wat: Arc<Wat>, actor: Actor, place: Place, id: String, name: String, append: Append, remote: Remote) {
+    let (action, about) = match receive(&wat, &place, &id, append, remote).await {
         Ok(about) => ("download", about),
         // Given up.
         Err(None) => return,
@@ -142,7 +223,13 @@ async fn take(wat: Arc<Wat>, actor: Actor, id: String, name: String, append: App
 }
 
 /// Until it has its name. `None`: it was given up.
-async fn receive(wat: &Arc<Wat>, id: &str, mut append: Append, mut remote: Remote) -> Result<Value, Option<String>> {
+async fn receive(
+    wat: &Arc<Wat>,
+    place: &Place,
+    id: &str,
+    mut append: Append,
+    mut remote: Remote,
+) -> Result<Value, Option<String>> {
     let said = |error: PartError| Some(error.to_string());
     let (length, offset, validator) = (remote.length, remote.offset, remote.validator.take());
     let here = wat.clone();
@@ -152,7 +239,11 @@ async fn receive(wat: &Arc<Wat>, id: &str, mut append: Append, mut remote: Remot
     let writing = spawn_blocking(move || write(append, arriving));
     let mut broken = None;
     loop {
-        match timeout(SILENCE, remote.body.frame()).await {
+        let next = tokio::select! {
+            next = timeout(SILENCE, remote.body.frame()) => next,
+            () = place.given_up.cancelled() => break,
+        };
+        match next {
             Ok(Some(Ok(frame))) => {
                 let Ok(piece) = frame.into_data() else { continue };
                 // What went wrong is said by who writes.
@@ -203,28 +294,40 @@ fn write(mut append: Append, mut arriving: mpsc::Receiver<Bytes>) -> Result<Appe
 }
 
 /// Those of this visitor.
-async fn list(State(wat): State<Arc<Wat>>, visitor: Visitor) -> Result<Response, Refusal> {
-    permitted(&wat, &visitor).await?;
-    let found = on_disk(&wat, |staging| staging.downloads()).await?;
-    let own = found.iter().filter(|(_, progress, _)| progress.ticket.administrator == visitor.who.id);
-    let shown = own.map(|(id, Progress { ticket, offset }, running)| {
-        let source = ticket.source.as_ref();
-        let state = match (ticket.complete, running) {
-            (true, _) => "complete",
-            (_, true) => "running",
-            _ => "failed",
+async fn list(extract::State(wat): extract::State<Arc<Wat>>, visitor: Visitor) -> Result<Response, Refused> {
+    let shown = own(&wat, &visitor).await?.into_iter().map(|download| {
+        let state = match download.state {
+            State::Complete => "complete",
+            State::Running => "running",
+            State::Failed => "failed",
         };
-        let problem = source.and_then(|source| source.problem.clone());
-        let problem = (state == "failed").then(|| problem.unwrap_or_else(|| "the web tool ended".to_owned()));
         json!({
-            "id": id, "name": ticket.name, "url": source.map(|source| &source.url), "length": ticket.length,
-            "offset": offset, "state": state, "problem": problem,
+            "id": download.id, "name": download.name, "url": download.url, "length": download.length,
+            "offset": download.offset, "state": state, "problem": download.problem,
         })
     });
     Ok(Json(shown.collect::<Vec<_>>()).into_response())
 }
 
-async fn own(wat: &Arc<Wat>, visitor: &Visitor, id: &str) -> Result<(Progress, Source), Refusal> {
+/// The downloads of this visitor.
+pub async fn own(wat: &Arc<Wat>, visitor: &Visitor) -> Result<Vec<Download>, Refused> {
+    permitted(wat, visitor).await?;
+    let found = on_disk(wat, |staging| staging.downloads()).await?;
+    let own = found.into_iter().filter(|(_, progress, _)| progress.ticket.administrator == visitor.who.id);
+    let download = |(id, Progress { ticket, offset }, running): (String, Progress, bool)| {
+        let state = match (ticket.complete, running) {
+            (true, _) => State::Complete,
+            (_, true) => State::Running,
+            _ => State::Failed,
+        };
+        let (url, problem) = ticket.source.map_or_else(Default::default, |source| (source.url, source.problem));
+        let problem = (state == State::Failed).then(|| problem.unwrap_or_else(|| "the web tool ended".to_owned()));
+        Download { id, name: ticket.name, url, length: ticket.length, offset, state, problem }
+    };
+    Ok(own.map(download).collect())
+}
+
+async fn one(wat: &Arc<Wat>, visitor: &Visitor, id: &str) -> Result<(Progress, Source), Refusal> {
     permitted(wat, visitor).await?;
     let id = id.to_owned();
     let progress = on_disk(wat, move |staging| staging.progress(&id)).await?;
@@ -234,36 +337,47 @@ async fn own(wat: &Arc<Wat>, visitor: &Visitor, id: &str) -> Result<(Progress, S
     }
 }
 
+async fn retry(
+    state: extract::State<Arc<Wat>>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refused> {
+    again(&state, &visitor, id).await.map(|()| StatusCode::ACCEPTED)
+}
+
 /// Tries one again that ended early.
-async fn retry(State(wat): State<Arc<Wat>>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Refusal> {
-    let (Progress { ticket, offset }, source) = own(&wat, &visitor, &id).await?;
+pub async fn again(wat: &Arc<Wat>, visitor: &Visitor, id: String) -> Result<(), Refused> {
+    let (Progress { ticket, offset }, source) = one(wat, visitor, &id).await?;
+    let place = place(wat)?;
     let held = id.clone();
-    let append = on_disk(&wat, move |staging| staging.append(&held, offset)).await?;
-    let actor = Actor::from(&visitor);
+    let append = on_disk(wat, move |staging| staging.append(&held, offset)).await?;
+    let actor = Actor::from(visitor);
     if offset > 0 && offset == ticket.length {
         // The process ended before it had its name.
-        let finished = on_disk(&wat, move |staging| staging.finish(append)).await?;
+        let finished = on_disk(wat, move |staging| staging.finish(append)).await?;
         let about = json!({ "size": finished.size, "sha256": finished.sha256 });
-        tell(&wat, actor, "download", &finished.name, &about).await?;
-        return Ok(StatusCode::ACCEPTED.into_response());
+        return Ok(tell(wat, actor, "download", &finished.name, &about).await?);
     }
-    let opened = match remote::address(&source.url) {
-        Ok(url) => {
-            remote::open(&url, offset, source.validator.as_deref(), remote::allowed(wat.private_downloads)).await
-        }
-        Err(error) => Err(error),
-    };
-    let remote = match opened {
-        Ok(remote) => remote,
-        Err(error) => return Ok(refused(&error)),
-    };
-    tokio::spawn(take(wat, actor, id, ticket.name, append, remote));
-    Ok(StatusCode::ACCEPTED.into_response())
+    let url = remote::address(&source.url)?;
+    let allowed = remote::allowed(wat.private_downloads);
+    let remote = remote::open(&url, offset, source.validator.as_deref(), allowed).await?;
+    tokio::spawn(take(wat.clone(), actor, place.of(&id), id, ticket.name, append, remote));
+    Ok(())
+}
+
+async fn discard(
+    state: extract::State<Arc<Wat>>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refused> {
+    give_up(&state, &visitor, id).await.map(|()| StatusCode::NO_CONTENT)
 }
 
 /// Gives one up; who takes it ends by itself.
-async fn discard(State(wat): State<Arc<Wat>>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Refusal> {
-    own(&wat, &visitor, &id).await?;
-    on_disk(&wat, move |staging| staging.discard(&id)).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+pub async fn give_up(wat: &Arc<Wat>, visitor: &Visitor, id: String) -> Result<(), Refused> {
+    one(wat, visitor, &id).await?;
+    let gone = id.clone();
+    on_disk(wat, move |staging| staging.discard(&gone)).await?;
+    wat.downloads.give_up(&id);
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a button does: with those that were ticked, or with all that the filter finds. The outcome is told for each.
+//! What a button does: with those that were chosen, or with all that the filter finds. The outcome is told for each.
 
 use std::sync::Arc;
 
@@ -22,16 +22,30 @@ use super::{
 struct OutcomePage {
     page: Page,
     kind: &'static str,
-    done: usize,
     total: usize,
-    refused: Vec<Item>,
+    done: Part,
+    refused: Part,
+    /// Those with which it went well are not there any more.
+    gone: bool,
     back: String,
+}
+
+/// Those with which it went well, or did not.
+struct Part {
+    count: usize,
+    /// As many as a page can hold.
+    items: Vec<Item>,
 }
 
 struct Item {
     id: i32,
+    name: String,
+    /// Why nothing was done.
     why: String,
 }
+
+/// More objects are not told of one by one.
+const MOST_TOLD: usize = 10_000;
 
 #[derive(Default)]
 struct Wanted {
@@ -50,7 +64,8 @@ impl Wanted {
         for (name, value) in pairs {
             match name.as_str() {
                 "verb" => wanted.verb = value,
-                "id" => wanted.ids.extend(value.parse::<i32>()),
+                // One that was ticked, or all that were on any page.
+                "id" | "ids" => wanted.ids.extend(value.split_whitespace().filter_map(|id| id.parse::<i32>().ok())),
                 "all" => wanted.all = value == "1",
                 "filter" => wanted.filter = value,
                 "back" => wanted.back = of_this_site(value),
@@ -97,28 +112,72 @@ pub async fn act(
         format!("/{name}?{query}")
     });
     match made.await {
-        // There is nothing to tell.
-        Ok(outcomes) if outcomes.iter().all(|outcome| outcome.refused.is_none()) => {
-            let gone = matches!(wanted.verb.as_str(), "del" | "purge") && wanted.back.is_some();
+        // There is nothing to tell that the list does not show.
+        Ok(outcomes)
+            if outcomes.len() as i64 <= visitor.who.block
+                && outcomes.iter().all(|outcome| outcome.refused.is_none()) =>
+        {
+            let gone = is_gone(&wanted.verb) && wanted.back.is_some();
             Redirect::to(if gone { back.rsplit_once('/').map_or("/", |(list, _)| list) } else { &back }).into_response()
         }
-        Ok(outcomes) => show(&visitor, told(&visitor, &name, &outcomes, back)),
+        Ok(outcomes) => show(&visitor, told(&visitor, &name, &wanted.verb, outcomes, back)),
         Err(problem) => show::<OutcomePage>(&visitor, Err(problem)),
     }
 }
 
-fn told(visitor: &Visitor, name: &str, outcomes: &[Outcome], back: String) -> Result<OutcomePage, Problem> {
+/// Whether objects are no more after it.
+fn is_gone(verb: &str) -> bool {
+    matches!(verb, "del" | "purge")
+}
+
+fn told(
+    visitor: &Visitor,
+    name: &str,
+    verb: &str,
+    outcomes: Vec<Outcome>,
+    back: String,
+) -> Result<OutcomePage, Problem> {
     let object = kind(name)?;
-    let refused: Vec<Item> = outcomes
-        .iter()
-        .filter_map(|outcome| Some(Item { id: outcome.id, why: outcome.refused.as_ref()?.to_string() }))
-        .collect();
+    let total = outcomes.len();
+    let (done, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(|outcome| outcome.refused.is_none());
     Ok(OutcomePage {
         page: Page::new(visitor, visitor.language.text("What became of it"), object.name),
         kind: object.name,
-        done: outcomes.len() - refused.len(),
-        total: outcomes.len(),
-        refused,
+        total,
+        done: Part::of(done),
+        refused: Part::of(refused),
+        gone: is_gone(verb),
         back,
     })
+}
+
+impl Part {
+    fn of(outcomes: Vec<Outcome>) -> Self {
+        let count = outcomes.len();
+        let item = |Outcome { id, name, refused }: Outcome| Item {
+            id,
+            name: name.unwrap_or_else(|| id.to_string()),
+            why: refused.map_or(String::new(), |why| why.to_string()),
+        };
+        Self { count, items: outcomes.into_iter().take(MOST_TOLD).map(item).collect() }
+    }
+
+    /// How many are not told of.
+    fn more(&self) -> usize {
+        self.count - self.items.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_ticked_and_what_was_chosen_on_other_pages_are_read_alike() {
+        let read = |pairs: &[(&str, &str)]| {
+            Wanted::read(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()).ids
+        };
+        assert_eq!(read(&[("id", "3"), ("id", "4"), ("id", "x")]), [3, 4]);
+        assert_eq!(read(&[("ids", "3 4  5 x 99999999999")]), [3, 4, 5]);
+    }
 }

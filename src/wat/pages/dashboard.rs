@@ -51,36 +51,24 @@ pub async fn dashboard(State(wat): State<Arc<Wat>>, visitor: Visitor) -> Respons
 async fn look(wat: &Wat, visitor: &Visitor) -> Result<DashboardPage, Problem> {
     let page = Page::new(visitor, visitor.language.text("Overview"), "");
     let wanted: [(&str, &str, &[Wanted<'_>]); 5] = [
-        (
-            "user",
-            page.t("Users"),
-            &[("number_of_vms_connected>0", page.t("connected"), true), ("blocked=1", page.t("blocked"), false)],
-        ),
+        ("user", page.t("Users"), &[("number_of_vms_connected>0", "connected", true), ("blocked=1", "blocked", false)]),
         (
             "vm",
             page.t("VMs"),
             &[
-                ("state=running", page.t("running"), true),
-                ("state=[starting,stopping]", page.t("on their way"), false),
-                ("state=[zombie,debugging]", page.t("in trouble"), false),
-                ("blocked=1", page.t("blocked"), false),
+                ("state=running", "running", true),
+                ("state=[starting,stopping]", "on their way", false),
+                ("state=[zombie,debugging]", "in trouble", false),
+                ("blocked=1", "blocked", false),
             ],
         ),
         (
             "host",
             page.t("Nodes"),
-            &[
-                ("state=running", page.t("running"), true),
-                ("state=lost", page.t("lost"), false),
-                ("blocked=1", page.t("blocked"), false),
-            ],
+            &[("state=running", "running", true), ("state=lost", "lost", false), ("blocked=1", "blocked", false)],
         ),
         ("osf", page.t("OSFs"), &[]),
-        (
-            "di",
-            page.t("Images"),
-            &[("state=published", page.t("published"), true), ("state=fail", page.t("failed"), false)],
-        ),
+        ("di", page.t("Images"), &[("state=published", "published", true), ("state=fail", "failed", false)]),
     ];
     let acting = acting(wat, visitor).await?;
     let mut tiles = Vec::new();
@@ -91,6 +79,7 @@ async fn look(wat: &Wat, visitor: &Visitor) -> Result<DashboardPage, Problem> {
         for (filter, title, share) in parts {
             let found = self::count(&acting, object, filter).await?;
             let query = serde_urlencoded::to_string([("filter", filter)]).unwrap_or_default();
+            let title = page.language.agreed(title, kind, found == 1);
             let percent = share.then(|| found.saturating_mul(100).checked_div(count).unwrap_or(0));
             shown.push(Part { title, href: format!("/{kind}?{query}"), count: found, percent });
         }

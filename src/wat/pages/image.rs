@@ -13,7 +13,7 @@ use crate::db::{Acting, ImageView};
 
 use super::{
     super::{server::Wat, text::Language, visitor::Visitor},
-    Problem, ProblemPage, acting, image_import, image_rollout, image_staging, show,
+    Problem, ProblemPage, acting, image_download, image_import, image_rollout, image_staging, show,
 };
 
 /// Tags that mean something to everybody, offered where they are not.
@@ -23,6 +23,7 @@ const OFFERED: [&str; 2] = ["default", "head"];
 pub fn routes() -> Router<Arc<Wat>> {
     Router::new()
         .route("/staging", get(image_staging::staging).post(image_staging::refresh))
+        .route("/staging/downloads", get(image_download::standing).post(image_download::change))
         .route("/di/new", get(image_import::blank).post(image_import::import))
         .route("/di/{id}/tags", post(tag))
         .route("/di/{id}/retry", post(retry))
@@ -74,7 +75,7 @@ impl Item {
         Self {
             id: image.id,
             title: image.version.clone().unwrap_or_else(|| image.path.clone()),
-            state: visitor.language.text(&image.state).to_owned(),
+            state: visitor.language.agreed(&image.state, "di", true).to_owned(),
             class: match image.state.as_str() {
                 "published" => "good",
                 "fail" => "bad",

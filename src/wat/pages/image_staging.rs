@@ -11,6 +11,7 @@ use super::{
     super::{server::Wat, visitor::Visitor},
     Page, Problem, acting,
     image::{bytes, done},
+    image_download::{self, Typed},
     show,
 };
 
@@ -23,6 +24,14 @@ struct StagingPage {
     /// Where the web tool would put what is uploaded.
     directory: String,
     takes_uploads: bool,
+    downloads: Vec<image_download::Item>,
+    typed: Typed,
+}
+
+impl StagingPage {
+    fn runs(&self) -> bool {
+        image_download::runs(&self.downloads)
+    }
 }
 
 struct Item {
@@ -36,8 +45,13 @@ struct Item {
 }
 
 pub async fn staging(State(wat): State<Arc<Wat>>, visitor: Visitor) -> Response {
-    let made = look(&wat, &visitor).await;
-    show(&visitor, made)
+    with(&wat, &visitor, Typed::default()).await
+}
+
+/// The page, with what was typed and refused.
+pub async fn with(wat: &Arc<Wat>, visitor: &Visitor, typed: Typed) -> Response {
+    let made = look(wat, visitor, typed).await;
+    show(visitor, made)
 }
 
 /// Has nodes look again.
@@ -50,7 +64,7 @@ pub async fn refresh(State(wat): State<Arc<Wat>>, visitor: Visitor) -> Response 
     done(&visitor, made.await, "/staging")
 }
 
-async fn look(wat: &Wat, visitor: &Visitor) -> Result<StagingPage, Problem> {
+async fn look(wat: &Arc<Wat>, visitor: &Visitor, typed: Typed) -> Result<StagingPage, Problem> {
     if !visitor.who.can("di.create.") {
         return Err(Problem::Missing);
     }
@@ -80,5 +94,8 @@ async fn look(wat: &Wat, visitor: &Visitor) -> Result<StagingPage, Problem> {
         problems,
         directory: wat.staging.directory().display().to_string(),
         takes_uploads: wat.staging.is_there(),
+        // What cannot be read of the directory is in the log; the rest of the page is there.
+        downloads: image_download::items(wat, visitor).await.unwrap_or_default(),
+        typed,
     })
 }

@@ -4,21 +4,24 @@ use std::{pin::pin, sync::Arc};
 
 use askama::Template;
 use axum::{
+    Json,
     extract::{Path, Query, State},
-    response::Response,
+    http::HeaderMap,
+    response::{IntoResponse, Response},
 };
 use futures_util::TryStreamExt;
 
 use crate::{
     admin::{objects::Object, words},
-    db::{self, List, ListError},
+    db::{self, Acting, List, ListError},
     model::filter::Filter,
 };
 
 use super::{
     super::{server::Wat, visitor::Visitor},
-    Kind, Page, Problem, acting, address,
+    Kind, Page, Problem, ProblemPage, acting, address,
     cell::Cell,
+    columns::{device, shown},
     kind, leads_to, show,
     verb::{Verb, acl, verbs},
 };
@@ -40,6 +43,10 @@ struct Shown {
     order: String,
     /// The address of this page.
     here: String,
+    /// Where the ids are of all that the filter finds.
+    ids: String,
+    /// The columns that the address names.
+    named: Vec<String>,
     choices: Vec<Choice>,
     columns: Vec<Column>,
     rows: Vec<Row>,
@@ -75,16 +82,16 @@ struct Row {
 
 /// What the address says.
 #[derive(Clone, Default)]
-struct Wanted {
-    filter: String,
-    order: String,
-    columns: Vec<String>,
+pub(super) struct Wanted {
+    pub filter: String,
+    pub order: String,
+    pub columns: Vec<String>,
     /// The first is 1.
-    page: i64,
+    pub page: i64,
 }
 
 impl Wanted {
-    fn read(pairs: Vec<(String, String)>) -> Self {
+    pub fn read(pairs: Vec<(String, String)>) -> Self {
         let mut wanted = Self { page: 1, ..Self::default() };
         for (name, value) in pairs {
             match name.as_str() {
@@ -98,7 +105,7 @@ impl Wanted {
         wanted
     }
 
-    fn address(&self, kind: &str) -> String {
+    pub fn address(&self, kind: &str) -> String {
         let mut pairs: Vec<(&str, &str)> = Vec::new();
         let page = self.page.to_string();
         for (name, value) in [("filter", &self.filter), ("order", &self.order)] {
@@ -119,6 +126,7 @@ pub async fn list(
     State(wat): State<Arc<Wat>>,
     visitor: Visitor,
     Path(name): Kind,
+    headers: HeaderMap,
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Response {
     let made = async {
@@ -126,7 +134,9 @@ pub async fn list(
         let acting = acting(&wat, &visitor).await?;
         let list = acting.list(object.name).await?;
         let page = Page::of(&visitor, object.name);
-        let list = look(&list, object, &visitor, Wanted::read(pairs)).await?;
+        let wanted = Wanted::read(pairs);
+        let columns = columns(&acting, &list, object, &headers, &wanted).await?;
+        let list = look(&list, object, &visitor, wanted, columns).await?;
         acting.finish().await?;
         Ok(ListPage { page, list })
     };
@@ -134,11 +144,47 @@ pub async fn list(
     show(&visitor, made)
 }
 
-async fn look(list: &List<'_>, object: &'static Object, visitor: &Visitor, wanted: Wanted) -> Result<Shown, Problem> {
-    let shown: Vec<String> = match wanted.columns.is_empty() {
-        true => object.columns.iter().map(|&column| column.to_owned()).collect(),
-        false => wanted.columns.clone(),
+/// The ids of all that the filter finds, to be chosen.
+pub async fn ids(
+    State(wat): State<Arc<Wat>>,
+    visitor: Visitor,
+    Path(name): Kind,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Response {
+    let made = async {
+        let object = kind(&name)?;
+        let filter = words::filter(&Wanted::read(pairs).filter).map_err(|_| Problem::Missing)?;
+        let acting = acting(&wat, &visitor).await?;
+        let ids = acting.list(object.name).await?.ids(&object.resolve(filter)).await?;
+        acting.finish().await?;
+        Ok(ids)
     };
+    match made.await {
+        Ok(ids) => Json(ids).into_response(),
+        Err(problem) => show::<ProblemPage>(&visitor, Err(problem)),
+    }
+}
+
+async fn columns(
+    acting: &Acting,
+    list: &List<'_>,
+    object: &'static Object,
+    headers: &HeaderMap,
+    wanted: &Wanted,
+) -> Result<Vec<String>, Problem> {
+    match wanted.columns.is_empty() {
+        true => Ok(shown(object, &acting.columns(object.name, device(headers)).await?, list.fields())),
+        false => Ok(wanted.columns.clone()),
+    }
+}
+
+async fn look(
+    list: &List<'_>,
+    object: &'static Object,
+    visitor: &Visitor,
+    wanted: Wanted,
+    shown: Vec<String>,
+) -> Result<Shown, Problem> {
     let known: Vec<&str> = list.columns().collect();
     // Beside what is shown, what leads to it.
     let mut fetched = vec![identity(&known).to_owned()];
@@ -205,6 +251,8 @@ async fn look(list: &List<'_>, object: &'static Object, visitor: &Visitor, wante
     Ok(Shown {
         kind: object.name,
         here: wanted.address(object.name),
+        ids: Wanted { filter: wanted.filter.clone(), ..Wanted::default() }.address(&format!("{}/ids", object.name)),
+        named: wanted.columns.clone(),
         choices: list
             .fields()
             .map(|name| Choice {

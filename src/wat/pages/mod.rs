@@ -3,9 +3,11 @@
 mod act;
 mod cell;
 mod charts;
+mod columns;
 mod dashboard;
 mod form;
 mod image;
+mod image_download;
 mod image_import;
 mod image_rollout;
 mod image_staging;
@@ -36,10 +38,11 @@ use crate::{
 use super::{server::Wat, text::Language, visitor::Visitor};
 
 pub use act::act;
+pub use columns::choose;
 pub use dashboard::dashboard;
 pub use form::{blank, create};
 pub use image::routes as image_routes;
-pub use list::list;
+pub use list::{ids, list};
 pub use log::{Wanted as WantedLog, log};
 pub use log_entry::entry as log_entry;
 pub use log_export::{Export, ExportError, Format as ExportFormat, csv as log_csv, json as log_json};
@@ -230,6 +233,11 @@ fn kind(name: &str) -> Result<&'static Object, Problem> {
 /// Acts in the name of the visitor.
 pub async fn acting(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
     wat.database.acting_as(visitor.who.id, visitor.address, "WAT").await
+}
+
+/// Looks in the name of the visitor; all that is read is of one moment.
+async fn looking(wat: &Wat, visitor: &Visitor) -> Result<Acting, DbError> {
+    wat.database.looking_as(visitor.who.id, visitor.address, "WAT").await
 }
 
 type Kind = Path<String>;

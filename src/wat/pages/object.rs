@@ -23,7 +23,7 @@ use super::{
     Page, Problem, acting, address,
     cell::Cell,
     form::{Field, FieldKind, field},
-    image, kind, sentence, show, status,
+    image, kind, looking, sentence, show, status,
     verb::{Verb, verbs},
     vm::{self, Vm},
 };
@@ -158,7 +158,7 @@ async fn look(
     refused: Option<(String, &[(String, String)])>,
 ) -> Result<ObjectPage, Problem> {
     let object = kind(name)?;
-    let acting = acting(wat, visitor).await?;
+    let acting = looking(wat, visitor).await?;
     let known = Known::of(&acting, object, id).await?;
     let value = |column: &str| known.value(column);
     let mut facts = Vec::new();

@@ -9,8 +9,10 @@ pub struct Verb {
     pub name: &'static str,
     pub title: String,
     pub dangerous: bool,
-    /// Asked before.
+    /// Asked before it is done with the one that is shown, with one that was chosen, and with `{}` of them.
     pub question: String,
+    pub question_one: String,
+    pub question_many: String,
 }
 
 /// What this administrator may do with them.
@@ -24,9 +26,15 @@ pub fn verbs(object: &Object, visitor: &Visitor) -> Vec<Verb> {
         .filter(|verb| visitor.who.can(&acl(object, verb)))
         .map(|name| {
             let dangerous = matches!(name, "del" | "purge" | "stop" | "disconnect");
-            let title = visitor.language.field(if name == "del" { "delete" } else { name });
-            let question = format!("{title}?");
-            Verb { name, title, dangerous, question }
+            let question = |number| visitor.language.question(name, Some((object.name, number)));
+            Verb {
+                name,
+                title: visitor.language.verb(object.name, name),
+                dangerous,
+                question: visitor.language.question(name, None),
+                question_one: question("1"),
+                question_many: question("{}"),
+            }
         })
         .collect()
 }

@@ -80,9 +80,10 @@ impl From<DbError> for Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let (status, text) = match self {
+impl Refusal {
+    /// What HTTP calls it, and a sentence for people.
+    pub(super) fn said(self) -> (StatusCode, String) {
+        match self {
             Self::Forbidden => (StatusCode::FORBIDDEN, "you may not do that: it takes the ACL di.create.".to_owned()),
             Self::Request(status, text) => (status, text.to_owned()),
             Self::Database(error) => {
@@ -108,7 +109,13 @@ impl IntoResponse for Refusal {
                 };
                 (status, error.to_string())
             }
-        };
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, text) = self.said();
         (status, format!("{text}\n")).into_response()
     }
 }
