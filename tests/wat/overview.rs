@@ -56,7 +56,7 @@ async fn charts_draw_and_say_the_figures_and_lead_to_their_lists() {
         ("/vm?filter=expiration_soft!%3D;expiration_hard!%3D&order=expiration_hard", 1),
     ] {
         let list = wat.get("root", list).await.body;
-        assert!(list.contains(&format!("{found} in all")), "{list}");
+        assert!(list.contains(&format!(r#"<span id="total">{found}</span> in all"#)), "{list}");
     }
 }
 
