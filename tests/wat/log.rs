@@ -184,8 +184,8 @@ async fn an_export_that_is_refused_says_why_and_is_no_file() {
     // Of a tenant's administrator it has what his tenant did.
     let hers = whole(&wat.get("ann@school", "/log/export.json").await).unwrap();
     let hers: Vec<Value> = serde_json::from_str(&hers).unwrap();
-    let school = db.sql("select id from tenants where name = 'school'").await.unwrap();
-    assert!(!hers.is_empty() && hers.iter().all(|entry| entry["tenant_id"].to_string() == school), "{hers:?}");
+    let school: i64 = db.sql("select id from tenants where name = 'school'").await.unwrap().parse().unwrap();
+    assert!(!hers.is_empty() && hers.iter().all(|entry| entry["tenant_id"] == school), "{hers:?}");
 }
 
 #[tokio::test]
