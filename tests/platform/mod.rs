@@ -9,6 +9,7 @@ mod keeper;
 mod network;
 mod node;
 mod shim;
+mod shown;
 mod storage;
 
 pub use shim::KEEPER;
