@@ -23,6 +23,7 @@ mod node;
 mod routed;
 mod servers;
 mod settle;
+mod spy;
 mod storage;
 mod tls;
 mod turns;
@@ -48,6 +49,7 @@ pub use lists::{List, ListError, Query};
 pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
 pub use routed::{NodeRouter, Passage, Reach};
+pub use spy::SpiedAgent;
 pub use turns::in_order;
 
 use std::{sync::Arc, time::Duration};
