@@ -49,6 +49,7 @@ pub async fn run(arguments: Wat) -> anyhow::Result<()> {
         rates: Rates::from_config(&config),
         staging: arguments.staging.unwrap_or_else(|| config.get(&keys::PATH_STORAGE_STAGING)),
         private_downloads: config.get(&keys::WAT_DOWNLOAD_PRIVATE),
+        novnc: config.get(&keys::WAT_NOVNC_DIR),
     };
     let stop = until_told_to_end()?;
     tokio::spawn(node::lifeline(stop.clone()));

@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use super::{
     api, assets,
     door::{Door, Peer},
-    downloads, guard, live, metrics, pages, uploads,
+    downloads, guard, live, metrics, pages, spy, uploads,
     visitor::Logins,
 };
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub staging: PathBuf,
     /// Whether files may be downloaded from addresses that are not global.
     pub private_downloads: bool,
+    /// Where noVNC lies.
+    pub novnc: PathBuf,
 }
 
 /// What all requests share.
@@ -51,6 +53,7 @@ pub struct Wat {
     pub live: live::Live,
     pub staging: uploads::Staging,
     pub private_downloads: bool,
+    pub spying: spy::Spying,
 }
 
 /// Serves until `ended`.
@@ -68,6 +71,7 @@ pub async fn run(settings: Settings, ended: impl Future<Output = ()> + Send + 's
         live: live::Live::new(),
         staging: uploads::Staging::new(settings.staging),
         private_downloads: settings.private_downloads,
+        spying: spy::Spying::new(settings.novnc),
     });
     tracing::info!(scheme, address = %door.local_addr()?, "listening");
     let application = application(wat.clone()).into_make_service_with_connect_info::<Peer>();
@@ -115,6 +119,7 @@ fn application(wat: Arc<Wat>) -> Router {
         .route("/{kind}/{id}", get(pages::object).post(pages::change))
         .route("/vm/{id}/console", get(pages::console))
         .route("/vm/{id}/console/more", get(pages::console_more))
+        .merge(spy::routes())
         .layer(axum::extract::DefaultBodyLimit::max(LONGEST))
         .with_state(wat)
         .route("/static/{name}", get(assets::asset))

@@ -91,7 +91,8 @@ impl Wat {
         Self::configured(socket, database, arguments, "").await
     }
 
-    async fn configured(socket: &str, database: &str, arguments: &[&str], more: &str) -> Self {
+    /// The same with more arguments, and lines in its configuration.
+    pub async fn configured(socket: &str, database: &str, arguments: &[&str], more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("api.conf");
         let text = format!("database.host = {socket}\ndatabase.name = {database}\n{more}");

@@ -49,6 +49,7 @@ pub const READ_AT_START: &[&str] = &[
     "path.api.ssl.key",
     "api.url",
     "wat.download.private",
+    "wat.novnc.dir",
     "database.sslmode",
     "internal.database.client.connect.timeout",
     "internal.database.statement.timeout",
@@ -225,6 +226,8 @@ keys! {
     /// Whether the web tool may download images from addresses that are not global (loopback, private, link-local ...). Only in
     /// the file. Not in classic QVD.
     WAT_DOWNLOAD_PRIVATE: bool = "wat.download.private", "0";
+    /// Directory of noVNC, which shows desktops in the browser: that of Debian's package novnc. Only in the file. Not in classic QVD.
+    WAT_NOVNC_DIR: PathBuf = "wat.novnc.dir", "/usr/share/novnc";
     /// Directory of the certificate that the web tool shows, made there unless one is given.
     PATH_API_SSL: PathBuf = "path.api.ssl", "/etc/qvd/api/certs";
     /// Certificate chain that the web tool shows.

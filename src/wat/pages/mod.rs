@@ -13,6 +13,7 @@ mod object;
 mod profile;
 mod role;
 mod settings;
+mod spy;
 mod verb;
 mod vm;
 
@@ -39,6 +40,7 @@ pub use object::{change, object};
 pub use profile::{change_profile, profile};
 pub use role::{change_role, role};
 pub use settings::{set, settings};
+pub use spy::{spy, spy_begin};
 pub use vm::{console, console_more};
 
 /// What every page has.
