@@ -5181,6 +5181,41 @@ begin
     perform vm_specs_renew(array(select v.id from vms v where v.osf_id = osf));
 end $$;
 
+CREATE FUNCTION qvd.vm_spy(vm integer, interactive boolean, OUT address inet, OUT port integer, OUT secret bytea) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    perform vm_spy_check(vm, interactive);
+    select r.vm_address, r.vm_vma_port, s.secret into address, port, secret
+    from vm_runtimes r left join vm_specs s on s.vm_id = r.vm_id where r.vm_id = vm;
+    perform audit('spy', 'vm', vm, vm_name(vm), (select r.tenant_id from vm_runtimes r where r.vm_id = vm),
+        jsonb_build_object('interactive', interactive));
+end $$;
+
+CREATE FUNCTION qvd.vm_spy_check(vm integer, interactive boolean) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    target vm_runtimes;
+begin
+    select * into target from vm_runtimes r where r.vm_id = vm;
+    if target.vm_id is null or not reaches(target.tenant_id) then
+        raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
+    end if;
+    perform demand('vm.spy.');
+    if interactive then
+        perform demand('vm.spy.interactive.');
+    end if;
+    if target.vm_state <> 'running' then
+        raise exception 'VM % is %, so there is no desktop to be seen', vm_name(vm), target.vm_state
+            using errcode = 'QV021', hint = 'Start it, and let its user connect.';
+    end if;
+end $$;
+
 CREATE FUNCTION qvd.vm_start(vm integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -6246,7 +6281,7 @@ CREATE VIEW qvd.log_fields WITH (security_invoker='true') AS
         END) AS action,
         CASE
             WHEN (l.action = ANY (ARRAY['create'::text, 'delete'::text, 'login'::text])) THEN l.action
-            WHEN (l.action = ANY (ARRAY['start'::text, 'stop'::text, 'disconnect'::text, 'claim'::text, 'adopt'::text, 'release'::text, 'take over'::text, 'join'::text, 'leave'::text])) THEN 'exec'::text
+            WHEN (l.action = ANY (ARRAY['start'::text, 'stop'::text, 'disconnect'::text, 'claim'::text, 'adopt'::text, 'release'::text, 'take over'::text, 'join'::text, 'leave'::text, 'spy'::text])) THEN 'exec'::text
             ELSE 'update'::text
         END AS type_of_action,
     l.qvd_object,
@@ -9301,6 +9336,12 @@ REVOKE ALL ON FUNCTION qvd.vm_runtimes_wake() FROM PUBLIC;
 REVOKE ALL ON FUNCTION qvd.vm_specs_renew(vms integer[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.vm_specs_renew_osf(osf integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.vm_spy(vm integer, interactive boolean, OUT address inet, OUT port integer, OUT secret bytea) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_spy(vm integer, interactive boolean, OUT address inet, OUT port integer, OUT secret bytea) TO qvd_wat;
+
+REVOKE ALL ON FUNCTION qvd.vm_spy_check(vm integer, interactive boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.vm_spy_check(vm integer, interactive boolean) TO qvd_wat;
 
 REVOKE ALL ON FUNCTION qvd.vm_start(vm integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.vm_start(vm integer) TO qvd_admin;

@@ -8,6 +8,7 @@ use crate::{
         http::{Credentials, HeadParser, Parsed, Query, Request, parse},
     },
     vma::client::parse_answer,
+    wat,
 };
 
 const LIMIT: usize = 4096;
@@ -23,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("answer", answer),
     ("proxy", proxy),
     ("hello", hello),
+    ("viewer", viewer),
 ];
 
 /// The head of a request: whole and byte by byte are the same.
@@ -89,6 +91,11 @@ pub fn proxy(bytes: &[u8]) {
 /// The first bytes of a handshake that failed, looked at to say why.
 pub fn hello(bytes: &[u8]) {
     l7r::fuzz_hello(bytes);
+}
+
+/// What a browser says to a desktop.
+pub fn viewer(bytes: &[u8]) {
+    wat::fuzz_viewer(bytes);
 }
 
 #[cfg(test)]

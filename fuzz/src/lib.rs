@@ -42,3 +42,14 @@ pub mod vma {
     pub mod client;
     pub mod protocol;
 }
+
+#[path = "../../src/wat"]
+pub mod wat {
+    pub mod spy {
+        mod rfb;
+
+        pub(crate) use rfb::read_any;
+    }
+
+    pub(crate) use spy::read_any as fuzz_viewer;
+}

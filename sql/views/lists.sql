@@ -230,7 +230,7 @@ create view log_fields with (security_invoker) as
         l.tenant_id, t.name as tenant,
         l.action as verb, l.qvd_object || '_' || case l.action when 'disconnect' then 'user_disconnect' else l.action end as action,
         case when l.action in ('create', 'delete', 'login') then l.action
-            when l.action in ('start', 'stop', 'disconnect', 'claim', 'adopt', 'release', 'take over', 'join', 'leave') then 'exec'
+            when l.action in ('start', 'stop', 'disconnect', 'claim', 'adopt', 'release', 'take over', 'join', 'leave', 'spy') then 'exec'
             else 'update' end as type_of_action,
         l.qvd_object, l.object_id, l.object_name, l.status, l.source,
         case when not coalesce(l.superadmin, true) or (select sees_all()) then l.ip end as address,

@@ -50,6 +50,7 @@ pub async fn run(arguments: Wat) -> anyhow::Result<()> {
         staging: arguments.staging.unwrap_or_else(|| config.get(&keys::PATH_STORAGE_STAGING)),
         private_downloads: config.get(&keys::WAT_DOWNLOAD_PRIVATE),
         most_downloads: config.get(&keys::WAT_DOWNLOAD_LIMIT) as usize,
+        novnc: config.get(&keys::WAT_NOVNC_DIR),
     };
     let stop = until_told_to_end()?;
     tokio::spawn(node::lifeline(stop.clone()));

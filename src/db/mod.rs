@@ -24,6 +24,7 @@ mod overview;
 mod routed;
 mod servers;
 mod settle;
+mod spy;
 mod storage;
 mod tls;
 mod turns;
@@ -51,6 +52,7 @@ pub use migrate::{MigrateError, Migration, Status};
 pub use node::{Claim, Duties, Former, Life, Load, NodeVm, Peer, Peers, VmProgress};
 pub use overview::{Blocked, DegradedHost, Events, Expiring, ExpiringVm, HostLoad, Overview};
 pub use routed::{NodeRouter, Passage, Reach};
+pub use spy::SpiedAgent;
 pub use turns::in_order;
 pub use views::Device;
 

@@ -6,6 +6,7 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
+use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -64,6 +65,34 @@ pub enum AgentError {
     /// What answers is no agent, or one that we do not understand.
     #[error("the agent of the VM answered nonsense: {0}")]
     Protocol(String),
+}
+
+/// A connection to a desktop: RFB, in which the server speaks first.
+pub struct Desktop {
+    /// What was said already.
+    pub said: Vec<u8>,
+    /// What follows.
+    pub stream: Box<dyn Connection>,
+}
+
+/// Why a desktop is not shown.
+#[derive(Debug, Error)]
+pub enum VncError {
+    /// The agent cannot be asked.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The image has no program for it.
+    #[error("the image of the VM has no x11vnc")]
+    Missing,
+    /// Nobody uses the VM.
+    #[error("there is no desktop in the VM that could be seen")]
+    NoSession,
+    /// The user would have to agree.
+    #[error("the user would have to agree and is not connected")]
+    Absent,
+    /// The agent lets no more in.
+    #[error("too many look at the desktop already")]
+    Crowded,
 }
 
 impl AgentClient {
@@ -127,6 +156,23 @@ impl AgentClient {
         }
     }
 
+    /// A connection to the desktop, which has to be used with care: where nothing shall be done, `view_only` asks the agent to
+    /// see to it, which a classic one does not.
+    ///
+    /// # Errors
+    /// The agent says why not, or does not answer within the limit.
+    pub async fn vnc(&self, view_only: bool) -> Result<Desktop, VncError> {
+        let mut request = self.head(&protocol::vnc_target(view_only));
+        request.push_str("Connection: Upgrade\r\nUpgrade: VNC\r\n\r\n");
+        let exchange = async {
+            let mut stream = self.connect(true).await.map_err(AgentError::from)?;
+            stream.write_all(request.as_bytes()).await.map_err(AgentError::from)?;
+            let said = read_upgrade(&mut stream).await?;
+            Ok(Desktop { said, stream })
+        };
+        timeout(self.peer.limit, exchange).await.map_err(|_| AgentError::Timeout)?
+    }
+
     async fn call(&self, method: Method, parameters: &[(String, String)]) -> Result<Value, AgentError> {
         let (status, body) = self.exchange(method, parameters, self.peer.limit).await?;
         result(status, &body)
@@ -138,24 +184,34 @@ impl AgentClient {
         parameters: &[(String, String)],
         limit: Duration,
     ) -> Result<(u16, Vec<u8>), AgentError> {
-        let Peer { address, through, secret, .. } = &*self.peer;
-        let target = protocol::target(method, parameters);
-        let mut request = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n");
-        if let Some(secret) = secret {
-            request.push_str(&format!("{}: {}\r\n", protocol::SECRET_HEADER, secret.to_hex()));
-        }
-        request.push_str("\r\n");
-        let exchange = async {
-            match through {
-                Some(through) => converse(&mut through.connect().await?, &request).await,
-                None => {
-                    let mut stream = TcpStream::connect(address).await?;
-                    stream.set_nodelay(true)?;
-                    converse(&mut stream, &request).await
-                }
-            }
-        };
+        let request = self.head(&protocol::target(method, parameters)) + "\r\n";
+        let exchange = async { converse(&mut self.connect(false).await?, &request).await };
         timeout(limit, exchange).await.map_err(|_| AgentError::Timeout)?
+    }
+
+    /// Request line and headers, without the line that ends them.
+    fn head(&self, target: &str) -> String {
+        let Peer { address, secret, .. } = &*self.peer;
+        let mut head = format!("GET {target} HTTP/1.1\r\nHost: {address}\r\n");
+        if let Some(secret) = secret {
+            head.push_str(&format!("{}: {}\r\n", protocol::SECRET_HEADER, secret.to_hex()));
+        }
+        head
+    }
+
+    /// Of one that lasts it is noticed, too, when the VM is gone without a word.
+    async fn connect(&self, lasting: bool) -> io::Result<Box<dyn Connection>> {
+        let Peer { address, through, .. } = &*self.peer;
+        if let Some(through) = through {
+            return through.connect().await;
+        }
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        if lasting {
+            let alive = TcpKeepalive::new().with_time(ALIVE).with_interval(ALIVE);
+            SockRef::from(&stream).set_tcp_keepalive(&alive)?;
+        }
+        Ok(Box::new(stream))
     }
 }
 
@@ -164,6 +220,9 @@ impl From<io::Error> for AgentError {
         Self::Unreachable { source }
     }
 }
+
+/// After so much silence a VM is asked for a sign of life.
+const ALIVE: Duration = Duration::from_secs(20);
 
 /// More than this no answer of an agent is long.
 const ANSWER_LIMIT: usize = 64 * 1024;
@@ -185,6 +244,51 @@ async fn read_answer(stream: &mut (impl Connection + ?Sized)) -> Result<(u16, Ve
         if stream.read_buf(&mut bytes).await? == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+    }
+}
+
+/// Reads the answers to an upgrade up to the one that counts; what comes after it is the other protocol's.
+async fn read_upgrade(stream: &mut (impl Connection + ?Sized)) -> Result<Vec<u8>, VncError> {
+    let mut bytes = Vec::with_capacity(1024);
+    loop {
+        match parse_upgrade(&bytes)? {
+            Some((Upgrade::Wait, length)) => drop(bytes.drain(..length)),
+            Some((Upgrade::Done, length)) => return Ok(bytes.split_off(length)),
+            None if bytes.len() >= ANSWER_LIMIT => {
+                return Err(AgentError::Protocol(format!("its answer is longer than {ANSWER_LIMIT} bytes")).into());
+            }
+            None => {
+                if stream.read_buf(&mut bytes).await.map_err(AgentError::from)? == 0 {
+                    return Err(AgentError::from(io::Error::from(io::ErrorKind::UnexpectedEof)).into());
+                }
+            }
+        }
+    }
+}
+
+/// What an answer to an upgrade says.
+#[derive(Debug, PartialEq, Eq)]
+enum Upgrade {
+    Wait,
+    Done,
+}
+
+/// The answer at the beginning of `bytes` and its length, once it is complete.
+fn parse_upgrade(bytes: &[u8]) -> Result<Option<(Upgrade, usize)>, VncError> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut response = httparse::Response::new(&mut headers);
+    let parsed = response.parse(bytes).map_err(|error| AgentError::Protocol(error.to_string()))?;
+    let httparse::Status::Complete(length) = parsed else { return Ok(None) };
+    match response.code.unwrap_or_default() {
+        101 => Ok(Some((Upgrade::Done, length))),
+        100..=199 => Ok(Some((Upgrade::Wait, length))),
+        403 => Err(AgentError::Secret.into()),
+        // Agents that do not know the call, as our first ones, cannot show anything either.
+        404 | 501 => Err(VncError::Missing),
+        409 => Err(VncError::Absent),
+        429 => Err(VncError::Crowded),
+        503 => Err(VncError::NoSession),
+        other => Err(AgentError::Protocol(format!("status {other}")).into()),
     }
 }
 
@@ -276,6 +380,35 @@ mod tests {
         {
             let (client, _asked) = agent(answer).await;
             assert!(matches!(client.ping().await, Err(AgentError::Protocol(_))), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_desktop_is_asked_for_with_an_upgrade_and_what_it_says_first_is_kept() {
+        let answer = "HTTP/1.1 102 Processing\r\nX-QVD-VMA-Info: Starting VNC service\r\n\r\n\
+                      HTTP/1.1 101 Switching Protocols\r\n\r\nRFB 003.008\n";
+        let (client, asked) = agent(answer).await;
+        let desktop = client.vnc(true).await.unwrap();
+        assert_eq!(desktop.said, b"RFB 003.008\n");
+        let request = asked.await.unwrap();
+        assert!(request.starts_with("GET /vma/vnc_connect?view_only=1 HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains("\r\nUpgrade: VNC\r\n") && request.contains("X-QVD-VM-Secret"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn why_a_desktop_is_not_shown_is_told_apart() {
+        for (status, wanted) in [
+            ("404 Not Found", "the image of the VM has no x11vnc"),
+            ("501 Not Implemented", "the image of the VM has no x11vnc"),
+            ("503 Service Unavailable", "there is no desktop in the VM that could be seen"),
+            ("409 Conflict", "the user would have to agree and is not connected"),
+            ("429 Too Many Requests", "too many look at the desktop already"),
+            ("403 Forbidden", "the agent of the VM does not accept our secret"),
+            ("500 No", "the agent of the VM answered nonsense: status 500"),
+        ] {
+            let answer = format!("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            let (client, _asked) = agent(answer.leak()).await;
+            assert_eq!(client.vnc(false).await.err().unwrap().to_string(), wanted, "{status}");
         }
     }
 

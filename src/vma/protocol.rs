@@ -2,7 +2,7 @@
 //!
 //! An answer is one JSON value, or `"","<message>"` when the method failed; the status is 200 in both cases.
 //! Classic callers and agents speak exactly this. `x_wait` and the secret's header are ours: a classic agent answers
-//! the first with 404 and ignores the second. Sockets are not touched here.
+//! the first with 404 and ignores the second. `vnc_connect` is no method: its answer is HTTP's own. Sockets are not touched here.
 
 use std::{fmt, str::FromStr};
 
@@ -20,6 +20,15 @@ pub const WAIT_SEEN: &str = "seen";
 
 /// Parameter of `x_wait`: seconds, with fractions, after which the answer comes even when nothing changed.
 pub const WAIT_LIMIT: &str = "limit";
+
+/// What is no method but makes its connection one of RFB to the desktop.
+pub const VNC_CONNECT: &str = "vnc_connect";
+
+/// Parameter of `vnc_connect`: `1` when nothing shall be done there. Ours: a classic agent ignores it.
+pub const VIEW_ONLY: &str = "view_only";
+
+/// The protocol that the `Upgrade` of `vnc_connect` names.
+pub const VNC: &str = "VNC";
 
 const PREFIX: &str = "/vma/";
 
@@ -85,7 +94,17 @@ pub type Pairs = Vec<(String, String)>;
 
 /// The request target of a call.
 pub fn target(method: Method, parameters: &[(String, String)]) -> String {
-    let mut target = format!("{PREFIX}{method}");
+    target_of(method.as_str(), parameters)
+}
+
+/// The request target of `vnc_connect`.
+pub fn vnc_target(view_only: bool) -> String {
+    let view_only = if view_only { "1" } else { "0" };
+    target_of(VNC_CONNECT, &[(VIEW_ONLY.to_owned(), view_only.to_owned())])
+}
+
+fn target_of(name: &str, parameters: &[(String, String)]) -> String {
+    let mut target = format!("{PREFIX}{name}");
     for (index, (key, value)) in parameters.iter().enumerate() {
         target.push(if index == 0 { '?' } else { '&' });
         escape(key, &mut target);

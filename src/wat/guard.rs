@@ -11,6 +11,9 @@ use axum::{
 /// No inline script or style, nothing from elsewhere, in no one's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// The same for a page whose script makes pictures itself: what comes as an image in a desktop, and its mouse pointer.
+pub const POLICY_WITH_PICTURES: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+                                        connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 pub async fn guard(request: Request, next: Next) -> Response {
     if !is_from_here(request.method(), request.headers()) {
@@ -18,8 +21,9 @@ pub async fn guard(request: Request, next: Next) -> Response {
     }
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
+    // Unless a page needs the other one.
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(POLICY));
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "same-origin"),
         (header::STRICT_TRANSPORT_SECURITY, "max-age=31536000"),
@@ -34,9 +38,11 @@ pub async fn guard(request: Request, next: Next) -> Response {
 /// Whether a request that changes something was made by one of our own pages, or by a program. Browsers say where it comes
 /// from; they send the password by themselves, so nothing else tells.
 fn is_from_here(method: &Method, headers: &HeaderMap) -> bool {
-    if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        return true;
-    }
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) || is_ours(headers)
+}
+
+/// Whether one of our own pages asks, or a program.
+pub fn is_ours(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(site) = text(header::HeaderName::from_static("sec-fetch-site")) {
         return matches!(site, "same-origin" | "none");

@@ -11,8 +11,10 @@ mod live;
 mod metrics;
 mod pages;
 mod server;
+mod spy;
 mod text;
 mod uploads;
 mod visitor;
 
 pub use server::{Settings, run};
+pub(crate) use spy::fuzz_viewer;

@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use super::{
     api, assets,
     door::{Door, Peer},
-    downloads, guard, live, metrics, pages, uploads,
+    downloads, guard, live, metrics, pages, spy, uploads,
     visitor::Logins,
 };
 
@@ -46,6 +46,8 @@ pub struct Settings {
     pub private_downloads: bool,
     /// How many at the same time.
     pub most_downloads: usize,
+    /// Where noVNC lies.
+    pub novnc: PathBuf,
 }
 
 /// What all requests share.
@@ -56,6 +58,7 @@ pub struct Wat {
     pub staging: uploads::Staging,
     pub private_downloads: bool,
     pub downloads: Arc<downloads::Places>,
+    pub spying: spy::Spying,
 }
 
 /// Serves until `ended`.
@@ -74,6 +77,7 @@ pub async fn run(settings: Settings, ended: impl Future<Output = ()> + Send + 's
         staging: uploads::Staging::new(settings.staging),
         private_downloads: settings.private_downloads,
         downloads: downloads::Places::new(settings.most_downloads),
+        spying: spy::Spying::new(settings.novnc),
     });
     tracing::info!(scheme, address = %door.local_addr()?, "listening");
     let application = application(wat.clone()).into_make_service_with_connect_info::<Peer>();
@@ -127,6 +131,7 @@ fn application(wat: Arc<Wat>) -> Router {
         .route("/{kind}/{id}", get(pages::object).post(pages::change))
         .route("/vm/{id}/console", get(pages::console))
         .route("/vm/{id}/console/more", get(pages::console_more))
+        .merge(spy::routes())
         .layer(axum::extract::DefaultBodyLimit::max(LONGEST))
         .with_state(wat)
         .route("/static/{name}", get(assets::asset))

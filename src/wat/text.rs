@@ -156,7 +156,7 @@ mod tests {
     use regex::Regex;
 
     use super::*;
-    use crate::admin::objects;
+    use crate::{admin::objects, wat::spy::Ending};
 
     #[test]
     fn the_language_is_the_administrators_else_the_browsers_else_english() {
@@ -211,6 +211,7 @@ mod tests {
             let fields = object.columns.iter().chain(object.update).chain(object.create.iter().map(|(name, _)| name));
             texts.extend(fields.map(|name| name.replace('_', " ")));
         }
+        texts.extend(Ending::TOLD.iter().map(|(.., text)| (*text).to_owned()));
         let missing: Vec<_> = texts.iter().filter(|text| !SPANISH.contains_key(text.as_str())).collect();
         assert_eq!(missing, Vec::<&String>::new());
     }

@@ -1,18 +1,14 @@
 //! From a click to a picture: a VM started in the browser, and its desktop in the user's client.
 
-use crate::{
-    desktop::{Desk, Installation, Viewer},
-    wat::stage::Wat,
-};
+use crate::desktop::{Desk, Installation, Viewer};
 
-use super::stage::{keep_picture, logged_in};
+use super::stage::{keep_picture, logged_in, web_tool};
 
 #[tokio::test]
 async fn a_vm_started_in_the_browser_shows_its_desktop_in_the_client_and_the_page_follows() {
     let at = Installation::shared().await;
     let desk = Desk::animated(&at, "walter").await;
-    at.sql(&crate::wat::stage::made_administrator("root", "*", "Root")).await.unwrap();
-    let wat = Wat::on(&at.cluster().socket_dir().display().to_string(), "qvd", &[]).await;
+    let wat = web_tool(&at).await;
     let browser = logged_in(&wat, &[]).await;
     browser.go(&format!("http://{}/vm/{}", wat.address(), desk.vm)).await.unwrap();
     browser.until("document.querySelector('#live.on')").await.unwrap();

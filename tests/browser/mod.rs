@@ -11,4 +11,5 @@ mod keyboard;
 mod live;
 mod many;
 mod pages;
+mod spy;
 mod stage;

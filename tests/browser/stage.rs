@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::driver::Browser;
 use crate::{
     cluster::database::Db,
-    wat::stage::{PASSWORD, Wat, administrator},
+    desktop::Installation,
+    wat::stage::{PASSWORD, Wat, administrator, made_administrator},
 };
 
 /// Where pictures of pages are kept.
@@ -104,6 +105,19 @@ impl Stage {
     }
 }
 
+/// The web tool of an installation, with noVNC and an administrator of all of it.
+pub async fn web_tool(at: &Installation) -> Wat {
+    if let Err(error) = at.sql(&made_administrator("root", "*", "Root")).await {
+        // Another test of the same installation may have made it.
+        let there = at.value("select count(*) from administrators where name = 'root'").await;
+        assert_eq!(there, "1", "{error}");
+    }
+    let novnc = installed("novnc/core/rfb.js");
+    let novnc = novnc.ancestors().nth(2).unwrap().display();
+    let socket = at.cluster().socket_dir().display().to_string();
+    Wat::configured(&socket, "qvd", &[], &format!("wat.novnc.dir = {novnc}\n")).await
+}
+
 /// A browser in which the administrator of all is logged in. It also reaches others than the web tool.
 pub async fn logged_in(wat: &Wat, others: &[SocketAddr]) -> Browser {
     let reached: Vec<_> = [wat.address()].iter().chain(others).copied().collect();
@@ -140,6 +154,6 @@ pub fn strings(value: &Value) -> Vec<String> {
 /// A file that `make` installs for tests below `target`.
 pub fn installed(path: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(path);
-    assert!(file.exists(), "{} is missing; run `make axe`", file.display());
+    assert!(file.exists(), "{} is missing; run `make axe novnc`", file.display());
     file
 }

@@ -36,6 +36,7 @@ mod scale;
 mod schema;
 mod sessions;
 mod specs;
+mod spy;
 mod steps;
 mod stopping;
 mod storage;

@@ -105,7 +105,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
     ("qvd_admin", &[SEEING, LOOKING_UP, CHANGING]),
     ("qvd_readonly", &[SEEING, LOOKING_UP]),
     (GROUP, &[SEEING, CHANGING]),
-    ("qvd_wat", &[SEEING, CHANGING, "act_as wat_administrator wat_login_log wat_password_upgrade"]),
+    ("qvd_wat", &[SEEING, CHANGING, "act_as vm_spy vm_spy_check wat_administrator wat_login_log wat_password_upgrade"]),
 ];
 
 /// What changes nothing and tells nothing that tables and lists do not.

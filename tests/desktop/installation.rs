@@ -106,6 +106,12 @@ impl Installation {
         Self::of_kind("kvm", &image, &settings).await
     }
 
+    /// One of its own with these settings.
+    pub async fn open_with(settings: &[(&str, &str)]) -> Self {
+        let image = desktop_image(CACHE.as_ref(), |_| {}).await.unwrap();
+        Self::of_kind("lxc", &image, &[&[("internal.hkd.lease.lapse", "120")][..], settings].concat()).await
+    }
+
     async fn of_kind(hypervisor: &'static str, image: &Path, settings: &[(&str, &str)]) -> Self {
         let number = unique_number();
         let node = format!("d{}", base36(number));

@@ -10,6 +10,7 @@ pub mod lab;
 mod network;
 mod node;
 mod shim;
+mod shown;
 mod storage;
 
 pub use shim::KEEPER;

@@ -13,6 +13,7 @@ mod pages;
 mod profile;
 mod roles;
 mod settings;
+mod spy;
 pub mod stage;
 mod tenants;
 mod uploads;

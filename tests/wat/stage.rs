@@ -84,21 +84,26 @@ impl Wat {
 
     /// The same with more lines in its configuration.
     pub async fn start_configured(db: &Db, arguments: &[&str], more: &str) -> Self {
-        Self::configured(&db.socket(), db.name(), arguments, more, &[]).await
+        Self::configured(&db.socket(), db.name(), arguments, more).await
     }
 
     /// The same on a machine that trusts these certificates, in a file, and no others.
     pub async fn start_trusting(db: &Db, arguments: &[&str], more: &str, authorities: &Path) -> Self {
         let trusted = [("SSL_CERT_FILE", authorities)];
-        Self::configured(&db.socket(), db.name(), arguments, more, &trusted).await
+        Self::spawned(&db.socket(), db.name(), arguments, more, &trusted).await
     }
 
     /// The same on the database of that name behind a socket in this directory.
     pub async fn on(socket: &str, database: &str, arguments: &[&str]) -> Self {
-        Self::configured(socket, database, arguments, "", &[]).await
+        Self::configured(socket, database, arguments, "").await
     }
 
-    async fn configured(
+    /// The same with more arguments, and lines in its configuration.
+    pub async fn configured(socket: &str, database: &str, arguments: &[&str], more: &str) -> Self {
+        Self::spawned(socket, database, arguments, more, &[]).await
+    }
+
+    async fn spawned(
         socket: &str,
         database: &str,
         arguments: &[&str],

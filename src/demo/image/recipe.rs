@@ -88,6 +88,8 @@ const PACKAGES: &[&str] = &[
     "htop",
     JWM,
     "xterm",
+    // Shows the desktop to administrators.
+    "x11vnc",
     // What the agent and the user work with.
     "iproute2",
     "passwd",

@@ -50,6 +50,7 @@ pub const READ_AT_START: &[&str] = &[
     "api.url",
     "wat.download.private",
     "wat.download.limit",
+    "wat.novnc.dir",
     "database.sslmode",
     "internal.database.client.connect.timeout",
     "internal.database.statement.timeout",
@@ -229,6 +230,8 @@ keys! {
     WAT_DOWNLOAD_PRIVATE: bool = "wat.download.private", "0";
     /// How many images the web tool downloads at the same time; 0: none. Only in the file. Not in classic QVD.
     WAT_DOWNLOAD_LIMIT: u32 = "wat.download.limit", "4";
+    /// Directory of noVNC, which shows desktops in the browser: that of Debian's package novnc. Only in the file. Not in classic QVD.
+    WAT_NOVNC_DIR: PathBuf = "wat.novnc.dir", "/usr/share/novnc";
     /// Directory of the certificate that the web tool shows, made there unless one is given.
     PATH_API_SSL: PathBuf = "path.api.ssl", "/etc/qvd/api/certs";
     /// Certificate chain that the web tool shows.

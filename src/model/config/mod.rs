@@ -218,7 +218,7 @@ impl Config {
 /// A warning when nobody knows `key`, with the nearest known one. Keys of other programs that classic files mix in
 /// (`vma.`, `client.`, `api.`, …) and free prefixes are not ours to judge.
 pub fn unknown_key(key: &str) -> Option<String> {
-    const OTHERS: &[&str] = &["api.", "auth.", "client.", "command.", "custom.", "log.", "qa.", "up.", "wat."];
+    const OTHERS: &[&str] = &["api.", "auth.", "client.", "command.", "custom.", "log.", "qa.", "up.", "vma.", "wat."];
     if KEYS.iter().any(|info| info.name == key) || OTHERS.iter().any(|prefix| key.starts_with(prefix)) {
         return None;
     }

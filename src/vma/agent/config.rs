@@ -87,6 +87,14 @@ settings! {
     nxagent_args: Words = "command.nxagent.args.extra", "";
     /// xinit.
     xinit: PathBuf = "command.xinit", "/usr/bin/xinit";
+    /// x11vnc, which shows the session to administrators.
+    x11vnc: PathBuf = "command.x11vnc", "/usr/bin/x11vnc";
+    /// Further arguments of x11vnc.
+    x11vnc_args: Words = "vma.x11vnc.extra_args", "";
+    /// Whether the user is asked before the session is shown.
+    x11vnc_confirm: bool = "vma.x11vnc.confirm.enabled", "1";
+    /// What asks the user, as x11vnc knows it: a command whose success means yes, or x11vnc's own window. Classic: a program.
+    x11vnc_confirm_command: String = "vma.x11vnc.confirm.command", "popup";
     /// useradd.
     useradd: PathBuf = "command.useradd", "/usr/sbin/useradd";
     /// userdel.

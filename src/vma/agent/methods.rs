@@ -13,6 +13,7 @@ use super::{
     hooks::{Action, Hooks},
     parameters::Parameters,
     session::Session,
+    vnc::{self, Shown, VncError},
 };
 use crate::{
     model::XState,
@@ -24,6 +25,7 @@ pub struct Agent {
     settings: Arc<Settings>,
     hooks: Hooks,
     session: Arc<Session>,
+    lookers: vnc::Lookers,
 }
 
 /// What a call leads to.
@@ -44,7 +46,7 @@ impl Agent {
         let hooks = Hooks::new(&settings);
         let session = Session::adopt(Arc::clone(&settings), hooks.clone())
             .map_err(|source| AgentFailure::RunDir { dir: settings.run_dir.display().to_string(), source })?;
-        Ok(Self { settings, hooks, session })
+        Ok(Self { settings, hooks, session, lookers: vnc::Lookers::default() })
     }
 
     /// Keeps an eye on the X session from now on.
@@ -79,6 +81,11 @@ impl Agent {
             Method::Expire => self.hook(Action::Expire, &parameters),
         };
         Reply { power_off: method == Method::Poweroff && answer.is_ok(), answer }
+    }
+
+    /// Makes the desktop ready to be shown.
+    pub fn show(&self, view_only: bool) -> Result<Shown, VncError> {
+        vnc::prepare(&self.settings, &self.session, &self.lookers, view_only)
     }
 
     fn wait(&self, parameters: &Parameters) -> Result<Value, String> {

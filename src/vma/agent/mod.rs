@@ -26,6 +26,7 @@ mod session;
 mod six;
 mod state;
 mod users;
+mod vnc;
 
 use std::{
     error::Error,

@@ -179,7 +179,7 @@ fn make_way_for_display(display: u32) {
 fn start(account: &Account, settings: &Settings, output: io::PipeWriter) -> io::Result<Child> {
     let Settings { display, options_file, .. } = settings;
     let link = format!("nx/nx,options={}:{display}", options_file.display());
-    let mut command = launch::command(account, settings.umask.0, &settings.xinit);
+    let mut command = launch::command(&account.into(), settings.umask.0, &settings.xinit);
     command.arg(&settings.x_session).args(&settings.x_session_args.0).arg("--");
     command.arg(&settings.nxagent).args([&format!(":{display}"), "-ac", "-name", "QVD", "-display", &link]);
     // Without access control the display must not be reachable from outside.

@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     model::VmSecret,
-    vma::protocol::{self, CONTENT_TYPE, Masked, Method, Pairs, SECRET_HEADER},
+    vma::protocol::{self, CONTENT_TYPE, Masked, Method, Pairs, SECRET_HEADER, VIEW_ONLY, VNC, VNC_CONNECT},
 };
 
 use super::{methods::Agent, power};
@@ -90,6 +90,11 @@ fn converse(mut stream: TcpStream, agent: &Agent) -> io::Result<()> {
             Incoming::End => return Ok(()),
             Incoming::Nonsense => return respond(&mut stream, 400, "Bad Request", "text/plain", b"Bad request\r\n"),
         };
+        if let Some(Call::Vnc { upgrade, view_only }) = request.call {
+            let trusted = is_trusted(&agent.settings().secret_file, request.secret.as_deref());
+            // RFB begins with the server's words, so whoever has spoken already speaks something else.
+            return show(stream, agent, trusted, upgrade && bytes.is_empty(), view_only);
+        }
         let keep = request.keep;
         let power_off = answer(&mut stream, request, agent)?;
         if power_off {
@@ -106,11 +111,10 @@ fn converse(mut stream: TcpStream, agent: &Agent) -> io::Result<()> {
 /// Answers one request; true when the VM is to be shut down now.
 fn answer(stream: &mut TcpStream, request: Request, agent: &Agent) -> io::Result<bool> {
     if !is_trusted(&agent.settings().secret_file, request.secret.as_deref()) {
-        tracing::warn!(caller = ?stream.peer_addr().ok(), "a caller does not know the secret");
-        respond(stream, 403, "Forbidden", "text/plain", b"Forbidden\r\n")?;
+        forbid(stream)?;
         return Ok(false);
     }
-    let Some((method, parameters)) = request.call else {
+    let Some(Call::Method(method, parameters)) = request.call else {
         respond(stream, 404, "Not Found", "text/plain", b"Not found\r\n")?;
         return Ok(false);
     };
@@ -123,14 +127,54 @@ fn answer(stream: &mut TcpStream, request: Request, agent: &Agent) -> io::Result
     Ok(reply.power_off)
 }
 
+fn forbid(stream: &mut TcpStream) -> io::Result<()> {
+    tracing::warn!(caller = ?stream.peer_addr().ok(), "a caller does not know the secret");
+    respond(stream, 403, "Forbidden", "text/plain", b"Forbidden\r\n")
+}
+
+/// Makes the connection one to the desktop. Callers of classic QVD want to read 102 before 101.
+fn show(mut stream: TcpStream, agent: &Agent, trusted: bool, upgrade: bool, view_only: bool) -> io::Result<()> {
+    if !trusted {
+        return forbid(&mut stream);
+    }
+    if !upgrade {
+        let head =
+            "HTTP/1.1 426 Upgrade Required\r\nUpgrade: VNC\r\nConnection: Upgrade, close\r\nContent-Length: 0\r\n\r\n";
+        return stream.write_all(head.as_bytes());
+    }
+    stream.write_all(b"HTTP/1.1 102 Processing\r\nX-QVD-VMA-Info: Starting VNC service\r\n\r\n")?;
+    match agent.show(view_only) {
+        Ok(shown) => {
+            tracing::info!(caller = ?stream.peer_addr().ok(), view_only, "the desktop is shown");
+            shown.on(stream)
+        }
+        Err(problem) => {
+            tracing::warn!(%problem, "the desktop is not shown");
+            let (status, reason) = problem.status();
+            respond(&mut stream, status, reason, "text/plain", format!("{problem}\r\n").as_bytes())
+        }
+    }
+}
+
 /// A request as far as the agent is concerned.
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     /// What is called; `None` when there is no such thing.
-    call: Option<(Method, Pairs)>,
+    call: Option<Call>,
     secret: Option<String>,
     /// Whether another request may follow.
     keep: bool,
+}
+
+/// What can be called.
+#[derive(Debug, PartialEq, Eq)]
+enum Call {
+    Method(Method, Pairs),
+    /// RFB on this connection; whether HTTP's words for that were said, and whether somebody only looks.
+    Vnc {
+        upgrade: bool,
+        view_only: bool,
+    },
 }
 
 /// What a caller sends next.
@@ -170,11 +214,25 @@ fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, httparse::Error> {
     };
     let is_get = head.method == Some("GET");
     let call = head.path.filter(|_| is_get).and_then(protocol::parse_target);
-    let call = call.and_then(|(name, parameters)| Some((name.parse().ok()?, parameters)));
+    let call = call.and_then(|(name, parameters)| match name {
+        VNC_CONNECT => {
+            let upgrade = header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(VNC))
+                && header("connection").is_some_and(|value| has_word(&value, "upgrade"));
+            // A later parameter overrides an earlier one.
+            let view_only = parameters.iter().rfind(|(key, _)| key == VIEW_ONLY).is_some_and(|(_, value)| value == "1");
+            Some(Call::Vnc { upgrade, view_only })
+        }
+        name => Some(Call::Method(name.parse().ok()?, parameters)),
+    });
     let close = header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     // Only a GET is sure to have no body that would be read as the next request.
     let keep = is_get && head.version == Some(1) && !close;
     Ok(Some((Request { call, secret: header(SECRET_HEADER), keep }, length)))
+}
+
+/// Whether a list with commas has this word.
+fn has_word(list: &str, word: &str) -> bool {
+    list.split(',').any(|item| item.trim().eq_ignore_ascii_case(word))
 }
 
 fn respond(stream: &mut TcpStream, status: u16, reason: &str, kind: &str, body: &[u8]) -> io::Result<()> {
@@ -211,14 +269,30 @@ mod tests {
     #[test]
     fn a_call_is_read_with_its_secret() {
         let read = request("GET /vma/x_start?a=1 HTTP/1.1\r\nHost: x\r\nx-qvd-vm-secret:  00 \r\n\r\n");
-        assert_eq!(read.call, Some((Method::XStart, vec![("a".into(), "1".into())])));
+        assert_eq!(read.call, Some(Call::Method(Method::XStart, vec![("a".into(), "1".into())])));
         assert_eq!((read.secret.as_deref(), read.keep), (Some("00"), true));
     }
 
     #[test]
     fn only_a_get_of_a_known_method_is_a_call() {
-        for line in ["POST /vma/ping", "HEAD /vma/ping", "GET /vma/vnc_connect", "GET /ping", "GET /vma/"] {
+        for line in ["POST /vma/ping", "HEAD /vma/ping", "POST /vma/vnc_connect", "GET /ping", "GET /vma/"] {
             assert_eq!(request(&format!("{line} HTTP/1.1\r\n\r\n")).call, None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_desktop_is_asked_for_with_an_upgrade_as_classic_callers_write_it_too() {
+        let asked = |text: &str| request(text).call;
+        let classic = "GET /vma/vnc_connect HTTP/1.1\nConnection: Upgrade\nUpgrade: VNC\n\n";
+        assert_eq!(asked(classic), Some(Call::Vnc { upgrade: true, view_only: false }));
+        let ours = format!(
+            "GET {} HTTP/1.1\r\nupgrade: vnc\r\nconnection: keep-alive, upgrade\r\n\r\n",
+            protocol::vnc_target(true)
+        );
+        assert_eq!(asked(&ours), Some(Call::Vnc { upgrade: true, view_only: true }));
+        for headers in ["", "Upgrade: VNC\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n"] {
+            let call = asked(&format!("GET /vma/vnc_connect HTTP/1.1\r\n{headers}\r\n"));
+            assert_eq!(call, Some(Call::Vnc { upgrade: false, view_only: false }), "{headers}");
         }
     }
 

@@ -168,6 +168,11 @@ impl Session {
         Ok(true)
     }
 
+    /// nxagent, while it lives.
+    pub fn nxagent(&self) -> Option<Pid> {
+        self.run.nxagent().filter(|pid| self.is_nxagent(*pid))
+    }
+
     /// Watches the session until the process ends.
     pub fn watch(self: &Arc<Self>) -> io::Result<()> {
         // All VMs of a node may share one allowance of these, and it may be used up.
@@ -245,7 +250,7 @@ impl Session {
 
     /// Signals nxagent, or the monitor while there is no nxagent yet; what the monitor started ends with it.
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.run.nxagent().filter(|pid| self.is_nxagent(*pid)).or_else(|| self.run.monitor()) {
+        if let Some(pid) = self.nxagent().or_else(|| self.run.monitor()) {
             send(pid, signal);
         }
     }

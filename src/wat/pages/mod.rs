@@ -20,6 +20,7 @@ mod overview;
 mod profile;
 mod role;
 mod settings;
+mod spy;
 mod verb;
 mod vm;
 
@@ -50,6 +51,7 @@ pub use object::{change, object};
 pub use profile::{change_profile, profile};
 pub use role::{change_role, role};
 pub use settings::{set, settings};
+pub use spy::{spy, spy_begin};
 pub use vm::{console, console_more};
 
 /// What every page has.

@@ -193,7 +193,7 @@ async fn look(
     if object.name == "vm" {
         let possible = acting.vm_verbs(id).await?;
         verbs.retain(|verb| possible.iter().any(|name| name == verb.name));
-        vm = Some(Vm::of(&acting, visitor, id).await?);
+        vm = Some(Vm::of(&acting, visitor, id, value("state").as_deref()).await?);
     }
     acting.finish().await?;
     let called = value("name").or_else(|| value("key")).unwrap_or_else(|| id.to_string());

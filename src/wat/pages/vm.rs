@@ -30,6 +30,10 @@ use super::{
 
 /// What it takes to see what a VM says.
 const CONSOLE_ACL: &str = "vm.see.port-serial.";
+/// What it takes to see its desktop.
+const SPY_ACL: &str = "vm.spy.";
+/// And to use it.
+pub const TAKE_OVER_ACL: &str = "vm.spy.interactive.";
 /// What is looked for first.
 pub const FIRST: &[&str] = &[
     "state",
@@ -61,6 +65,9 @@ pub struct Vm {
     pub why: String,
     /// Whether its console may be seen.
     pub console: bool,
+    /// Whether its desktop may be seen, and used.
+    pub watch: bool,
+    pub take_over: bool,
     pub past: Vec<Past>,
 }
 
@@ -74,7 +81,7 @@ pub struct Past {
 }
 
 impl Vm {
-    pub async fn of(acting: &Acting, visitor: &Visitor, id: i32) -> Result<Self, Problem> {
+    pub async fn of(acting: &Acting, visitor: &Visitor, id: i32, state: Option<&str>) -> Result<Self, Problem> {
         let t = |english| visitor.language.text(english);
         let mut past = Vec::new();
         for (object, title, filter, columns, order) in [
@@ -97,7 +104,14 @@ impl Vm {
                 past.push(recent(acting, visitor, (object, title), &filter, columns, order).await?);
             }
         }
-        Ok(Self { why: acting.vm_why(id).await?, console: visitor.who.can(CONSOLE_ACL), past })
+        let watch = visitor.who.can(SPY_ACL) && state == Some("running");
+        Ok(Self {
+            why: acting.vm_why(id).await?,
+            console: visitor.who.can(CONSOLE_ACL),
+            watch,
+            take_over: watch && visitor.who.can(TAKE_OVER_ACL),
+            past,
+        })
     }
 }
 
