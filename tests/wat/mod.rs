@@ -2,6 +2,7 @@
 
 mod acls;
 mod api;
+mod described;
 mod downloads;
 mod images;
 mod logins;
