@@ -2,6 +2,7 @@
 
 mod acls;
 mod api;
+mod command_line;
 mod described;
 mod downloads;
 mod images;

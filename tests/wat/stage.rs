@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -86,19 +87,39 @@ impl Wat {
         Self::configured(&db.socket(), db.name(), arguments, more).await
     }
 
+    /// The same with a certificate, which is in the file that is told, for 127.0.0.1.
+    pub async fn secured(db: &Db) -> (Self, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+        fs::write(&certificate, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let more = format!("path.api.ssl.cert = {}\npath.api.ssl.key = {}\n", certificate.display(), key.display());
+        (Self::begin(("https", directory), &db.socket(), db.name(), &[], &more).await, certificate)
+    }
+
     /// The same on the database of that name behind a socket in this directory.
     pub async fn on(socket: &str, database: &str, arguments: &[&str]) -> Self {
         Self::configured(socket, database, arguments, "").await
     }
 
     async fn configured(socket: &str, database: &str, arguments: &[&str], more: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::begin(("http", tempfile::tempdir().unwrap()), socket, database, arguments, more).await
+    }
+
+    async fn begin(
+        (scheme, directory): (&str, TempDir),
+        socket: &str,
+        database: &str,
+        arguments: &[&str],
+        more: &str,
+    ) -> Self {
         let config = directory.path().join("api.conf");
         let text = format!("database.host = {socket}\ndatabase.name = {database}\n{more}");
         fs::write(&config, text).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let child = Command::new(QVD)
-            .args(["wat", "--url", &format!("http://{address}/"), "--config"])
+            .args(["wat", "--url", &format!("{scheme}://{address}/"), "--config"])
             .arg(&config)
             .args(arguments)
             .env("QVD_LIFELINE", "stdin")
@@ -109,6 +130,12 @@ impl Wat {
         let wat = Self { child, address, _directory: directory };
         until("the web tool answers", async || TcpStream::connect(address).await.ok()).await;
         wat
+    }
+
+    /// Ends it without a word.
+    pub fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Where it listens.
