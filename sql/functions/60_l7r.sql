@@ -133,12 +133,13 @@ create or replace function l7r_acquire(
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    me l7r_instances;
+    on_host integer;
     target vm_runtimes;
 begin
     perform set_config('synchronous_commit', 'off', true);
-    select * into me from l7r_instances where id = by_instance and ended_at is null;
-    if me.id is null then
+    select h.id, host(h.address) into on_host, host_address
+    from l7r_instances i join hosts h on h.id = i.host_id where i.id = by_instance and i.ended_at is null;
+    if not found then
         raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
     end if;
     select * into target from vm_runtimes where vm_id = wanted for update;
@@ -146,7 +147,7 @@ begin
         if exists (
             select from l7r_instances i join host_runtimes h on h.host_id = i.host_id
             where i.id = target.l7r_instance and i.ended_at is null
-                and (h.host_id = me.host_id or h.ok_ts
+                and (h.host_id = on_host or h.ok_ts
                     > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
         ) and coalesce(target.user_cmd_ts
             > now() - config_get('internal.l7r.timeout.abort')::float8 * interval '1 second', true) then
@@ -159,14 +160,13 @@ begin
     end if;
     insert into user_sessions (
         id, vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
-    select session, wanted, v.name, account, u.login, u.tenant_id, target.host_id, me.host_id, me.id, client
+    select session, wanted, v.name, account, u.login, u.tenant_id, target.host_id, on_host, by_instance, client
     from vms v, users u where v.id = wanted and u.id = account;
     update vm_runtimes
-    set user_state = 'connecting', session_id = session, l7r_host_id = me.host_id, l7r_instance = me.id,
+    set user_state = 'connecting', session_id = session, l7r_host_id = on_host, l7r_instance = by_instance,
         real_user_id = account
     where vm_id = wanted;
     perform l7r_token_create(account, token, learnt, wanted);
-    select host(h.address) into host_address from hosts h where h.id = me.host_id;
     properties := vm_effective_properties(wanted);
     select s.secret into secret from vm_specs s where s.vm_id = wanted;
     state := target.vm_state;
@@ -266,6 +266,7 @@ language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
     on_host integer;
+    here user_sessions;
 begin
     perform set_config('synchronous_commit', 'off', true);
     connected := false;
@@ -277,10 +278,10 @@ begin
         return;
     end if;
     update user_sessions s set connected_at = now(), tunnel = way, host_id = on_host where id = wanted
-    returning seconds(config_get('l7r.session.idle_limit', s.tenant_id)),
-        seconds(config_get('l7r.session.limit', s.tenant_id))
-    into idle_limit, total_limit;
-    perform token_resume(wanted, resume, learnt);
+    returning * into here;
+    idle_limit := seconds(config_get('l7r.session.idle_limit', here.tenant_id));
+    total_limit := seconds(config_get('l7r.session.limit', here.tenant_id));
+    perform token_resume(here, resume, learnt);
     connected := true;
 end $$;
 

@@ -25,30 +25,30 @@ declare
     stored integer;
 begin
     perform tokens_expire(account);
-    insert into user_auth_parameters (parameters, user_id) values (learnt, account) returning id into stored;
+    with of_token as (
+        insert into user_auth_parameters (parameters, user_id) values (learnt, account) returning id)
     insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use)
-    values (l7r_token_create.token, account, vm, now() + interval '24 hours', stored, true);
+    select l7r_token_create.token, account, vm, now() + interval '24 hours', id, true from of_token
+    returning auth_params_id into stored;
     return stored;
 end $$;
 
 -- Whoever is connected has used up what it came with. The token that it may come back with, if it wants one, is for this
 -- user and this VM, good as long as the session lasts and for a while after it (triggers/user_sessions.sql), and once.
-create or replace function token_resume(session bigint, token text, learnt jsonb) returns void
+drop function if exists token_resume(bigint, text, jsonb);
+create or replace function token_resume(here user_sessions, token text, learnt jsonb) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
-declare
-    here user_sessions;
-    stored integer;
 begin
-    select * into here from user_sessions where id = session;
     update user_tokens set expiration = '-infinity'
     where user_id = here.user_id and vm_id = here.vm_id and session_id is not null;
     if token is null then
         return;
     end if;
-    insert into user_auth_parameters (parameters, user_id) values (learnt, here.user_id) returning id into stored;
+    with of_token as (
+        insert into user_auth_parameters (parameters, user_id) values (learnt, here.user_id) returning id)
     insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use, session_id)
-    values (token_digest(token_resume.token), here.user_id, here.vm_id, 'infinity', stored, false, session);
+    select token_digest(token_resume.token), here.user_id, here.vm_id, 'infinity', id, false, here.id from of_token;
 end $$;
 
 -- What is kept of a token that is known to its bearer alone.
@@ -61,5 +61,8 @@ create or replace function tokens_expire(account integer) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 begin
-    delete from user_tokens where user_id = account and expiration < now();
+    -- A look is cheaper than to delete nothing.
+    if exists (select from user_tokens where user_id = account and expiration < now()) then
+        delete from user_tokens where user_id = account and expiration < now();
+    end if;
 end $$;
