@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::stage::{PASSWORD, Wat, administrator};
 use crate::cluster::{
@@ -253,6 +253,33 @@ async fn nobody_is_let_in_without_the_right_name_password_and_certificate() {
     assert_eq!(code(&elsewhere.qvd(&["admin", "vm", "lits"])), Some(2), "a mistake of the caller");
     elsewhere.wat.end();
     refused(elsewhere.qvd(&list), "cannot be reached");
+}
+
+#[tokio::test]
+async fn name_and_password_are_asked_for_at_a_terminal() {
+    let db = Db::with_vms(1).await;
+    let elsewhere = Elsewhere::of(&db).await;
+    let (url, ca) = (elsewhere.url(), elsewhere.ca.display());
+    let list = format!("exec {QVD} admin --url {url} --ca {ca} vm list --columns name --csv");
+    let mut terminal = tokio::process::Command::new("script")
+        .args(["--quiet", "--return", "--command", &list, "/dev/null"])
+        .env("QVD_CONFIG", "/nonexistent")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    let mut seen = Vec::new();
+    for (question, answer) in [("Administrator: ", "root"), ("Password: ", PASSWORD)] {
+        while !seen.ends_with(question.as_bytes()) {
+            assert_ne!(screen.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
+        }
+        keys.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
+    }
+    screen.read_to_end(&mut seen).await.unwrap();
+    let seen = String::from_utf8(seen).unwrap();
+    assert!(terminal.wait().await.unwrap().success() && seen.contains("\nd1"), "{seen}");
 }
 
 #[tokio::test]
