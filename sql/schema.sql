@@ -1693,12 +1693,13 @@ CREATE FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integ
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    me l7r_instances;
+    on_host integer;
     target vm_runtimes;
 begin
     perform set_config('synchronous_commit', 'off', true);
-    select * into me from l7r_instances where id = by_instance and ended_at is null;
-    if me.id is null then
+    select h.id, host(h.address) into on_host, host_address
+    from l7r_instances i join hosts h on h.id = i.host_id where i.id = by_instance and i.ended_at is null;
+    if not found then
         raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
     end if;
     select * into target from vm_runtimes where vm_id = wanted for update;
@@ -1706,7 +1707,7 @@ begin
         if exists (
             select from l7r_instances i join host_runtimes h on h.host_id = i.host_id
             where i.id = target.l7r_instance and i.ended_at is null
-                and (h.host_id = me.host_id or h.ok_ts
+                and (h.host_id = on_host or h.ok_ts
                     > now() - config_get('internal.hkd.lease.lapse')::float8 * interval '1 second')
         ) and coalesce(target.user_cmd_ts
             > now() - config_get('internal.l7r.timeout.abort')::float8 * interval '1 second', true) then
@@ -1719,14 +1720,13 @@ begin
     end if;
     insert into user_sessions (
         id, vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
-    select session, wanted, v.name, account, u.login, u.tenant_id, target.host_id, me.host_id, me.id, client
+    select session, wanted, v.name, account, u.login, u.tenant_id, target.host_id, on_host, by_instance, client
     from vms v, users u where v.id = wanted and u.id = account;
     update vm_runtimes
-    set user_state = 'connecting', session_id = session, l7r_host_id = me.host_id, l7r_instance = me.id,
+    set user_state = 'connecting', session_id = session, l7r_host_id = on_host, l7r_instance = by_instance,
         real_user_id = account
     where vm_id = wanted;
     perform l7r_token_create(account, token, learnt, wanted);
-    select host(h.address) into host_address from hosts h where h.id = me.host_id;
     properties := vm_effective_properties(wanted);
     select s.secret into secret from vm_specs s where s.vm_id = wanted;
     state := target.vm_state;
@@ -1800,6 +1800,7 @@ CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text DEFAULT N
     AS $$
 declare
     on_host integer;
+    here user_sessions;
 begin
     perform set_config('synchronous_commit', 'off', true);
     connected := false;
@@ -1811,10 +1812,10 @@ begin
         return;
     end if;
     update user_sessions s set connected_at = now(), tunnel = way, host_id = on_host where id = wanted
-    returning seconds(config_get('l7r.session.idle_limit', s.tenant_id)),
-        seconds(config_get('l7r.session.limit', s.tenant_id))
-    into idle_limit, total_limit;
-    perform token_resume(wanted, resume, learnt);
+    returning * into here;
+    idle_limit := seconds(config_get('l7r.session.idle_limit', here.tenant_id));
+    total_limit := seconds(config_get('l7r.session.limit', here.tenant_id));
+    perform token_resume(here, resume, learnt);
     connected := true;
 end $$;
 
@@ -2130,9 +2131,11 @@ declare
     stored integer;
 begin
     perform tokens_expire(account);
-    insert into user_auth_parameters (parameters, user_id) values (learnt, account) returning id into stored;
+    with of_token as (
+        insert into user_auth_parameters (parameters, user_id) values (learnt, account) returning id)
     insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use)
-    values (l7r_token_create.token, account, vm, now() + interval '24 hours', stored, true);
+    select l7r_token_create.token, account, vm, now() + interval '24 hours', id, true from of_token
+    returning auth_params_id into stored;
     return stored;
 end $$;
 
@@ -4333,24 +4336,44 @@ CREATE FUNCTION qvd.token_digest(token text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN encode(sha256(convert_to(token, 'UTF8'::name)), 'hex'::text);
 
-CREATE FUNCTION qvd.token_resume(session bigint, token text, learnt jsonb) RETURNS void
+CREATE TABLE qvd.user_sessions (
+    id bigint NOT NULL,
+    vm_id integer NOT NULL,
+    vm_name text NOT NULL,
+    user_id integer NOT NULL,
+    login text NOT NULL,
+    tenant_id integer NOT NULL,
+    host_id integer,
+    l7r_host_id integer NOT NULL,
+    l7r_instance bigint NOT NULL,
+    client_address inet NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    connected_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    bytes_up bigint DEFAULT 0 NOT NULL,
+    bytes_down bigint DEFAULT 0 NOT NULL,
+    tunnel text,
+    end_reason text,
+    CONSTRAINT user_sessions_check CHECK (((ended_at IS NULL) = (end_reason IS NULL)))
+);
+
+ALTER TABLE ONLY qvd.user_sessions FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION qvd.token_resume(here qvd.user_sessions, token text, learnt jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-declare
-    here user_sessions;
-    stored integer;
 begin
-    select * into here from user_sessions where id = session;
     update user_tokens set expiration = '-infinity'
     where user_id = here.user_id and vm_id = here.vm_id and session_id is not null;
     if token is null then
         return;
     end if;
-    insert into user_auth_parameters (parameters, user_id) values (learnt, here.user_id) returning id into stored;
+    with of_token as (
+        insert into user_auth_parameters (parameters, user_id) values (learnt, here.user_id) returning id)
     insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use, session_id)
-    values (token_digest(token_resume.token), here.user_id, here.vm_id, 'infinity', stored, false, session);
+    select token_digest(token_resume.token), here.user_id, here.vm_id, 'infinity', id, false, here.id from of_token;
 end $$;
 
 CREATE FUNCTION qvd.tokens_expire(account integer) RETURNS void
@@ -4359,7 +4382,10 @@ CREATE FUNCTION qvd.tokens_expire(account integer) RETURNS void
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-    delete from user_tokens where user_id = account and expiration < now();
+    -- A look is cheaper than to delete nothing.
+    if exists (select from user_tokens where user_id = account and expiration < now()) then
+        delete from user_tokens where user_id = account and expiration < now();
+    end if;
 end $$;
 
 CREATE FUNCTION qvd.update_acl(kind text, col text) RETURNS text
@@ -6435,29 +6461,6 @@ ALTER TABLE qvd.roles ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     CACHE 1
 );
 
-CREATE TABLE qvd.user_sessions (
-    id bigint NOT NULL,
-    vm_id integer NOT NULL,
-    vm_name text NOT NULL,
-    user_id integer NOT NULL,
-    login text NOT NULL,
-    tenant_id integer NOT NULL,
-    host_id integer,
-    l7r_host_id integer NOT NULL,
-    l7r_instance bigint NOT NULL,
-    client_address inet NOT NULL,
-    started_at timestamp with time zone DEFAULT now() NOT NULL,
-    connected_at timestamp with time zone,
-    ended_at timestamp with time zone,
-    bytes_up bigint DEFAULT 0 NOT NULL,
-    bytes_down bigint DEFAULT 0 NOT NULL,
-    tunnel text,
-    end_reason text,
-    CONSTRAINT user_sessions_check CHECK (((ended_at IS NULL) = (end_reason IS NULL)))
-);
-
-ALTER TABLE ONLY qvd.user_sessions FORCE ROW LEVEL SECURITY;
-
 CREATE VIEW qvd.session_fields WITH (security_invoker='true') AS
  SELECT s.id,
     ((((s.login || '@'::text) || t.name) || '/'::text) || s.vm_name) AS vm,
@@ -7373,9 +7376,11 @@ CREATE INDEX user_tokens_auth_params_id_idx ON qvd.user_tokens USING btree (auth
 
 CREATE INDEX user_tokens_expiration_idx ON qvd.user_tokens USING btree (expiration);
 
+CREATE INDEX user_tokens_of_user ON qvd.user_tokens USING btree (user_id, expiration);
+
 CREATE INDEX user_tokens_session_id_idx ON qvd.user_tokens USING btree (session_id) WHERE (session_id IS NOT NULL);
 
-CREATE INDEX user_tokens_user_id_idx ON qvd.user_tokens USING btree (user_id);
+CREATE INDEX user_tokens_to_resume ON qvd.user_tokens USING btree (vm_id) WHERE (session_id IS NOT NULL);
 
 CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
 
@@ -9044,7 +9049,11 @@ REVOKE ALL ON FUNCTION qvd.tenants_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.token_digest(token text) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION qvd.token_resume(session bigint, token text, learnt jsonb) FROM PUBLIC;
+GRANT SELECT ON TABLE qvd.user_sessions TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.user_sessions TO qvd_admin;
+GRANT SELECT ON TABLE qvd.user_sessions TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.token_resume(here qvd.user_sessions, token text, learnt jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.tokens_expire(account integer) FROM PUBLIC;
 
@@ -9545,10 +9554,6 @@ GRANT SELECT ON TABLE qvd.role_list TO qvd_administrators;
 GRANT USAGE ON SEQUENCE qvd.role_role_relations_id_seq TO qvd_admin;
 
 GRANT USAGE ON SEQUENCE qvd.roles_id_seq TO qvd_admin;
-
-GRANT SELECT ON TABLE qvd.user_sessions TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.user_sessions TO qvd_admin;
-GRANT SELECT ON TABLE qvd.user_sessions TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.session_fields TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.session_fields TO qvd_admin;
