@@ -152,8 +152,8 @@ mod tests {
         assert_eq!(reordered("qvd admin vm a get order name"), "qvd admin vm get a --order name");
         assert_eq!(reordered("qvd admin vm start start"), "qvd admin vm start start", "a VM may be called so");
         assert_eq!(
-            reordered("qvd admin --url https://wat.example --ca=ca.pem vm a stop"),
-            "qvd admin --url https://wat.example --ca=ca.pem vm stop a"
+            reordered("qvd admin --url https://wat.example --ca=ca.pem vm a start"),
+            "qvd admin --url https://wat.example --ca=ca.pem vm start a"
         );
         for left_alone in [
             "qvd admin --url",
