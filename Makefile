@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help packages axe novnc build agents release demo test bench fuzz fmt lint deny clean
+.PHONY: help packages axe novnc schemathesis build agents release demo test bench fuzz fmt lint deny clean
 
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 STATIC := target/static/$(HOST)/release
@@ -35,6 +35,9 @@ axe: packages ## install the accessibility checker of the browser tests
 novnc: packages ## install what the browser tests look at desktops with
 	$(call step,novnc,.ci/install-novnc)
 
+schemathesis: packages ## install the checker of the REST API
+	$(call step,schemathesis,.ci/install-schemathesis)
+
 build: packages ## build for debugging
 	$(call step,build,cargo build)
 
@@ -59,7 +62,7 @@ demo: release ## a desktop on this machine, until Ctrl-C; ONCE=1 ends after the 
 	@printf '\n== demo\n'
 	@exec $(SUDO) target/release/qvd demo $(if $(filter-out 0,$(ONCE)),--once)
 
-test: packages axe novnc agents ## all that continuous integration does
+test: packages axe novnc schemathesis agents ## all that continuous integration does
 	$(call step,format,cargo fmt --check)
 	$(call step,lints,cargo clippy --all-targets --all-features -- --deny warnings)
 	$(call step,dependencies,$(MAKE) --no-print-directory deny)

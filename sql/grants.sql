@@ -68,7 +68,7 @@ grant execute on function config_get, vm_id(text), vm_name, user_id, osf_id, di_
     to qvd_readonly, qvd_admin;
 grant execute on function me, my_tenant, sees_all, reaches, can, list_fields, host_names, vm_mac, created to qvd_readonly, qvd_admin, qvd_administrators;
 grant execute on function act_as, wat_administrator, wat_password_upgrade, wat_login_log, vm_spy, vm_spy_check to qvd_wat;
-grant execute on function object_create, objects_update, objects_delete, vms_start, vms_stop, vms_disconnect, vms_expire, vms_block,
+grant execute on function object_create, objects_update, objects_delete, object_fields, object_hold, vms_start, vms_stop, vms_disconnect, vms_expire, vms_block,
     vms_delete, users_block, users_delete, hosts_block, hosts_stop, hosts_stop_vms, dis_block, dis_publish, tenants_block,
     tenant_purge, me_update, my_tenant_update, view_set, view_columns, view_reset, vm_console_watch, vm_console
     to qvd_admin, qvd_administrators;

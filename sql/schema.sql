@@ -3290,10 +3290,10 @@ begin
             if fields ? 'tags' then
                 perform demand('di.create.tags.');
             end if;
-            new_id := di_import(osf, fields->>'disk_image', fields->>'version', false,
+            new_id := di_import(osf, fields->>'disk_image', fields->>'version', coalesce((fields->>'move')::boolean, false),
                 array(select members(coalesce(fields->'tags', '[]'), 'set')), coalesce((fields->>'auto_publish')::boolean, true),
                 (fields->>'expiration_time_soft')::interval, (fields->>'expiration_time_hard')::interval);
-            given := given - array['disk_image', 'version', 'tags', 'auto_publish', 'expiration_time_soft', 'expiration_time_hard'];
+            given := given - array['disk_image', 'version', 'move', 'tags', 'auto_publish', 'expiration_time_soft', 'expiration_time_hard'];
         else
             select u.login || '@' || t.name into owner from users u join tenants t on t.id = u.tenant_id
             where u.id = (fields->>'user_id')::integer and reaches(u.tenant_id);
@@ -3368,6 +3368,15 @@ CREATE FUNCTION qvd.object_fields() RETURNS TABLE(kind text, field text, tab tex
         ('administrator', 'description', 'administrators', 'description', 'text'),
         ('property', 'key', 'properties_list', 'key', 'text'), ('property', 'description', 'properties_list', 'description', 'text')
 $$;
+
+CREATE FUNCTION qvd.object_hold(kind text, wanted integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    AS $_$
+begin
+    execute format('select from %I where id = any ($1) for no key update', object_table(kind))
+    using objects_mine(kind, array[wanted]);
+end $_$;
 
 CREATE FUNCTION qvd.object_label(kind text, object jsonb, OUT name text, OUT tenant integer) RETURNS record
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -9048,6 +9057,12 @@ GRANT ALL ON FUNCTION qvd.object_create(kind text, fields jsonb) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.object_create(kind text, fields jsonb) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.object_fields() FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.object_fields() TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.object_fields() TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.object_hold(kind text, wanted integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.object_hold(kind text, wanted integer) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.object_hold(kind text, wanted integer) TO qvd_administrators;
 
 REVOKE ALL ON FUNCTION qvd.object_label(kind text, object jsonb, OUT name text, OUT tenant integer) FROM PUBLIC;
 

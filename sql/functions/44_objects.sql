@@ -66,6 +66,15 @@ begin
     return coalesce(mine, '{}');
 end $$;
 
+-- Holds an object until the transaction ends: what is then read of it is still so when it is changed. Nothing if it is not there for
+-- who acts.
+create or replace function object_hold(kind text, wanted integer) returns void
+language plpgsql security definer set search_path = qvd, pg_temp as $$
+begin
+    execute format('select from %I where id = any ($1) for no key update', object_table(kind))
+    using objects_mine(kind, array[wanted]);
+end $$;
+
 -- What a field takes to be changed.
 create or replace function field_demand(kind text, field text) returns void
 language plpgsql stable security definer set search_path = qvd, pg_temp as $$
@@ -371,10 +380,10 @@ begin
             if fields ? 'tags' then
                 perform demand('di.create.tags.');
             end if;
-            new_id := di_import(osf, fields->>'disk_image', fields->>'version', false,
+            new_id := di_import(osf, fields->>'disk_image', fields->>'version', coalesce((fields->>'move')::boolean, false),
                 array(select members(coalesce(fields->'tags', '[]'), 'set')), coalesce((fields->>'auto_publish')::boolean, true),
                 (fields->>'expiration_time_soft')::interval, (fields->>'expiration_time_hard')::interval);
-            given := given - array['disk_image', 'version', 'tags', 'auto_publish', 'expiration_time_soft', 'expiration_time_hard'];
+            given := given - array['disk_image', 'version', 'move', 'tags', 'auto_publish', 'expiration_time_soft', 'expiration_time_hard'];
         else
             select u.login || '@' || t.name into owner from users u join tenants t on t.id = u.tenant_id
             where u.id = (fields->>'user_id')::integer and reaches(u.tenant_id);

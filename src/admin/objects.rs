@@ -21,6 +21,8 @@ pub struct Object {
     pub update: &'static [&'static str],
     /// What can be done with them besides.
     pub verbs: &'static [&'static str],
+    /// What belongs to them and is set like a field: custom properties, tags, roles, …
+    pub parts: &'static [&'static str],
     /// Other words for fields.
     aliases: &'static [(&'static str, &'static str)],
     /// The field with the name by which one is known everywhere, as `login@tenant/name`, and a sign that such a name has.

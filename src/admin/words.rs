@@ -53,6 +53,38 @@ pub fn filter(text: &str) -> Result<Filter, Misspelt> {
     Ok(filter)
 }
 
+/// A filter as people would write it: `filter` reads the same from it. What nobody can write is written so that it is refused.
+#[must_use]
+pub fn text(filter: &Filter) -> String {
+    if filter.is_everything() { String::new() } else { written(filter) }
+}
+
+fn written(filter: &Filter) -> String {
+    let joined = |parts: Vec<String>, by: &str| format!("({})", parts.join(by));
+    match filter {
+        Filter::All(parts) => joined(parts.iter().filter(|part| !part.is_everything()).map(written).collect(), ","),
+        Filter::Any(parts) => joined(parts.iter().map(written).collect(), ";"),
+        Filter::Not(part) => format!("!{}", written(part)),
+        Filter::Field(name, condition) => {
+            let name = quote(name);
+            match condition {
+                Condition::Is(comparison, value) => {
+                    let sign = COMPARISONS.iter().find(|(_, known)| known == comparison).map_or("", |(sign, _)| sign);
+                    format!("{name}{sign}{}", quote(value))
+                }
+                Condition::OneOf(values) => {
+                    format!("{name}=[{}]", values.iter().map(|value| quote(value)).collect::<Vec<_>>().join(","))
+                }
+                Condition::Between(first, last) => format!("{name}=[{}:{}]", quote(first), quote(last)),
+            }
+        }
+    }
+}
+
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
 /// What several of them mean together: all of it.
 ///
 /// # Errors

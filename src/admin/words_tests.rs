@@ -88,7 +88,50 @@ fn changes_keep_their_order_and_signs_of_filters_in_values() {
     assert_eq!(changes("a=1,").unwrap_err().expected, "a key");
 }
 
+#[test]
+fn what_nobody_can_write_is_refused_and_means_not_everything() {
+    assert_eq!(text(&Filter::All(vec![Filter::All(Vec::new())])), "");
+    for impossible in
+        [Filter::Any(Vec::new()), Filter::Not(Box::new(Filter::All(Vec::new()))), field("a", Comparison::Like, "")]
+    {
+        assert!(filter(&text(&impossible)).is_err(), "{impossible:?}");
+    }
+}
+
+#[test]
+fn a_filter_is_read_from_what_is_written_of_it() {
+    for said in [
+        "",
+        "desk",
+        "alice@school/my desk",
+        "a;b,c",
+        "(a;b),!c",
+        "id=[1, 'a b']",
+        "id!=[1,2]",
+        "id=[1:3]",
+        r#"name="a,b;(c)""#,
+        "name='it\\'s'",
+        "host=",
+        "host!=",
+        "ip>10.0.0.0,tag~d%,state<>running",
+        "!(a=1,b>=2;c<=3)",
+        "'my field'<'x y'",
+    ] {
+        let meant = filter(said).unwrap();
+        assert_eq!(filter(&text(&meant)), Ok(meant), "{said}: {}", text(&filter(said).unwrap()));
+    }
+    let several = filters(&["a;b", "c", ""]).unwrap();
+    assert_eq!(filter(&text(&several)), filter("(a;b),c"));
+}
+
 proptest! {
+    #[test]
+    fn whatever_is_understood_is_written_so_that_it_means_the_same(said in "[a-c(),;!=~<>'\\[\\]: \\\\]{0,12}") {
+        if let Ok(meant) = filter(&said) {
+            prop_assert_eq!(filter(&text(&meant)), Ok(meant));
+        }
+    }
+
     #[test]
     fn whatever_is_typed_is_understood_or_refused(text in ".*") {
         let _ = filter(&text);

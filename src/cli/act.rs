@@ -9,13 +9,17 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     admin::{
+        access::Administration,
         objects::Object,
         words::{self, Value as Words},
     },
-    db::{Acting, List, Outcome, Role},
+    db::Outcome,
 };
 
-use super::{list::Chosen, settings::DatabaseArg};
+use super::{
+    list::Chosen,
+    settings::{DatabaseArg, WebTool},
+};
 
 /// More refusals than these are counted and not told one by one.
 const TOLD: usize = 20;
@@ -66,7 +70,7 @@ pub struct Set {
 }
 
 /// Makes an object.
-pub async fn create(object: &Object, arguments: &New) -> anyhow::Result<ExitCode> {
+pub async fn create(object: &Object, arguments: &New, web: &WebTool) -> anyhow::Result<ExitCode> {
     let fields = fields(object, &arguments.fields, false)?;
     let missing: Vec<_> = object
         .create
@@ -77,8 +81,8 @@ pub async fn create(object: &Object, arguments: &New) -> anyhow::Result<ExitCode
         .map(|(name, _)| *name)
         .collect();
     ensure!(missing.is_empty(), "a new {} needs {}", object.name, missing.join(", "));
-    let acting = arguments.database.connector(Role::Admin)?.acting().await?;
-    let id = acting.create(object.name, &Value::Object(fields)).await?;
+    let administration = web.administration(&arguments.database).await?;
+    let id = administration.create(object.name, &Value::Object(fields)).await?;
     match arguments.json {
         true => println!("{}", json!({ "id": id })),
         false => println!("{} {id} is made.", object.name),
@@ -87,12 +91,12 @@ pub async fn create(object: &Object, arguments: &New) -> anyhow::Result<ExitCode
 }
 
 /// Changes objects.
-pub async fn set(object: &Object, arguments: &Set) -> anyhow::Result<ExitCode> {
+pub async fn set(object: &Object, arguments: &Set, web: &WebTool) -> anyhow::Result<ExitCode> {
     let (changes, filter) =
         arguments.words.split_last().map_or((&[][..], &[][..]), |(last, filter)| (std::slice::from_ref(last), filter));
     let changes = fields(object, changes, true)?;
     let chosen = Chosen { filter: filter.to_vec() };
-    act(object, "set", &chosen, &arguments.how, Value::Object(changes)).await
+    act(object, "set", &chosen, &arguments.how, Value::Object(changes), web).await
 }
 
 /// Does with those what `verb` says.
@@ -102,24 +106,24 @@ pub async fn act(
     chosen: &Chosen,
     how: &How,
     arguments: Value,
+    web: &WebTool,
 ) -> anyhow::Result<ExitCode> {
-    let acting = how.database.connector(Role::Admin)?.acting().await?;
-    let Some(ids) = ids(&acting, object, verb, chosen, how).await? else { return Ok(ExitCode::SUCCESS) };
-    let outcomes = acting.act(object.name, verb, &ids, &arguments).await?;
+    let administration = web.administration(&how.database).await?;
+    let Some(ids) = ids(&administration, object, verb, chosen, how).await? else { return Ok(ExitCode::SUCCESS) };
+    let outcomes = administration.act(object.name, verb, &ids, &arguments).await?;
     Ok(tell(object, &outcomes, how.json))
 }
 
 /// Those that are meant, when it is certain that they are; `None` when it is enough to say which they are.
 pub async fn ids(
-    acting: &Acting,
+    administration: &Administration,
     object: &Object,
     verb: &str,
     chosen: &Chosen,
     how: &How,
 ) -> anyhow::Result<Option<Vec<i32>>> {
-    let filter = object.resolve(words::filters(&chosen.filter)?);
-    let list: List<'_> = acting.list(object.name).await?;
-    let ids = list.ids(&filter).await?;
+    let filter = words::filters(&chosen.filter)?;
+    let ids = administration.list(object).await?.ids(&filter).await?;
     ensure!(!ids.is_empty(), "there is no such {}; see `qvd admin {} list`", object.name, object.name);
     if how.dry_run {
         match how.json {

@@ -2,24 +2,29 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
-use crate::{
-    admin::objects,
-    db::{self, Listener, Role},
-};
+use crate::{admin::objects, db};
 
 use super::{
     di, host,
-    settings::DatabaseArg,
+    settings::{DatabaseArg, WebTool},
     storage, tenant, top, user,
     verbs::{self, Common, Only},
     vm,
 };
 
+#[derive(Args)]
+pub struct Admin {
+    #[command(flatten)]
+    web: WebTool,
+    #[command(subcommand)]
+    command: Command,
+}
+
 #[derive(Subcommand)]
-pub enum Command {
+enum Command {
     /// Print every visible change of the database as it happens
     Watch {
         #[command(flatten)]
@@ -80,45 +85,50 @@ pub enum Command {
     Storage(storage::Command),
 }
 
-pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub async fn run(Admin { web, command }: Admin) -> anyhow::Result<ExitCode> {
+    let web = &web;
     match command {
-        Command::Watch { database, json } => watch(&database, json).await.map(|()| ExitCode::SUCCESS),
-        Command::Top(arguments) => top::run(arguments).await.map(|()| ExitCode::SUCCESS),
-        Command::Vm(command) => vm::run(command).await,
-        Command::User(command) => user::run(command).await,
-        Command::Host(command) => host::run(command).await,
-        Command::Osf(command) => verbs::common(&objects::OSF, command).await,
-        Command::Di(command) => di::run(command).await,
-        Command::Tenant(command) => tenant::run(command).await,
-        Command::Admin(command) => verbs::common(&objects::ADMINISTRATOR, command).await,
-        Command::Role(command) => verbs::common(&objects::ROLE, command).await,
-        Command::Acl(command) => verbs::only(&objects::ACL, command).await,
-        Command::Property(command) => verbs::common(&objects::PROPERTY, command).await,
-        Command::Config(command) => verbs::only(&objects::CONFIG, command).await,
-        Command::Log(command) => verbs::only(&objects::LOG, command).await,
-        Command::Session(command) => verbs::only(&objects::SESSION, command).await,
-        Command::Tunnel(command) => verbs::only(&objects::TUNNEL, command).await,
-        Command::End(command) => verbs::only(&objects::END, command).await,
-        Command::Storage(command) => Ok(storage::run(command).await),
+        Command::Watch { database, json } => watch(&database, json, web).await.map(|()| ExitCode::SUCCESS),
+        Command::Top(arguments) => top::run(arguments, web).await.map(|()| ExitCode::SUCCESS),
+        Command::Vm(command) => vm::run(command, web).await,
+        Command::User(command) => user::run(command, web).await,
+        Command::Host(command) => host::run(command, web).await,
+        Command::Osf(command) => verbs::common(&objects::OSF, command, web).await,
+        Command::Di(command) => di::run(command, web).await,
+        Command::Tenant(command) => tenant::run(command, web).await,
+        Command::Admin(command) => verbs::common(&objects::ADMINISTRATOR, command, web).await,
+        Command::Role(command) => verbs::common(&objects::ROLE, command, web).await,
+        Command::Acl(command) => verbs::only(&objects::ACL, command, web).await,
+        Command::Property(command) => verbs::common(&objects::PROPERTY, command, web).await,
+        Command::Config(command) => verbs::only(&objects::CONFIG, command, web).await,
+        Command::Log(command) => verbs::only(&objects::LOG, command, web).await,
+        Command::Session(command) => verbs::only(&objects::SESSION, command, web).await,
+        Command::Tunnel(command) => verbs::only(&objects::TUNNEL, command, web).await,
+        Command::End(command) => verbs::only(&objects::END, command, web).await,
+        Command::Storage(command) => {
+            web.only_with_a_database("qvd admin storage")?;
+            Ok(storage::run(command).await)
+        }
     }
 }
 
-async fn watch(database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
-    let connector = database.connector(Role::Admin)?;
-    let mut listen = Listener::connect(&connector).await?;
-    listen.listener.watch().await?;
+async fn watch(database: &DatabaseArg, json: bool, web: &WebTool) -> anyhow::Result<()> {
+    let mut changes = web.administration(database).await?.changes().await?;
     eprintln!("watching; Ctrl-C ends");
-    while let Some(notification) = listen.notifications.recv().await {
+    while let Some(change) = changes.next().await {
         if json {
-            println!("{}", notification.payload);
+            println!("{change}");
         } else {
-            let message: serde_json::Value = serde_json::from_str(&notification.payload).unwrap_or_default();
+            let message: serde_json::Value = serde_json::from_str(&change).unwrap_or_default();
             let word = |key: &str| message.get(key).map(|value| value.to_string().replace('"', "")).unwrap_or_default();
             let now = jiff::Zoned::now().strftime("%H:%M:%S%.3f").to_string();
-            println!("{now}  {:<8} {:<8} tenant {}", word("kind"), word("id"), word("tenant"));
+            // A web tool tells only of tenants that are the administrator's business, and does not say of which.
+            let tenant =
+                if message["tenant"].is_null() { String::new() } else { format!(" tenant {}", word("tenant")) };
+            println!("{now}  {:<8} {:<8}{tenant}", word("kind"), word("id"));
         }
     }
-    anyhow::bail!("the connection to the database was lost")
+    anyhow::bail!("the connection was lost")
 }
 
 /// Prints a list for people, or as a JSON array.

@@ -10,9 +10,7 @@ use anyhow::bail;
 use clap::Args;
 use tokio::time::{Instant, timeout_at};
 
-use crate::db::{Listener, Role};
-
-use super::settings::DatabaseArg;
+use super::settings::{DatabaseArg, WebTool};
 
 /// How long the node may take to answer, when nobody wants to see more than what is there.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,25 +28,23 @@ pub struct Arguments {
     database: DatabaseArg,
 }
 
-pub async fn run(Arguments { vm, follow, database }: Arguments) -> anyhow::Result<ExitCode> {
-    let connector = database.connector(Role::Admin)?;
-    let acting = connector.acting().await?;
-    let id = acting.vm_id(&vm).await?;
+pub async fn run(Arguments { vm, follow, database }: Arguments, web: &WebTool) -> anyhow::Result<ExitCode> {
+    let administration = web.administration(&database).await?;
+    let id = administration.named("vm", &vm).await?;
     // Before it is asked for, or the answer would be missed.
-    let mut listen = Listener::connect(&connector).await?;
-    listen.listener.watch().await?;
+    let mut changes = administration.changes().await?;
     let given_up = Instant::now() + PATIENCE;
     let mut last = 0;
     loop {
-        let console = acting.vm_console(id, last).await?;
+        let console = administration.vm_console(id, last).await?;
         last = console.last;
         if !print(&console.said)? || console.answered && !follow {
             return Ok(ExitCode::SUCCESS);
         }
         let again = Instant::now() + AGAIN;
-        match timeout_at(if follow { again } else { given_up }, listen.notifications.recv()).await {
-            Ok(Some(_)) => while listen.notifications.try_recv().is_ok() {},
-            Ok(None) => bail!("the connection to the database was lost"),
+        match timeout_at(if follow { again } else { given_up }, changes.next()).await {
+            Ok(Some(_)) => changes.skip(),
+            Ok(None) => bail!("the connection was lost"),
             Err(_) if follow => {}
             Err(_) => bail!("no node answers for {vm}; `qvd admin vm why {vm}` says more"),
         }

@@ -12,13 +12,13 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::{
-    admin::objects,
-    db::{Connector, ImageStanding, Listener, NewImage, Role},
+    admin::{access::Administration, objects},
+    db::{ImageStanding, NewImage},
 };
 
 use super::{
     admin,
-    settings::DatabaseArg,
+    settings::{DatabaseArg, WebTool},
     verbs::{self, Only},
 };
 
@@ -112,52 +112,49 @@ pub struct Create {
     json: bool,
 }
 
-pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let (one, done) = match command {
-        Command::Only(command) => return verbs::only(&objects::DI, command).await,
+pub async fn run(command: Command, web: &WebTool) -> anyhow::Result<ExitCode> {
+    let (one, change) = match command {
+        Command::Only(command) => return verbs::only(&objects::DI, command, web).await,
         Command::Staging { database, json } => {
-            return staging(&database, json).await.map(|()| ExitCode::SUCCESS);
+            let administration = web.administration(&database).await?;
+            return staging(&administration, json).await.map(|()| ExitCode::SUCCESS);
         }
-        Command::Create(create) => return make(create).await.map(|()| ExitCode::SUCCESS),
+        Command::Create(create) => return make(create, web).await.map(|()| ExitCode::SUCCESS),
         Command::Delete(one) => {
-            let di = connector(&one)?.di_delete(&one.di).await?;
+            let di = web.administration(&one.database).await?.di_delete(&one.di).await?;
             match one.json {
                 true => println!("{}", json!({ "di": di, "deleted": true })),
                 false => println!("{} is deleted.", one.di),
             }
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Publish(one) => {
-            let di = connector(&one)?.di_publish(&one.di).await?;
-            (one, di)
-        }
-        Command::Tag(Tagged { one, tag }) => {
-            let di = connector(&one)?.di_tag(&one.di, &tag).await?;
-            (one, di)
-        }
-        Command::Untag(Tagged { one, tag }) => {
-            let di = connector(&one)?.di_untag(&one.di, &tag).await?;
-            (one, di)
-        }
-        Command::Block { one, undo } => {
-            let di = connector(&one)?.di_block(&one.di, !undo).await?;
-            (one, di)
-        }
+        Command::Publish(one) => (one, Change::Publish),
+        Command::Tag(Tagged { one, tag }) => (one, Change::Mark(tag, true)),
+        Command::Untag(Tagged { one, tag }) => (one, Change::Mark(tag, false)),
+        Command::Block { one, undo } => (one, Change::Block(!undo)),
     };
-    let Some(standing) = connector(&one)?.di_standing(done).await? else { bail!("{} was just deleted", one.di) };
+    let administration = web.administration(&one.database).await?;
+    let di = match change {
+        Change::Publish => administration.di_publish(&one.di).await?,
+        Change::Mark(tag, give) => administration.di_mark(&one.di, &tag, give).await?,
+        Change::Block(blocked) => administration.di_block(&one.di, blocked).await?,
+    };
+    let Some(standing) = administration.di_standing(di).await? else { bail!("{} was just deleted", one.di) };
     tell(&standing, one.json);
     Ok(ExitCode::SUCCESS)
 }
 
-fn connector(one: &One) -> anyhow::Result<Connector> {
-    one.database.connector(Role::Admin)
+/// What becomes of an image that goes on to be there.
+enum Change {
+    Publish,
+    Mark(String, bool),
+    Block(bool),
 }
 
-async fn staging(database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
-    let connector = database.connector(Role::Admin)?;
-    connector.staging_refresh().await?;
+async fn staging(administration: &Administration, json: bool) -> anyhow::Result<()> {
+    administration.staging_refresh().await?;
     let fresh = async {
-        while !connector.staging_is_fresh().await? {
+        while !administration.staging_is_fresh().await? {
             tokio::time::sleep(LIST_POLL).await;
         }
         anyhow::Ok(())
@@ -166,13 +163,12 @@ async fn staging(database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
         Ok(fresh) => fresh?,
         Err(_) => eprintln!("not every storage has a node that answers; this is what was seen last"),
     }
-    admin::print(connector.staging().await?, json)
+    admin::print(administration.staging().await?, json)
 }
 
-async fn make(create: Create) -> anyhow::Result<()> {
-    let connector = create.database.connector(Role::Admin)?;
-    let mut listen = Listener::connect(&connector).await?;
-    listen.listener.watch().await?;
+async fn make(create: Create, web: &WebTool) -> anyhow::Result<()> {
+    let administration = web.administration(&create.database).await?;
+    let mut changes = administration.changes().await?;
     let new = NewImage {
         osf: create.osf,
         file: create.file,
@@ -183,10 +179,10 @@ async fn make(create: Create) -> anyhow::Result<()> {
         soft: create.expire_soft,
         hard: create.expire_hard,
     };
-    let di = connector.di_import(&new).await?;
+    let di = administration.di_import(&new).await?;
     let mut progress = Progress::default();
     loop {
-        let Some(standing) = connector.di_standing(di).await? else { bail!("image {di} was deleted meanwhile") };
+        let Some(standing) = administration.di_standing(di).await? else { bail!("image {di} was deleted meanwhile") };
         if !create.wait || !standing.is_on_its_way() {
             progress.end();
             tell(&standing, create.json);
@@ -196,8 +192,8 @@ async fn make(create: Create) -> anyhow::Result<()> {
             return Ok(());
         }
         progress.show(&standing);
-        if listen.notifications.recv().await.is_none() {
-            bail!("the connection to the database was lost; the work goes on");
+        if changes.next().await.is_none() {
+            bail!("the connection was lost; the work goes on");
         }
     }
 }

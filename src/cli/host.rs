@@ -6,13 +6,13 @@ use clap::Subcommand;
 use serde_json::json;
 
 use crate::{
-    admin::objects,
-    db::{Connector, HostUse, Listener, Role},
+    admin::{access::Administration, objects},
+    db::HostUse,
     model::HostState,
 };
 
 use super::{
-    settings::DatabaseArg,
+    settings::{DatabaseArg, WebTool},
     verbs::{self, Common, Lock},
 };
 
@@ -66,21 +66,27 @@ pub enum Command {
     },
 }
 
-pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub async fn run(command: Command, web: &WebTool) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Common(command) => return verbs::common(&objects::HOST, command).await,
-        Command::Lock(command) => return verbs::lock(&objects::HOST, command).await,
-        Command::Stop { host, database, wait, json } => stop(&host, &database, wait, json).await?,
-        Command::Drain { host, database, wait, undo, json } => drain(&host, &database, wait, undo, json).await?,
-        Command::Release { host, database, force, json } => release(&host, &database, force, json).await?,
+        Command::Common(command) => return verbs::common(&objects::HOST, command, web).await,
+        Command::Lock(command) => return verbs::lock(&objects::HOST, command, web).await,
+        Command::Stop { host, database, wait, json } => {
+            stop(&host, &web.administration(&database).await?, wait, json).await?;
+        }
+        Command::Drain { host, database, wait, undo, json } => {
+            drain(&host, &web.administration(&database).await?, wait, undo, json).await?;
+        }
+        Command::Release { host, database, force, json } => {
+            make_sure(&host, force)?;
+            release(&host, &web.administration(&database).await?, json).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn drain(host: &str, database: &DatabaseArg, wait: bool, undo: bool, json: bool) -> anyhow::Result<()> {
-    let connector = database.connector(Role::Admin)?;
-    connector.host_block(host, !undo).await?;
-    let left = if wait { emptied(&connector, host).await? } else { connector.host_use(host).await? };
+async fn drain(host: &str, administration: &Administration, wait: bool, undo: bool, json: bool) -> anyhow::Result<()> {
+    administration.host_block(host, !undo).await?;
+    let left = if wait { emptied(administration, host).await? } else { administration.host_use(host).await? };
     if json {
         println!("{}", json!({ "host": host, "draining": !undo, "sessions": left.sessions, "vms": left.vms }));
     } else {
@@ -90,7 +96,7 @@ async fn drain(host: &str, database: &DatabaseArg, wait: bool, undo: bool, json:
 }
 
 /// The database refuses while the node renews its lease, but a node without a database may still run desktops.
-async fn release(host: &str, database: &DatabaseArg, force: bool, json: bool) -> anyhow::Result<()> {
+fn make_sure(host: &str, force: bool) -> anyhow::Result<()> {
     if !force {
         anyhow::ensure!(std::io::stdin().is_terminal(), "say --force if {host} is off and none of its VMs lives");
         eprint!("Is {host} switched off, so that none of its VMs lives? Otherwise they may run twice. [y/N] ");
@@ -98,7 +104,11 @@ async fn release(host: &str, database: &DatabaseArg, force: bool, json: bool) ->
         std::io::stdin().read_line(&mut answer)?;
         anyhow::ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "{host} is left as it is");
     }
-    let vms = database.connector(Role::Admin)?.host_release(host).await?;
+    Ok(())
+}
+
+async fn release(host: &str, administration: &Administration, json: bool) -> anyhow::Result<()> {
+    let vms = administration.host_release(host).await?;
     match json {
         true => println!("{}", json!({ "host": host, "released": vms })),
         false => println!("{} VMs of {host} are free.", vms.len()),
@@ -106,17 +116,15 @@ async fn release(host: &str, database: &DatabaseArg, force: bool, json: bool) ->
     Ok(())
 }
 
-async fn stop(host: &str, database: &DatabaseArg, wait: bool, json: bool) -> anyhow::Result<()> {
-    let connector = database.connector(Role::Admin)?;
-    let mut listen = Listener::connect(&connector).await?;
-    listen.listener.watch().await?;
-    connector.host_stop(host).await?;
-    let mut state = connector.host_state(host).await?;
+async fn stop(host: &str, administration: &Administration, wait: bool, json: bool) -> anyhow::Result<()> {
+    let mut changes = administration.changes().await?;
+    administration.host_stop(host).await?;
+    let mut state = administration.host_state(host).await?;
     while wait && !matches!(state, HostState::Stopped | HostState::Lost) {
-        if listen.notifications.recv().await.is_none() {
-            anyhow::bail!("the connection to the database was lost; {host} goes on stopping");
+        if changes.next().await.is_none() {
+            anyhow::bail!("the connection was lost; {host} goes on stopping");
         }
-        state = connector.host_state(host).await?;
+        state = administration.host_state(host).await?;
     }
     if json {
         println!("{}", json!({ "host": host, "state": state.as_str() }));
@@ -129,20 +137,19 @@ async fn stop(host: &str, database: &DatabaseArg, wait: bool, json: bool) -> any
 }
 
 /// Says how many sessions are left whenever that changes, until there are none.
-async fn emptied(connector: &Connector, host: &str) -> anyhow::Result<HostUse> {
-    let mut listen = Listener::connect(connector).await?;
-    listen.listener.watch().await?;
+async fn emptied(administration: &Administration, host: &str) -> anyhow::Result<HostUse> {
+    let mut changes = administration.changes().await?;
     let mut told = None;
     loop {
-        let left = connector.host_use(host).await?;
+        let left = administration.host_use(host).await?;
         if left.sessions == 0 {
             return Ok(left);
         }
         if told.replace(left.sessions) != Some(left.sessions) {
             eprintln!("{} sessions left", left.sessions);
         }
-        if listen.notifications.recv().await.is_none() {
-            anyhow::bail!("the connection to the database was lost; {host} goes on draining");
+        if changes.next().await.is_none() {
+            anyhow::bail!("the connection was lost; {host} goes on draining");
         }
     }
 }

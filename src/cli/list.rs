@@ -10,11 +10,14 @@ use clap::Args;
 use futures_util::TryStreamExt;
 
 use crate::{
-    admin::{csv, objects::Object, words},
-    db::{List, Query, Role},
+    admin::{access::Listing, csv, objects::Object, words},
+    db::Query,
 };
 
-use super::{grid::Grid, settings::DatabaseArg};
+use super::{
+    grid::Grid,
+    settings::{DatabaseArg, WebTool},
+};
 
 /// Which objects.
 #[derive(Args, Clone)]
@@ -59,12 +62,12 @@ pub struct Arguments {
     database: DatabaseArg,
 }
 
-pub async fn run(object: &Object, arguments: &Arguments) -> anyhow::Result<()> {
-    let filter = object.resolve(words::filters(&arguments.chosen.filter)?);
-    let acting = arguments.database.connector(Role::Admin)?.acting().await?;
-    let list = acting.list(object.name).await?;
+pub async fn run(object: &Object, arguments: &Arguments, web: &WebTool) -> anyhow::Result<()> {
+    let filter = words::filters(&arguments.chosen.filter)?;
+    let administration = web.administration(&arguments.database).await?;
+    let list = administration.list(object).await?;
     let columns = match (arguments.all, arguments.columns.as_slice()) {
-        (true, _) => list.columns().map(str::to_owned).collect(),
+        (true, _) => list.columns().await?,
         (false, []) => object.columns.iter().map(|&column| column.to_owned()).collect(),
         (false, columns) => columns.iter().map(|word| object.field(word).to_owned()).collect(),
     };
@@ -84,13 +87,13 @@ pub async fn run(object: &Object, arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-async fn print(list: &List<'_>, query: &Query, format: Format) -> anyhow::Result<()> {
+async fn print(list: &Listing<'_>, query: &Query, format: Format) -> anyhow::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
     if format.json {
         let mut rows = pin!(list.objects(query).await?);
         let mut separator = "[\n  ";
         while let Some(row) = rows.try_next().await? {
-            write!(out, "{separator}{}", row.get::<_, &str>(0))?;
+            write!(out, "{separator}{}", row.json())?;
             separator = ",\n  ";
         }
         writeln!(out, "{}", if separator.starts_with('[') { "[]" } else { "\n]" })?;
@@ -100,14 +103,14 @@ async fn print(list: &List<'_>, query: &Query, format: Format) -> anyhow::Result
     if format.csv {
         csv::line(&mut out, query.columns.iter().map(String::as_str))?;
         while let Some(row) = rows.try_next().await? {
-            csv::line(&mut out, (0..query.columns.len()).map(|at| row.get::<_, Option<&str>>(at).unwrap_or_default()))?;
+            csv::line(&mut out, (0..query.columns.len()).map(|at| row.cell(at)))?;
         }
         return Ok(out.flush()?);
     }
     let mut grid = Grid::new(&query.columns);
     while let Some(row) = rows.try_next().await? {
         for at in 0..query.columns.len() {
-            grid.cell(row.get::<_, Option<&str>>(at).unwrap_or_default());
+            grid.cell(row.cell(at));
         }
     }
     grid.write(&mut out, terminal())?;

@@ -59,8 +59,7 @@ enum Command {
     /// Print the counters of this node's event plane as JSON
     Status(daemons::Status),
     /// Administer: users, VMs, nodes, images and the rest
-    #[command(subcommand)]
-    Admin(admin::Command),
+    Admin(admin::Admin),
     /// Prepare the database and see how it stands
     #[command(subcommand)]
     Db(db::Command),
@@ -117,7 +116,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::L7r(arguments) => daemons::l7r(arguments).await?,
         Command::Wat(arguments) => wat::run(arguments).await?,
         Command::Status(arguments) => daemons::status(arguments).await?,
-        Command::Admin(command) => return admin::run(command).await,
+        Command::Admin(arguments) => return admin::run(arguments).await,
         Command::Db(command) => db::run(command).await?,
         Command::Image(command) => return image::run(command).await,
         Command::Config(command) => config::run(command).await?,

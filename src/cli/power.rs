@@ -10,12 +10,18 @@ use serde_json::json;
 use tokio::time::timeout_at;
 
 use crate::{
-    admin::objects,
-    db::{Acting, Listener, Outcome, Refused, Role, VmStanding},
+    admin::{
+        access::{Administration, Changes},
+        objects,
+    },
+    db::{Outcome, Refused, VmStanding},
     model::{VmCommand, VmState},
 };
 
-use super::act::{self, Those};
+use super::{
+    act::{self, Those},
+    settings::WebTool,
+};
 
 #[derive(Subcommand)]
 pub enum Power {
@@ -39,46 +45,48 @@ pub struct Waiting {
     timeout: u64,
 }
 
-pub async fn run(command: Power) -> anyhow::Result<ExitCode> {
+pub async fn run(command: Power, web: &WebTool) -> anyhow::Result<ExitCode> {
     match command {
-        Power::Start(waiting) => turn(VmCommand::Start, &waiting).await,
-        Power::Stop(waiting) => turn(VmCommand::Stop, &waiting).await,
-        Power::Disconnect(those) => act::act(&objects::VM, "disconnect", &those.chosen, &those.how, json!({})).await,
+        Power::Start(waiting) => turn(VmCommand::Start, &waiting, web).await,
+        Power::Stop(waiting) => turn(VmCommand::Stop, &waiting, web).await,
+        Power::Disconnect(those) => {
+            act::act(&objects::VM, "disconnect", &those.chosen, &those.how, json!({}), web).await
+        }
     }
 }
 
-async fn turn(command: VmCommand, Waiting { those, wait, timeout }: &Waiting) -> anyhow::Result<ExitCode> {
-    let connector = those.how.database.connector(Role::Admin)?;
-    let acting = connector.acting().await?;
+async fn turn(
+    command: VmCommand,
+    Waiting { those, wait, timeout }: &Waiting,
+    web: &WebTool,
+) -> anyhow::Result<ExitCode> {
+    let administration = web.administration(&those.how.database).await?;
     let verb = command.as_str();
-    let Some(ids) = act::ids(&acting, &objects::VM, verb, &those.chosen, &those.how).await? else {
+    let Some(ids) = act::ids(&administration, &objects::VM, verb, &those.chosen, &those.how).await? else {
         return Ok(ExitCode::SUCCESS);
     };
     // Before they are told, or what follows at once would be missed.
-    let mut listen = if *wait { Some(Listener::connect(&connector).await?) } else { None };
-    if let Some(listen) = &listen {
-        listen.listener.watch().await?;
-    }
-    let mut outcomes = acting.act("vm", verb, &ids, &json!({})).await?;
-    if let Some(listen) = &mut listen {
+    let mut changes = if *wait { Some(administration.changes().await?) } else { None };
+    let mut outcomes = administration.act("vm", verb, &ids, &json!({})).await?;
+    if let Some(changes) = &mut changes {
         let deadline = Instant::now() + Duration::from_secs(*timeout);
-        settle(&acting, command, &mut outcomes, &mut listen.notifications, deadline).await?;
+        settle(&administration, command, &mut outcomes, changes, deadline).await?;
     }
     Ok(act::tell(&objects::VM, &outcomes, those.how.json))
 }
 
 /// Waits for those that were told, and notes which of them failed.
 async fn settle(
-    acting: &Acting,
+    administration: &Administration,
     command: VmCommand,
     outcomes: &mut [Outcome],
-    changes: &mut tokio::sync::mpsc::UnboundedReceiver<crate::db::Notification>,
+    changes: &mut Changes,
     deadline: Instant,
 ) -> anyhow::Result<()> {
     let mut waiting: Vec<i32> = outcomes.iter().filter(|told| told.refused.is_none()).map(|told| told.id).collect();
     loop {
         let mut left = Vec::new();
-        for standing in acting.vm_standings(&waiting).await? {
+        for standing in administration.vm_standings(&waiting).await? {
             match reached(command, &standing) {
                 Some(Ok(())) => {}
                 Some(Err(why)) => note(outcomes, standing.id, why),
@@ -89,9 +97,9 @@ async fn settle(
         if waiting.is_empty() {
             return Ok(());
         }
-        match timeout_at(deadline.into(), changes.recv()).await {
-            Ok(Some(_)) => while changes.try_recv().is_ok() {},
-            Ok(None) => anyhow::bail!("the connection to the database was lost; what was told is done all the same"),
+        match timeout_at(deadline.into(), changes.next()).await {
+            Ok(Some(_)) => changes.skip(),
+            Ok(None) => anyhow::bail!("the connection was lost; what was told is done all the same"),
             Err(_) => {
                 for standing in left {
                     let why = format!("it is {} when the time is over", standing.state);

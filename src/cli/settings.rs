@@ -1,11 +1,12 @@
-//! Where a command finds its configuration and its database.
+//! Where a command finds its configuration and its database, or the web tool that is asked in place of one.
 
-use std::path::PathBuf;
+use std::{io::IsTerminal, path::PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 
 use crate::{
+    admin::{access::Administration, remote::Client},
     db::{Connector, Role},
     model::config::{Config, keys},
 };
@@ -64,6 +65,55 @@ impl DatabaseArg {
                 let config = self.file.read().context("no --database given, and the node's configuration")?;
                 Ok(Connector::from_config(&config, role)?)
             }
+        }
+    }
+}
+
+/// A web tool for administration.
+#[derive(Args, Clone)]
+pub struct WebTool {
+    /// Ask this web tool (https://wat.example/) in place of a database, as the administrator of QVD_ADMIN_USER and
+    /// QVD_ADMIN_PASSWORD, which are asked for when they are not set
+    #[arg(long, global = true, value_name = "URL", help_heading = "Over the web tool")]
+    url: Option<String>,
+    /// Trust the authorities in this file (PEM) and not those of the system
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Over the web tool")]
+    ca: Option<PathBuf>,
+}
+
+impl WebTool {
+    /// Begins to administer: over the web tool, or, if none is named, over the database.
+    pub async fn administration(&self, database: &DatabaseArg) -> anyhow::Result<Administration> {
+        let Some(url) = &self.url else {
+            ensure!(self.ca.is_none(), "--ca is for the certificate of a web tool, which --url names");
+            return Ok(Administration::of_database(database.connector(Role::Admin)?).await?);
+        };
+        // Before anybody types a password in vain.
+        Client::check(url)?;
+        let name = said("QVD_ADMIN_USER", || {
+            eprint!("Administrator: ");
+            let mut name = String::new();
+            std::io::stdin().read_line(&mut name).map(|_| name.trim_end_matches(['\r', '\n']).to_owned())
+        })?;
+        let password = said("QVD_ADMIN_PASSWORD", || rpassword::prompt_password("Password: "))?;
+        Ok(Administration::of_api(url, self.ca.clone(), &name, &password)?)
+    }
+
+    /// Refuses what cannot be asked of a web tool.
+    pub fn only_with_a_database(&self, what: &str) -> anyhow::Result<()> {
+        ensure!(self.url.is_none(), "{what} works with the database and on a node alone, not with --url");
+        Ok(())
+    }
+}
+
+/// What a variable says, or whoever sits at the terminal. Never an argument, which everybody on the machine can read.
+fn said(variable: &str, ask: impl FnOnce() -> std::io::Result<String>) -> anyhow::Result<String> {
+    match std::env::var(variable) {
+        Ok(said) => Ok(said),
+        Err(std::env::VarError::NotUnicode(_)) => bail!("{variable} is not UTF-8"),
+        Err(std::env::VarError::NotPresent) => {
+            ensure!(std::io::stdin().is_terminal(), "--url needs {variable}, since there is no terminal to ask at");
+            ask().with_context(|| format!("{variable} is not set and cannot be asked for"))
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::admin::objects;
 
 use super::{
     act::Those,
+    settings::WebTool,
     verbs::{self, Common, Lock},
 };
 
@@ -21,10 +22,10 @@ pub enum Command {
     Purge(Those),
 }
 
-pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub async fn run(command: Command, web: &WebTool) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Common(command) => verbs::common(&objects::TENANT, command).await,
-        Command::Lock(command) => verbs::lock(&objects::TENANT, command).await,
-        Command::Purge(those) => verbs::simply(&objects::TENANT, "purge", &those).await,
+        Command::Common(command) => verbs::common(&objects::TENANT, command, web).await,
+        Command::Lock(command) => verbs::lock(&objects::TENANT, command, web).await,
+        Command::Purge(those) => verbs::simply(&objects::TENANT, "purge", &those, web).await,
     }
 }

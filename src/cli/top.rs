@@ -18,11 +18,18 @@ use tokio::{
 };
 
 use crate::{
-    admin::words,
-    db::{Acting, Listener, Query, Role},
+    admin::{
+        access::{Administration, Row},
+        objects::{HOST, Object, SESSION, VM},
+        words,
+    },
+    db::Query,
 };
 
-use super::{grid::Grid, settings::DatabaseArg};
+use super::{
+    grid::Grid,
+    settings::{DatabaseArg, WebTool},
+};
 
 /// So that a node that starts a hundred VMs does not make the screen flicker.
 const CALM: Duration = Duration::from_millis(250);
@@ -34,21 +41,21 @@ const ROWS: usize = 50;
 const PARTS: [Part; 3] = [
     Part {
         name: "hosts",
-        kind: "host",
+        object: &HOST,
         filter: &[],
         columns: &["name", "state", "blocked", "vms", "sessions", "last_sign_of_life", "events_degraded_reason"],
         order: ("vms", true),
     },
     Part {
         name: "vms",
-        kind: "vm",
+        object: &VM,
         filter: &["state!=stopped"],
         columns: &["vm", "state", "command", "user_state", "host", "since", "reason"],
         order: ("since", true),
     },
     Part {
         name: "sessions",
-        kind: "session",
+        object: &SESSION,
         filter: &["ended_at="],
         columns: &["vm", "client", "router", "tunnel", "duration", "bytes_up", "bytes_down"],
         order: ("started_at", true),
@@ -70,7 +77,7 @@ pub struct Arguments {
 /// A list with what is shown of it.
 struct Part {
     name: &'static str,
-    kind: &'static str,
+    object: &'static Object,
     filter: &'static [&'static str],
     columns: &'static [&'static str],
     /// The column that it is ordered by, and whether from the last to the first.
@@ -86,25 +93,22 @@ struct Rows {
     rows: Vec<Vec<String>>,
 }
 
-pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let connector = arguments.database.connector(Role::Admin)?;
+pub async fn run(arguments: Arguments, web: &WebTool) -> anyhow::Result<()> {
+    let administration = web.administration(&arguments.database).await?;
     if arguments.json {
-        let acting = connector.acting().await?;
         let mut parts = Map::new();
         for part in &PARTS {
-            parts.insert(part.name.to_owned(), part.objects(&acting).await?);
+            parts.insert(part.name.to_owned(), part.objects(&administration).await?);
         }
         println!("{}", serde_json::to_string_pretty(&parts)?);
         return Ok(());
     }
-    let acting = connector.acting().await?;
     if arguments.once || !io::stdout().is_terminal() {
-        print!("{}", frame(&read(&acting, ROWS).await?, None));
+        print!("{}", frame(&read(&administration, ROWS).await?, None));
         return Ok(());
     }
 
-    let mut listen = Listener::connect(&connector).await?;
-    listen.listener.watch().await?;
+    let mut changes = administration.changes().await?;
     let screen = Screen::take()?;
     let mut keys = keys();
     let mut resized = signal(SignalKind::window_change())?;
@@ -112,13 +116,13 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     loop {
         let size = termios::tcgetwinsize(io::stdout()).context("the terminal does not say how large it is")?;
         let (width, height) = (usize::from(size.ws_col), usize::from(size.ws_row));
-        screen.show(&frame(&read(&acting, height).await?, Some((width, height))))?;
+        screen.show(&frame(&read(&administration, height).await?, Some((width, height))))?;
         let drawn = Instant::now();
         tokio::select! {
-            heard = listen.notifications.recv() => {
-                heard.context("the connection to the database was lost")?;
+            heard = changes.next() => {
+                heard.context("the connection was lost")?;
                 sleep_until(drawn + CALM).await;
-                while listen.notifications.try_recv().is_ok() {}
+                changes.skip();
             }
             key = keys.recv() => if matches!(key, None | Some(b'q')) { return Ok(()) },
             _ = resized.recv() => {}
@@ -140,25 +144,25 @@ impl Part {
         })
     }
 
-    async fn rows(&self, acting: &Acting, limit: usize) -> anyhow::Result<Rows> {
-        let (list, query) = (acting.list(self.kind).await?, self.query(Some(limit))?);
-        let read: Vec<_> = list.rows(&query).await?.try_collect().await?;
-        let cell = |row: &tokio_postgres::Row, at| row.get::<_, Option<&str>>(at).unwrap_or_default().to_owned();
-        let rows = read.iter().map(|row| (0..self.columns.len()).map(|at| cell(row, at)).collect()).collect();
+    async fn rows(&self, administration: &Administration, limit: usize) -> anyhow::Result<Rows> {
+        let (list, query) = (administration.list(self.object).await?, self.query(Some(limit))?);
+        let read: Vec<Row> = list.rows(&query).await?.try_collect().await?;
+        let cells = |row: &Row| (0..self.columns.len()).map(|at| row.cell(at).to_owned()).collect();
+        let rows = read.iter().map(cells).collect();
         Ok(Rows { name: self.name, columns: self.columns, count: list.count(&query.filter).await?, rows })
     }
 
-    async fn objects(&self, acting: &Acting) -> anyhow::Result<Value> {
-        let list = acting.list(self.kind).await?;
-        let read: Vec<_> = list.objects(&self.query(None)?).await?.try_collect().await?;
-        Ok(read.iter().map(|row| serde_json::from_str::<Value>(row.get(0))).collect::<Result<_, _>>()?)
+    async fn objects(&self, administration: &Administration) -> anyhow::Result<Value> {
+        let list = administration.list(self.object).await?;
+        let read: Vec<Row> = list.objects(&self.query(None)?).await?.try_collect().await?;
+        Ok(read.iter().map(|row| serde_json::from_str::<Value>(row.json())).collect::<Result<_, _>>()?)
     }
 }
 
-async fn read(acting: &Acting, limit: usize) -> anyhow::Result<Vec<Rows>> {
+async fn read(administration: &Administration, limit: usize) -> anyhow::Result<Vec<Rows>> {
     let mut parts = Vec::new();
     for part in &PARTS {
-        parts.push(part.rows(acting, limit).await?);
+        parts.push(part.rows(administration, limit).await?);
     }
     Ok(parts)
 }

@@ -8,13 +8,13 @@ use qrcode::{QrCode, render::unicode::Dense1x2};
 use serde_json::json;
 
 use crate::{
-    admin::objects,
+    admin::{access::Administration, objects},
     auth::Enrolment,
-    db::{Role, TotpSettings},
+    db::TotpSettings,
 };
 
 use super::{
-    settings::DatabaseArg,
+    settings::{DatabaseArg, WebTool},
     verbs::{self, Common, Lock},
 };
 
@@ -43,20 +43,26 @@ pub enum Command {
     },
 }
 
-pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub async fn run(command: Command, web: &WebTool) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Common(command) => verbs::common(&objects::USER, command).await,
-        Command::Lock(command) => verbs::lock(&objects::USER, command).await,
+        Command::Common(command) => verbs::common(&objects::USER, command, web).await,
+        Command::Lock(command) => verbs::lock(&objects::USER, command, web).await,
         Command::Totp { user, database, issuer, remove, json } => {
-            totp(&user, &database, &issuer, remove, json).await.map(|()| ExitCode::SUCCESS)
+            let administration = web.administration(&database).await?;
+            totp(&user, &administration, &issuer, remove, json).await.map(|()| ExitCode::SUCCESS)
         }
     }
 }
 
-async fn totp(user: &str, database: &DatabaseArg, issuer: &str, remove: bool, json: bool) -> anyhow::Result<()> {
-    let connector = database.connector(Role::Admin)?;
+async fn totp(
+    user: &str,
+    administration: &Administration,
+    issuer: &str,
+    remove: bool,
+    json: bool,
+) -> anyhow::Result<()> {
     if remove {
-        let settings = connector.user_totp(user, None).await?;
+        let settings = administration.user_totp(user, None).await?;
         let had = settings.had_one;
         if json {
             println!("{}", json!({ "user": settings.user, "removed": had, "required": settings.required }));
@@ -76,7 +82,7 @@ async fn totp(user: &str, database: &DatabaseArg, issuer: &str, remove: bool, js
         return Ok(());
     }
     let enrolment = Enrolment::random();
-    let settings = connector.user_totp(user, Some(enrolment.secret())).await?;
+    let settings = administration.user_totp(user, Some(enrolment.secret())).await?;
     let uri = enrolment.uri(issuer, &settings.user, settings.digits, settings.interval);
     if json {
         let secret = enrolment.secret();

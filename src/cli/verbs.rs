@@ -11,6 +11,7 @@ use crate::admin::objects::Object;
 use super::{
     act::{self, New, Set, Those},
     list,
+    settings::WebTool,
 };
 
 #[derive(Subcommand)]
@@ -42,35 +43,55 @@ pub enum Lock {
     Unblock(Those),
 }
 
-pub async fn common(object: &Object, command: Common) -> anyhow::Result<ExitCode> {
+pub async fn common(object: &Object, command: Common, web: &WebTool) -> anyhow::Result<ExitCode> {
     match command {
-        Common::List(arguments) => list::run(object, &arguments).await.map(|()| ExitCode::SUCCESS),
-        Common::New(new) => act::create(object, &new).await,
-        Common::Set(set) => act::set(object, &set).await,
-        Common::Del(those) => simply(object, "del", &those).await,
+        Common::List(arguments) => list::run(object, &arguments, web).await.map(|()| ExitCode::SUCCESS),
+        Common::New(new) => act::create(object, &new, web).await,
+        Common::Set(set) => act::set(object, &set, web).await,
+        Common::Del(those) => simply(object, "del", &those, web).await,
     }
 }
 
-pub async fn only(object: &Object, Only::List(arguments): Only) -> anyhow::Result<ExitCode> {
-    list::run(object, &arguments).await.map(|()| ExitCode::SUCCESS)
+pub async fn only(object: &Object, Only::List(arguments): Only, web: &WebTool) -> anyhow::Result<ExitCode> {
+    list::run(object, &arguments, web).await.map(|()| ExitCode::SUCCESS)
 }
 
-pub async fn lock(object: &Object, command: Lock) -> anyhow::Result<ExitCode> {
+pub async fn lock(object: &Object, command: Lock, web: &WebTool) -> anyhow::Result<ExitCode> {
     match command {
-        Lock::Block(those) => simply(object, "block", &those).await,
-        Lock::Unblock(those) => simply(object, "unblock", &those).await,
+        Lock::Block(those) => simply(object, "block", &those, web).await,
+        Lock::Unblock(those) => simply(object, "unblock", &those, web).await,
     }
 }
 
 /// Does what needs no more words.
-pub async fn simply(object: &Object, verb: &str, those: &Those) -> anyhow::Result<ExitCode> {
-    act::act(object, verb, &those.chosen, &those.how, json!({})).await
+pub async fn simply(object: &Object, verb: &str, those: &Those, web: &WebTool) -> anyhow::Result<ExitCode> {
+    act::act(object, verb, &those.chosen, &those.how, json!({}), web).await
 }
 
 /// Puts the verb of `qvd admin <object> <filter> <verb> …` in front of the filter, unless one is there already.
-pub fn verb_first(mut words: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
-    let object = words.get(2).and_then(|word| word.to_str());
-    let Some(object) = object.filter(|_| words[1] == "admin") else { return words };
+pub fn verb_first(words: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
+    if words.get(1).is_none_or(|word| word != "admin") {
+        return words;
+    }
+    // What stands in front of the object says where it is asked.
+    let mut front = 0;
+    while let Some(word) = words.get(2 + front).and_then(|word| word.to_str()) {
+        front += match word {
+            "--url" | "--ca" => 2,
+            word if word.starts_with("--url=") || word.starts_with("--ca=") => 1,
+            _ => break,
+        };
+    }
+    let at = words.len().min(2 + front);
+    let mut behind: Vec<OsString> = words[..2].iter().chain(&words[at..]).cloned().collect();
+    behind = verb_first_of(behind, command);
+    behind.splice(2..2, words[2..at].iter().cloned());
+    behind
+}
+
+/// The same without options in front of the object.
+fn verb_first_of(mut words: Vec<OsString>, command: &clap::Command) -> Vec<OsString> {
+    let Some(object) = words.get(2).and_then(|word| word.to_str()) else { return words };
     let Some(object) = command.find_subcommand("admin").and_then(|admin| admin.find_subcommand(object)) else {
         return words;
     };
@@ -130,9 +151,20 @@ mod tests {
         );
         assert_eq!(reordered("qvd admin vm a get order name"), "qvd admin vm get a --order name");
         assert_eq!(reordered("qvd admin vm start start"), "qvd admin vm start start", "a VM may be called so");
-        for left_alone in
-            ["qvd admin vm", "qvd admin vm x", "qvd admin vm --json list x", "qvd db x list", "qvd", "qvd admin"]
-        {
+        assert_eq!(
+            reordered("qvd admin --url https://wat.example --ca=ca.pem vm a start"),
+            "qvd admin --url https://wat.example --ca=ca.pem vm start a"
+        );
+        for left_alone in [
+            "qvd admin --url",
+            "qvd admin --url x",
+            "qvd admin vm",
+            "qvd admin vm x",
+            "qvd admin vm --json list x",
+            "qvd db x list",
+            "qvd",
+            "qvd admin",
+        ] {
             assert_eq!(reordered(left_alone), left_alone);
         }
     }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
-use crate::{admin::objects, db::Role};
+use crate::{admin::objects, db::Expiration};
 
 use super::{
     console,
     power::{self, Power},
-    settings::DatabaseArg,
+    settings::{DatabaseArg, WebTool},
     verbs::{self, Common, Lock},
 };
 
@@ -59,20 +59,20 @@ pub struct Expire {
     json: bool,
 }
 
-pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+pub async fn run(command: Command, web: &WebTool) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Common(command) => return verbs::common(&objects::VM, command).await,
-        Command::Lock(command) => return verbs::lock(&objects::VM, command).await,
-        Command::Power(command) => return power::run(command).await,
-        Command::Console(arguments) => return console::run(arguments).await,
-        Command::Why { vm, database, json } => why(&vm, &database, json).await?,
-        Command::Expire(arguments) => expire(arguments).await?,
+        Command::Common(command) => return verbs::common(&objects::VM, command, web).await,
+        Command::Lock(command) => return verbs::lock(&objects::VM, command, web).await,
+        Command::Power(command) => return power::run(command, web).await,
+        Command::Console(arguments) => return console::run(arguments, web).await,
+        Command::Why { vm, database, json } => why(&vm, &database, json, web).await?,
+        Command::Expire(arguments) => expire(arguments, web).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn why(vm: &str, database: &DatabaseArg, json: bool) -> anyhow::Result<()> {
-    let (why, mut facts) = database.connector(Role::Admin)?.vm_why(vm).await?;
+async fn why(vm: &str, database: &DatabaseArg, json: bool, web: &WebTool) -> anyhow::Result<()> {
+    let (why, mut facts) = web.administration(database).await?.vm_why(vm).await?;
     if json {
         facts["why"] = why.into();
         println!("{}", serde_json::to_string_pretty(&facts)?);
@@ -82,8 +82,9 @@ async fn why(vm: &str, database: &DatabaseArg, json: bool) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn expire(Expire { vm, soft, hard, database, json, .. }: Expire) -> anyhow::Result<()> {
-    let (soft, hard) = database.connector(Role::Admin)?.vm_expire(&vm, soft.as_deref(), hard.as_deref()).await?;
+async fn expire(Expire { vm, soft, hard, database, json, .. }: Expire, web: &WebTool) -> anyhow::Result<()> {
+    let administration = web.administration(&database).await?;
+    let Expiration { soft, hard } = administration.vm_expire(&vm, soft.as_deref(), hard.as_deref()).await?;
     if json {
         println!("{}", json!({ "vm": vm, "soft": soft, "hard": hard }));
         return Ok(());

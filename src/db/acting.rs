@@ -100,11 +100,18 @@ impl Database {
         address: IpAddr,
         source: &str,
     ) -> Result<Acting, DbError> {
-        let lease = self.connection().await?;
-        let client = lease.taken();
-        client.batch_execute(begin).await?;
-        client.query("select qvd.act_as($1, $2, $3)", &[&administrator, &address, &source]).await?;
-        Ok(Acting { connection: Connection::Pooled(lease) })
+        let acting = Acting { connection: Connection::Pooled(self.connection().await?) };
+        acting.client().batch_execute(begin).await?;
+        acting.client().query("select qvd.act_as($1, $2, $3)", &[&administrator, &address, &source]).await?;
+        Ok(acting)
+    }
+}
+
+impl Drop for Acting {
+    fn drop(&mut self) {
+        if let Connection::Pooled(lease) = &self.connection {
+            lease.undone();
+        }
     }
 }
 

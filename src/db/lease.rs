@@ -156,6 +156,23 @@ impl Lease {
         self.connection.broken.store(false, Relaxed);
     }
 
+    /// Undoes the transaction unless it is over, and says then that it is: at once, for others may wait for what it holds.
+    pub fn undone(&self) {
+        if !self.connection.broken.load(Relaxed) {
+            return;
+        }
+        let (connection, limit) = (self.connection.clone(), self.connector.statement_limit() + GRACE);
+        // Without a runtime nobody borrows anything any more.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // A statement that nobody waits for any more is answered before.
+                if matches!(timeout(limit, connection.link.client.batch_execute("rollback")).await, Ok(Ok(()))) {
+                    connection.broken.store(false, Relaxed);
+                }
+            });
+        }
+    }
+
     /// Prepares a statement, once for each connection.
     pub async fn prepare_cached(&self, query: &str) -> Result<Prepared, DbError> {
         let pooled: &Pooled = &self.connection;

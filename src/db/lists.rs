@@ -169,6 +169,10 @@ impl List<'_> {
         self.columns.iter().map(|(name, _)| name.as_str())
     }
 
+    pub(super) fn columns_with_types(&self) -> impl Iterator<Item = (&str, &Type)> {
+        self.columns.iter().map(|(name, kind)| (name.as_str(), kind))
+    }
+
     /// What can be shown, ordered by and filtered by: columns and custom properties.
     pub fn fields(&self) -> impl Iterator<Item = &str> {
         self.columns().filter(|name| *name != PROPERTIES).chain(self.properties.iter().map(String::as_str))

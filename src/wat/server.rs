@@ -108,14 +108,16 @@ async fn forget(wat: &Wat) -> std::convert::Infallible {
 }
 
 fn application(wat: Arc<Wat>) -> Router {
+    let mut addresses = api::Addresses::default();
+    api::add(&mut addresses);
+    uploads::add(&mut addresses);
+    downloads::add(&mut addresses);
     Router::new()
         .route("/", get(pages::dashboard))
         .route("/live", get(live::stream_changes))
         .route("/metrics", get(metrics::metrics))
         .merge(pages::image_routes())
-        .nest("/api/v1/staging/downloads", downloads::routes())
-        .nest("/api/v1/staging", uploads::routes())
-        .nest("/api/v1", api::routes())
+        .merge(api::finish(addresses))
         .route("/config", get(pages::settings).post(pages::set))
         .route("/log", get(pages::log))
         .route("/log/export.csv", get(pages::log_csv))
@@ -137,4 +139,5 @@ fn application(wat: Arc<Wat>) -> Router {
         .route("/static/{name}", get(assets::asset))
         .route("/healthz", get(|| async { "ok\n" }))
         .layer(middleware::from_fn(guard::guard))
+        .layer(middleware::from_fn(api::speak))
 }

@@ -11,15 +11,18 @@ use super::{
     host::{Host, QVD},
 };
 
-fn code(output: &Output) -> Option<i32> {
+/// How a command is run: on a node over its database, or elsewhere over a web tool (`tests/wat/command_line.rs`).
+pub type Qvd<'a> = &'a dyn Fn(&[&str]) -> Output;
+
+pub fn code(output: &Output) -> Option<i32> {
     output.status.code()
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-fn json(output: &Output) -> Value {
+pub fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
@@ -83,10 +86,18 @@ async fn qvd_config_list_shows_every_key_and_what_the_file_sets() {
 async fn qvd_admin_lists_what_there_is() {
     let db = Db::with_vms(2).await;
     let host = Host::new(&db, &[]);
+    lists_there_are(&|arguments| host.qvd(arguments));
+    let table = text(&host.qvd(&["admin", "vm", "list", "--all", "--database", &db.url("qvd_readonly")]).stdout);
+    assert!(table.contains("STATE") && table.contains("alice@default/d1"), "{table}");
+    assert_eq!(code(&host.qvd(&["admin", "users", "list"])), Some(2), "a mistake of the caller");
+}
+
+/// With two VMs.
+pub fn lists_there_are(qvd: Qvd<'_>) {
     for (what, column, rows) in
         [("vm", "name", 2), ("host", "name", 1), ("user", "name", 1), ("di", "name", 1), ("session", "vm", 0)]
     {
-        let list = host.qvd(&["admin", what, "list", "--json"]);
+        let list = qvd(&["admin", what, "list", "--json"]);
         assert_eq!(code(&list), Some(0), "{list:?}");
         let objects = json(&list);
         let objects = objects.as_array().unwrap();
@@ -94,17 +105,22 @@ async fn qvd_admin_lists_what_there_is() {
         assert!(objects.iter().all(|object| object[column].is_string()), "{objects:?}");
     }
     for what in ["osf", "tenant", "role", "admin", "config", "property", "acl", "log", "tunnel", "end"] {
-        let list = host.qvd(&["admin", what, "list"]);
+        let list = qvd(&["admin", what, "list"]);
         assert_eq!(code(&list), Some(0), "{what}: {list:?}");
     }
-    let table = text(&host.qvd(&["admin", "vm", "list", "--all", "--database", &db.url("qvd_readonly")]).stdout);
-    assert!(table.contains("STATE") && table.contains("alice@default/d1"), "{table}");
-    assert_eq!(code(&host.qvd(&["admin", "users", "list"])), Some(2), "a mistake of the caller");
+    let all = text(&qvd(&["admin", "vm", "list", "--all", "--csv"]).stdout);
+    assert!(all.starts_with("id,name,") && all.contains("alice@default/d1"), "{all}");
 }
 
 #[tokio::test]
 async fn lists_are_chosen_by_the_filters_that_administrators_know() {
     let db = Db::with_vms(3).await;
+    let host = Host::new(&db, &[]);
+    filters_choose(&db, &|arguments| host.qvd(arguments)).await;
+}
+
+/// With three VMs.
+pub async fn filters_choose(db: &Db, qvd: Qvd<'_>) {
     db.sql(
         "insert into properties_list (key, tenant_id) values ('room', 1);
             insert into qvd_object_properties_list (property_id, qvd_object) select id, 'vm' from properties_list;
@@ -113,10 +129,8 @@ async fn lists_are_chosen_by_the_filters_that_administrators_know() {
             update vm_runtimes set blocked = true where vm_id = vm_id('alice/d2')",
     )
     .await;
-    let host = Host::new(&db, &[]);
     let named = |filter: &[&str]| {
-        let list =
-            host.qvd(&[&["admin", "vm", "list", "--columns", "name", "--order=-name", "--csv"], filter].concat());
+        let list = qvd(&[&["admin", "vm", "list", "--columns", "name", "--order=-name", "--csv"], filter].concat());
         assert_eq!(code(&list), Some(0), "{list:?}");
         text(&list.stdout).lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
     };
@@ -137,14 +151,14 @@ async fn lists_are_chosen_by_the_filters_that_administrators_know() {
     ] {
         assert_eq!(named(filter), found, "{filter:?}");
     }
-    let classic = host.qvd(&["admin", "vm", "blocked=1", "get", "name,room", "order", "desc", "name", "--csv"]);
+    let classic = qvd(&["admin", "vm", "blocked=1", "get", "name,room", "order", "desc", "name", "--csv"]);
     assert_eq!(text(&classic.stdout), "name,room\r\nd2,B d2\r\n", "{classic:?}");
     for (filter, problem) in [
         ("(d1", "“(d1” cannot be understood: “)” is expected at the end"),
         ("floor=1", "there is no field floor; the fields are id, name"),
         ("id=one", "invalid input syntax for type integer"),
     ] {
-        let list = host.qvd(&["admin", "vm", "list", filter]);
+        let list = qvd(&["admin", "vm", "list", filter]);
         assert_eq!(code(&list), Some(1), "{list:?}");
         assert!(text(&list.stderr).contains(problem), "{list:?}");
     }
@@ -154,29 +168,34 @@ async fn lists_are_chosen_by_the_filters_that_administrators_know() {
 async fn objects_are_made_changed_and_deleted_from_the_command_line() {
     let db = Db::with_vms(2).await;
     let host = Host::new(&db, &[]);
-    let made = host.qvd(&["admin", "user", "new", "name=bob,password='p,w',description=the builder", "--json"]);
+    objects_come_and_go(&db, &|arguments| host.qvd(arguments)).await;
+}
+
+/// With two VMs.
+pub async fn objects_come_and_go(db: &Db, qvd: Qvd<'_>) {
+    let made = qvd(&["admin", "user", "new", "name=bob,password='p,w',description=the builder", "--json"]);
     assert_eq!(code(&made), Some(0), "{made:?}");
     assert!(json(&made)["id"].is_i64());
-    let vm = host.qvd(&["admin", "vm", "new", "name=d1,user=bob,osf=desk"]);
+    let vm = qvd(&["admin", "vm", "new", "name=d1,user=bob,osf=desk"]);
     assert_eq!(code(&vm), Some(0), "{vm:?}");
-    let set = host.qvd(&["admin", "vm", "bob@default/d1", "set", "name=d9,description=a (new) desk"]);
+    let set = qvd(&["admin", "vm", "bob@default/d1", "set", "name=d9,description=a (new) desk"]);
     assert_eq!(text(&set.stdout), "1 of 1 done.\n", "{set:?}");
     assert_eq!(db.sql("select description from vms where name = 'd9'").await.as_deref(), Some("a (new) desk"));
-    let refused = host.qvd(&["admin", "vm", "new", "name=d1"]);
+    let refused = qvd(&["admin", "vm", "new", "name=d1"]);
     assert!(
         code(&refused) == Some(1) && text(&refused.stderr).contains("a new vm needs user_id, osf_id"),
         "{refused:?}"
     );
-    let refused = host.qvd(&["admin", "user", "del", "alice"]);
+    let refused = qvd(&["admin", "user", "del", "alice"]);
     assert!(code(&refused) == Some(1) && text(&refused.stderr).starts_with("user 1"), "it has VMs: {refused:?}");
-    let nobody = host.qvd(&["admin", "user", "del", "carol"]);
+    let nobody = qvd(&["admin", "user", "del", "carol"]);
     assert!(code(&nobody) == Some(1) && text(&nobody.stderr).contains("there is no such user"), "{nobody:?}");
-    let all = host.qvd(&["admin", "vm", "del"]);
+    let all = qvd(&["admin", "vm", "del"]);
     assert!(code(&all) == Some(1) && text(&all.stderr).contains("say --force"), "{all:?}");
-    let dry = host.qvd(&["admin", "vm", "del", "--dry-run"]);
+    let dry = qvd(&["admin", "vm", "del", "--dry-run"]);
     assert!(code(&dry) == Some(0) && text(&dry.stdout).starts_with("del: 3 × vm"), "{dry:?}");
     assert_eq!(db.sql("select count(*) from vms").await.as_deref(), Some("3"));
-    let all = host.qvd(&["admin", "vm", "del", "--force", "--json"]);
+    let all = qvd(&["admin", "vm", "del", "--force", "--json"]);
     assert_eq!(json(&all).as_array().map(Vec::len), Some(3), "{all:?}");
     assert_eq!(db.sql("select count(*) from vms").await.as_deref(), Some("0"));
 }
@@ -185,20 +204,27 @@ async fn objects_are_made_changed_and_deleted_from_the_command_line() {
 async fn start_and_stop_return_when_it_is_done_or_say_why_it_is_not() {
     let db = Db::with_vms(3).await;
     let host = Host::new(&db, &[]);
-    let nowhere = host.qvd(&["admin", "vm", "start", "d1", "--wait"]);
+    starts_and_stops_are_waited_for(&db, &host, &|arguments| host.qvd(arguments)).await;
+}
+
+/// With three VMs and a node.
+pub async fn starts_and_stops_are_waited_for(db: &Db, host: &Host<'_>, qvd: Qvd<'_>) {
+    let nowhere = qvd(&["admin", "vm", "start", "d1", "--wait"]);
     assert!(code(&nowhere) == Some(1) && text(&nowhere.stderr).contains("no host can take VM"), "{nowhere:?}");
-    let _hkd = host.started().await;
-    let up = host.qvd(&["admin", "vm", "start", "name~d%", "--wait"]);
+    let hkd = host.started().await;
+    let up = qvd(&["admin", "vm", "start", "name~d%", "--wait"]);
     assert_eq!((code(&up), text(&up.stdout)), (Some(0), "3 of 3 done.\n".to_owned()), "{up:?}");
     assert_eq!(db.sql("select count(*) from vm_runtimes where vm_state = 'running'").await.as_deref(), Some("3"));
-    let down = host.qvd(&["admin", "vm", "d1", "stop", "--wait"]);
+    let down = qvd(&["admin", "vm", "d1", "stop", "--wait"]);
     assert_eq!(code(&down), Some(0), "{down:?}");
     assert_eq!(
         db.sql("select vm_state from vm_runtimes where vm_id = vm_id('alice/d1')").await.as_deref(),
         Some("stopped")
     );
     db.sql("update vm_runtimes set blocked = true where vm_id = vm_id('alice/d1')").await;
-    let late = host.qvd(&["admin", "vm", "stop", "d2", "--wait", "--timeout", "0"]);
+    // Nobody stops it any more.
+    drop(hkd);
+    let late = qvd(&["admin", "vm", "stop", "d2", "--wait", "--timeout", "0"]);
     assert!(code(&late) == Some(1) && text(&late.stderr).contains("when the time is over"), "{late:?}");
 }
 

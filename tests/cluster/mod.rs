@@ -6,7 +6,7 @@ mod audit;
 mod backup;
 mod balancer;
 mod claims;
-mod command_line;
+pub mod command_line;
 mod consoles;
 mod contention;
 mod cookbook;

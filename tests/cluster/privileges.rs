@@ -120,7 +120,8 @@ const CHANGING: &str = "announce config_problem config_reset config_set config_s
     config_ssl_reset di_affected di_block di_create di_delete di_import di_publish di_retry di_rollout di_tag di_untag
     dis_block dis_publish
     host_block host_create host_release host_stop hosts_block hosts_stop hosts_stop_vms merged me_update
-    my_tenant_update object_create objects_delete objects_update osf_create password_hash staging_log staging_refresh
+    my_tenant_update object_create object_fields object_hold objects_delete objects_update osf_create password_hash staging_log
+    staging_refresh
     tenant_create tenant_purge tenants_block user_block user_create user_password user_totp users_block
     users_delete view_columns view_reset view_set vm_block vm_console vm_console_watch vm_create vm_disconnect vm_expire vm_start vm_stop vms_block
     vms_delete vms_disconnect vms_expire vms_start vms_stop wake wake_payload";

@@ -203,21 +203,62 @@ async fn what_programs_send_is_data_and_never_more() {
 }
 
 #[tokio::test]
-async fn all_that_is_described_is_there() {
-    let (_db, wat) = stage(1).await;
-    let description = wat.get("root", "/api/v1/openapi.json").await.json();
-    let mut names = std::collections::BTreeSet::new();
-    for (path, operations) in description["paths"].as_object().unwrap() {
-        for (method, operation) in operations.as_object().unwrap() {
-            assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{operation}");
-            // Nothing has this number, so that nothing is done.
-            let path = path.replace("{id}", "2147483647").replace("{key}", "nothing.here");
-            let body = operation.get("requestBody").map(|_| json!({}));
-            let answer = wat.api("root", &method.to_uppercase(), &path, "", body.as_ref()).await;
-            let unknown = answer.status == 404 && answer.body.contains("no such address");
-            assert!(answer.status != 405 && answer.status < 500 && !unknown, "{method} {path}: {answer:?}");
-        }
+async fn of_two_changes_of_the_same_version_at_the_same_moment_only_one_is_made() {
+    let (db, wat) = stage(1).await;
+    let id = db.sql("select id from users").await.unwrap();
+    let path = format!("/api/v1/user/{id}");
+    for round in 0..10 {
+        let version = wat.get("root", &path).await.header("ETag").unwrap().to_owned();
+        let change = async |who: &str| {
+            let changes = json!({ "description": format!("{who} {round}") });
+            wat.api("root", "PATCH", &path, &format!("If-Match: {version}\r\n"), Some(&changes)).await
+        };
+        let (one, other, third) = tokio::join!(change("one"), change("other"), change("third"));
+        let mut answers = [one, other, third];
+        answers.sort_unstable_by_key(|answer| answer.status);
+        assert_eq!(answers.each_ref().map(|answer| answer.status), [200, 412, 412], "{round}: {answers:?}");
     }
-    assert!(names.len() > 60 && names.contains("vm_start") && names.contains("user_create"), "{names:?}");
-    assert_eq!(wat.api("root", "POST", "/api/v1/log", "", Some(&json!({}))).await.status, 405);
+}
+
+#[tokio::test]
+async fn tags_and_expirations_of_images_have_addresses() {
+    let (db, wat) = stage(2).await;
+    let image = db.sql("select id from dis").await.unwrap();
+    let root = async |method: &str, path: &str, body: Option<&Value>| {
+        wat.api("root", method, &format!("/api/v1{path}"), "", body).await
+    };
+    assert_eq!(root("PUT", &format!("/di/{image}/tags/spring"), None).await.status, 204);
+    let tags = root("GET", &format!("/di/{image}"), None).await.json()["tags"].clone();
+    assert!(tags.as_array().unwrap().contains(&json!("spring")), "{tags}");
+    assert_eq!(root("GET", "/di/named?name=desk/spring", None).await.json()["id"].to_string(), image);
+    assert_eq!(root("DELETE", &format!("/di/{image}/tags/spring"), None).await.status, 204);
+    assert_eq!(root("GET", "/di/named?name=desk/spring", None).await.status, 404);
+    assert_eq!(root("GET", &format!("/di/{image}/affected"), None).await.json(), json!([]));
+
+    db.sql("select di_create('desk', 'new.tar', 'next')").await;
+    let next = db.sql("select id from dis where version = 'next'").await.unwrap();
+    let session = db.session("postgres").await;
+    session
+        .sql(&format!(
+            "set session_replication_role = replica;
+             update vm_runtimes set vm_state = 'running', current_di_id = {image}, host_id = (select id from hosts);
+             update di_tags set di_id = {next} where tag in ('default', 'head')"
+        ))
+        .await;
+    drop(session);
+    let affected = root("GET", &format!("/di/{next}/affected"), None).await;
+    assert_eq!(affected.status, 200, "{affected:?}");
+    let times = json!({ "soft": "2040-01-01 00:00", "hard": "2040-01-02 00:00" });
+    let rolled = root("POST", &format!("/di/{next}/rollout"), Some(&times)).await;
+    assert_eq!(rolled.status, 204, "{rolled:?}");
+
+    let vm = root("GET", "/vm/named?name=alice/d1", None).await.json()["id"].to_string();
+    let expiration = format!("/vm/{vm}/expiration");
+    let understood = root("PUT", &expiration, Some(&json!({ "hard": "+2 hours" }))).await;
+    assert_eq!((understood.status, &understood.json()["soft"]), (200, &Value::Null), "{understood:?}");
+    let left =
+        "select vm_expiration_hard > now() + interval '119 minutes' from vm_runtimes where vm_id = vm_id('alice/d1')";
+    assert_eq!(db.sql(left).await.as_deref(), Some("t"));
+    assert_eq!(root("PUT", &expiration, Some(&json!({}))).await.status, 200);
+    assert_eq!(root("PUT", &expiration, Some(&json!({ "hard": "soon" }))).await.status, 422);
 }

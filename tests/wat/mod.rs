@@ -3,6 +3,8 @@
 mod acls;
 mod api;
 mod columns;
+mod command_line;
+mod described;
 mod downloads;
 mod images;
 mod log;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -90,7 +90,18 @@ impl Wat {
     /// The same on a machine that trusts these certificates, in a file, and no others.
     pub async fn start_trusting(db: &Db, arguments: &[&str], more: &str, authorities: &Path) -> Self {
         let trusted = [("SSL_CERT_FILE", authorities)];
-        Self::spawned(&db.socket(), db.name(), arguments, more, &trusted).await
+        Self::spawned(("http", tempfile::tempdir().unwrap()), &db.socket(), db.name(), arguments, more, &trusted).await
+    }
+
+    /// The same with a certificate, which is in the file that is told, for 127.0.0.1.
+    pub async fn secured(db: &Db) -> (Self, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+        fs::write(&certificate, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let more = format!("path.api.ssl.cert = {}\npath.api.ssl.key = {}\n", certificate.display(), key.display());
+        (Self::spawned(("https", directory), &db.socket(), db.name(), &[], &more, &[]).await, certificate)
     }
 
     /// The same on the database of that name behind a socket in this directory.
@@ -100,23 +111,23 @@ impl Wat {
 
     /// The same with more arguments, and lines in its configuration.
     pub async fn configured(socket: &str, database: &str, arguments: &[&str], more: &str) -> Self {
-        Self::spawned(socket, database, arguments, more, &[]).await
+        Self::spawned(("http", tempfile::tempdir().unwrap()), socket, database, arguments, more, &[]).await
     }
 
     async fn spawned(
+        (scheme, directory): (&str, TempDir),
         socket: &str,
         database: &str,
         arguments: &[&str],
         more: &str,
         environment: &[(&str, &Path)],
     ) -> Self {
-        let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("api.conf");
         let text = format!("database.host = {socket}\ndatabase.name = {database}\n{more}");
         fs::write(&config, text).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], free_port().unwrap()));
         let child = Command::new(QVD)
-            .args(["wat", "--url", &format!("http://{address}/"), "--config"])
+            .args(["wat", "--url", &format!("{scheme}://{address}/"), "--config"])
             .arg(&config)
             .args(arguments)
             .env("QVD_LIFELINE", "stdin")
@@ -128,6 +139,12 @@ impl Wat {
         let wat = Self { child, address, _directory: directory };
         until("the web tool answers", async || TcpStream::connect(address).await.ok()).await;
         wat
+    }
+
+    /// Ends it without a word.
+    pub fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Where it listens.

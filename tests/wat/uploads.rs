@@ -71,11 +71,12 @@ impl Stage {
         fs::read(self.staging.path().join(name)).ok()
     }
 
-    /// Sends less than was said and goes away; waits until what came is kept.
+    /// Sends less than was said and goes away; waits until what came is kept, and nobody is expected to go on.
     async fn cut_off(&self, url: &str, content: &[u8], at: usize) {
         let cut = self.wat.bring(&authorization("root", PASSWORD), url, 0, content.len(), &content[..at]).await;
         assert!(cut.is_none());
         until("what came is kept", async || (self.offset(url).await == at).then_some(())).await;
+        until("nobody brings it any more", async || (self.piece(url, at, b"").await.status == 204).then_some(())).await;
     }
 }
 

@@ -37,6 +37,7 @@ pub const VM: Object = Object {
     ],
     update: &["name", "ip", "blocked", "expiration_soft", "expiration_hard", "di_tag", "description"],
     verbs: &["start", "stop", "disconnect", "block", "unblock"],
+    parts: &["properties"],
     aliases: &[
         ("user_name", "user"),
         ("osf_name", "osf"),
@@ -54,6 +55,7 @@ pub const USER: Object = Object {
     create: &[("name", true), ("password", true), ("tenant_id", false), ("blocked", false), ("description", false)],
     update: &["name", "password", "blocked", "description"],
     verbs: &["block", "unblock"],
+    parts: &["properties"],
     aliases: &[("tenant_name", "tenant"), ("login", "name")],
     full_name: Some(("user", '@')),
 };
@@ -72,6 +74,7 @@ pub const HOST: Object = Object {
     ],
     update: &["name", "address", "blocked", "description"],
     verbs: &["block", "unblock"],
+    parts: &["properties"],
     aliases: &[("ip_address", "address")],
     full_name: None,
 };
@@ -90,6 +93,7 @@ pub const OSF: Object = Object {
     ],
     update: &["name", "memory", "overlay", "user_storage", "description"],
     verbs: &[],
+    parts: &["properties"],
     aliases: &[("tenant_name", "tenant")],
     full_name: None,
 };
@@ -101,6 +105,7 @@ pub const DI: Object = Object {
     create: &[("osf_id", true), ("disk_image", true), ("version", false)],
     update: &["blocked", "description"],
     verbs: &["block", "unblock", "publish"],
+    parts: &["properties", "tags"],
     aliases: &[("tenant_name", "tenant"), ("disk_image", "name")],
     full_name: None,
 };
@@ -112,6 +117,7 @@ pub const TENANT: Object = Object {
     create: &[("name", true), ("language", false), ("block", false), ("blocked", false), ("description", false)],
     update: &["name", "language", "block", "blocked", "description"],
     verbs: &["block", "unblock", "purge"],
+    parts: &[],
     aliases: &[],
     full_name: None,
 };
@@ -123,6 +129,7 @@ pub const ROLE: Object = Object {
     create: &[("name", true), ("tenant_id", false), ("description", false)],
     update: &["name", "description"],
     verbs: &[],
+    parts: &["roles", "acls"],
     aliases: &[("tenant_name", "tenant")],
     full_name: None,
 };
@@ -141,6 +148,7 @@ pub const ADMINISTRATOR: Object = Object {
     ],
     update: &["name", "password", "language", "block", "description"],
     verbs: &[],
+    parts: &["roles"],
     aliases: &[("tenant_name", "tenant")],
     full_name: None,
 };
@@ -152,6 +160,7 @@ pub const CONFIG: Object = Object {
     create: &[],
     update: &[],
     verbs: &[],
+    parts: &[],
     aliases: &[("name", "key"), ("default_value", "default"), ("tenant_name", "tenant")],
     full_name: None,
 };
@@ -163,6 +172,7 @@ pub const PROPERTY: Object = Object {
     create: &[("key", true), ("tenant_id", false), ("description", false)],
     update: &["key", "description"],
     verbs: &[],
+    parts: &["objects"],
     aliases: &[("name", "key"), ("tenant_name", "tenant")],
     full_name: None,
 };
@@ -174,6 +184,7 @@ pub const ACL: Object = Object {
     create: &[],
     update: &[],
     verbs: &[],
+    parts: &[],
     aliases: &[],
     full_name: None,
 };
@@ -185,6 +196,7 @@ pub const LOG: Object = Object {
     create: &[],
     update: &[],
     verbs: &[],
+    parts: &[],
     aliases: &[
         ("name", "object_name"),
         ("action", "type_of_action"),
@@ -213,6 +225,7 @@ pub const SESSION: Object = Object {
     create: &[],
     update: &[],
     verbs: &[],
+    parts: &[],
     aliases: &[("name", "vm")],
     full_name: None,
 };
@@ -224,6 +237,7 @@ pub const STAGING: Object = Object {
     create: &[],
     update: &[],
     verbs: &[],
+    parts: &[],
     aliases: &[("name", "file")],
     full_name: None,
 };
@@ -235,6 +249,7 @@ pub const TUNNEL: Object = Object {
     create: &[],
     update: &[],
     verbs: &[],
+    parts: &[],
     aliases: &[("name", "host")],
     full_name: None,
 };
@@ -246,6 +261,7 @@ pub const END: Object = Object {
     create: &[],
     update: &[],
     verbs: &[],
+    parts: &[],
     aliases: &[("name", "host")],
     full_name: None,
 };

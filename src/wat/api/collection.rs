@@ -21,9 +21,9 @@ use crate::{
 
 use super::{
     super::{pages::acting, server::Wat, visitor::Visitor},
-    kind,
     problem::Problem,
-    take::{Asked, Body, Named},
+    shape::Fields,
+    take::{Asked, Body},
 };
 
 /// Rows of a page unless something else is wanted, and at most.
@@ -41,6 +41,12 @@ pub struct Wanted {
     columns: String,
     limit: Option<i64>,
     cursor: Option<String>,
+    /// Values as people read them, each a text.
+    #[serde(default)]
+    text: bool,
+    /// Say how many there are on all pages.
+    #[serde(default)]
+    count: bool,
 }
 
 /// What is to be done, and with which.
@@ -88,10 +94,9 @@ impl Cursor {
 pub async fn list(
     State(wat): State<Arc<Wat>>,
     visitor: Visitor,
-    Named(name): Named<String>,
     Asked(wanted): Asked<Wanted>,
+    object: &Object,
 ) -> Result<Json<Value>, Problem> {
-    let object = kind(&name)?;
     let acting = acting(&wat, &visitor).await?;
     let list = acting.list(object.name).await?;
     let page = page(&list, object, &wanted).await?;
@@ -125,6 +130,7 @@ async fn page(list: &List<'_>, object: &Object, wanted: &Wanted) -> Result<Value
         .collect();
     let by_id = has_ids && (order.is_empty() || order == [("id".to_owned(), false)]);
     let mut filter = chosen(object, &wanted.filter)?;
+    let count = if wanted.count { Some(list.count(&filter).await?) } else { None };
     let mut offset = 0;
     let cursor = wanted.cursor.as_deref().map(|text| Cursor::read(text).ok_or(wrong("this is no cursor of ours")));
     match cursor.transpose()? {
@@ -143,15 +149,11 @@ async fn page(list: &List<'_>, object: &Object, wanted: &Wanted) -> Result<Value
         false => order,
     };
     let query = db::Query { filter, columns, order, limit: Some(limit + 1), offset };
-    let rows: Vec<_> = list.objects(&query).await?.try_collect().await?;
-    let mut items: Vec<Value> = rows
-        .iter()
-        .map(|row| serde_json::from_str(row.get(0)))
-        .collect::<Result<_, _>>()
-        .map_err(|error| db::DbError::Shape(error.to_string()))?;
+    let mut items = if wanted.text { texts(list, &query).await? } else { objects(list, &query).await? };
     let next = (items.len() as i64 > limit).then(|| {
         items.truncate(limit as usize);
-        match items.last().and_then(|last| last["id"].as_i64()).filter(|_| by_id) {
+        let last = items.last().map(|last| &last["id"]);
+        match last.and_then(|id| id.as_i64().or_else(|| id.as_str()?.parse().ok())).filter(|_| by_id) {
             Some(id) => Cursor::After(id).text(),
             None => Cursor::Skip(offset + limit).text(),
         }
@@ -159,7 +161,26 @@ async fn page(list: &List<'_>, object: &Object, wanted: &Wanted) -> Result<Value
     if has_ids && !shows_ids {
         items.iter_mut().filter_map(Value::as_object_mut).for_each(|item| drop(item.shift_remove("id")));
     }
-    Ok(json!({ "items": items, "next": next }))
+    let mut page = json!({ "items": items, "next": next });
+    if let Some(count) = count {
+        page["count"] = count.into();
+    }
+    Ok(page)
+}
+
+async fn objects(list: &List<'_>, query: &db::Query) -> Result<Vec<Value>, Problem> {
+    let rows: Vec<_> = list.objects(query).await?.try_collect().await?;
+    let items = rows.iter().map(|row| serde_json::from_str(row.get(0))).collect::<Result<_, _>>();
+    Ok(items.map_err(|error| db::DbError::Shape(error.to_string()))?)
+}
+
+async fn texts(list: &List<'_>, query: &db::Query) -> Result<Vec<Value>, Problem> {
+    let rows: Vec<_> = list.rows(query).await?.try_collect().await?;
+    let item = |row: &tokio_postgres::Row| {
+        let cell = |(at, name): (usize, &String)| (name.clone(), row.get::<_, Option<String>>(at).into());
+        query.columns.iter().enumerate().map(cell).collect::<Map<_, _>>().into()
+    };
+    Ok(rows.iter().map(item).collect())
 }
 
 /// Which are meant.
@@ -171,17 +192,14 @@ pub fn chosen(object: &Object, filter: &str) -> Result<Filter, Problem> {
 pub async fn create(
     State(wat): State<Arc<Wat>>,
     visitor: Visitor,
-    Named(name): Named<String>,
     Body(fields): Body<Map<String, Value>>,
+    object: &'static Object,
 ) -> Result<Response, Problem> {
-    let object = kind(&name)?;
-    if object.create.is_empty() {
-        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("a {name} is not made")));
-    }
     let acting = acting(&wat, &visitor).await?;
+    Fields::of_new(&acting, &acting.list(object.name).await?, object).await?.check(&fields)?;
     let id = acting.create(object.name, &Value::Object(fields)).await?;
     acting.finish().await?;
-    let place = [(header::LOCATION, format!("/api/v1/{name}/{id}"))];
+    let place = [(header::LOCATION, format!("/api/v1/{}/{id}", object.name))];
     Ok((StatusCode::CREATED, place, Json(json!({ "id": id }))).into_response())
 }
 
@@ -189,12 +207,14 @@ pub async fn create(
 pub async fn act(
     State(wat): State<Arc<Wat>>,
     visitor: Visitor,
-    Named(name): Named<String>,
     Body(action): Body<Action>,
+    object: &'static Object,
 ) -> Result<Json<Value>, Problem> {
-    let object = kind(&name)?;
     let verb = verb(object, &action.verb)?;
     let acting = acting(&wat, &visitor).await?;
+    if verb == "set" {
+        Fields::of_change(&acting, &acting.list(object.name).await?, object).await?.check(&action.arguments)?;
+    }
     let ids = match (&action.filter, action.ids.as_slice()) {
         (Some(filter), []) => acting.list(object.name).await?.ids(&chosen(object, filter)?).await?,
         (None, ids) => ids.to_vec(),
@@ -204,17 +224,20 @@ pub async fn act(
     };
     let outcomes = acting.act(object.name, verb, &ids, &Value::Object(action.arguments)).await?;
     acting.finish().await?;
-    let result =
-        |Outcome { id, refused, .. }| json!({ "id": id, "problem": refused.map(|why| Problem::from(why).json()) });
+    let result = |Outcome { id, name, refused }| json!({ "id": id, "name": name, "problem": refused.map(|why| Problem::from(why).json()) });
     Ok(Json(json!({ "results": outcomes.into_iter().map(result).collect::<Vec<_>>() })))
 }
 
 /// What can be done with objects of a kind by its word, changes and deletion among it.
 pub fn verb<'a>(object: &'a Object, word: &str) -> Result<&'a str, Problem> {
-    let more = [("set", !object.update.is_empty()), ("del", !object.create.is_empty())];
-    let more = more.into_iter().filter(|(_, can)| *can).map(|(verb, _)| verb);
-    let found = object.verbs.iter().copied().chain(more).find(|known| *known == word);
+    let found = verbs(object).find(|known| *known == word);
     found.ok_or_else(|| Problem::missing(&format!("nothing is known of {word} for {}", object.name)))
+}
+
+/// All of that.
+pub fn verbs(object: &Object) -> impl Iterator<Item = &str> {
+    let more = [("set", !object.update.is_empty()), ("del", !object.create.is_empty())];
+    object.verbs.iter().copied().chain(more.into_iter().filter(|(_, can)| *can).map(|(verb, _)| verb))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use axum::{
-    Json,
     extract::State,
     http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
@@ -21,8 +20,8 @@ use crate::{
 use super::{
     super::{pages::acting, server::Wat, visitor::Visitor},
     collection::verb,
-    kind,
     problem::Problem,
+    shape::Fields,
     take::{Body, Named},
 };
 
@@ -65,10 +64,10 @@ fn names(headers: &HeaderMap, header: HeaderName, tag: &str) -> Option<bool> {
 pub async fn look(
     State(wat): State<Arc<Wat>>,
     visitor: Visitor,
-    Named((name, id)): Named<(String, i64)>,
+    Named(id): Named<i64>,
     headers: HeaderMap,
+    object: &Object,
 ) -> Result<Response, Problem> {
-    let object = kind(&name)?;
     let acting = acting(&wat, &visitor).await?;
     let known = known(&acting, object, id).await?;
     acting.finish().await?;
@@ -85,12 +84,13 @@ pub async fn look(
 pub async fn change(
     State(wat): State<Arc<Wat>>,
     visitor: Visitor,
-    Named((name, id)): Named<(String, i64)>,
+    Named(id): Named<i64>,
     headers: HeaderMap,
     Body(changes): Body<Map<String, Value>>,
+    object: &'static Object,
 ) -> Result<Response, Problem> {
-    let object = kind(&name)?;
     let acting = acting(&wat, &visitor).await?;
+    Fields::of_change(&acting, &acting.list(object.name).await?, object).await?.check(&changes)?;
     expect(&acting, object, id, &headers).await?;
     once(&acting, object, "set", id, Value::Object(changes)).await?;
     let known = known(&acting, object, id).await?;
@@ -101,10 +101,10 @@ pub async fn change(
 pub async fn delete(
     State(wat): State<Arc<Wat>>,
     visitor: Visitor,
-    Named((name, id)): Named<(String, i64)>,
+    Named(id): Named<i64>,
     headers: HeaderMap,
+    object: &Object,
 ) -> Result<StatusCode, Problem> {
-    let object = kind(&name)?;
     let acting = acting(&wat, &visitor).await?;
     expect(&acting, object, id, &headers).await?;
     once(&acting, object, "del", id, json!({})).await?;
@@ -115,26 +115,21 @@ pub async fn delete(
 pub async fn act(
     State(wat): State<Arc<Wat>>,
     visitor: Visitor,
-    Named((name, id, word)): Named<(String, i64, String)>,
+    Named(id): Named<i64>,
+    object: &Object,
+    word: &str,
 ) -> Result<StatusCode, Problem> {
-    let object = kind(&name)?;
-    let word = object.verbs.iter().copied().find(|known| *known == word);
-    let word = word.ok_or_else(|| Problem::missing(&format!("nothing of this kind is done with a {name}")))?;
     let acting = acting(&wat, &visitor).await?;
     once(&acting, object, word, id, json!({})).await?;
     acting.finish().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What a VM is waiting for, in words.
-pub async fn why(State(wat): State<Arc<Wat>>, visitor: Visitor, Named(id): Named<i32>) -> Result<Json<Value>, Problem> {
-    let acting = acting(&wat, &visitor).await?;
-    let why = acting.vm_why(id).await?;
-    acting.finish().await?;
-    Ok(Json(json!({ "why": why })))
-}
-
+/// Whoever means to change the same waits meanwhile, and finds what it has become.
 async fn expect(acting: &Acting, object: &Object, id: i64, headers: &HeaderMap) -> Result<(), Problem> {
+    if let Ok(id) = i32::try_from(id) {
+        acting.hold(object.name, id).await?;
+    }
     let known = known(acting, object, id).await?;
     match names(headers, header::IF_MATCH, &tag(&known)) {
         Some(false) => Err(Problem::new(StatusCode::PRECONDITION_FAILED, "it was changed meanwhile; look at it again")),

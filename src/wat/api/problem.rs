@@ -1,14 +1,21 @@
 //! Why something is not done, as RFC 9457 has it, with what the database says and what it says to do.
 
 use axum::{
-    http::{StatusCode, header},
+    body::{Body, to_bytes},
+    extract::Request,
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
 
 use crate::db::{DbError, ListError, Refused};
 
-use super::pages;
+use super::super::pages;
+
+const KIND: &str = "application/problem+json";
+/// Nobody says more in one.
+const SENTENCE: usize = 1 << 16;
 
 /// A request that is refused.
 #[derive(Debug)]
@@ -72,6 +79,28 @@ impl From<ListError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], self.json().to_string()).into_response()
+        (self.status, [(header::CONTENT_TYPE, KIND)], self.json().to_string()).into_response()
     }
+}
+
+/// Gives every refusal under `/api` the form that programs expect, whoever refused.
+pub async fn speak(request: Request, next: Next) -> Response {
+    let is_ours = request.uri().path().starts_with("/api/");
+    let response = next.run(request).await;
+    let is_refused = response.status().is_client_error() || response.status().is_server_error();
+    let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == KIND);
+    if !is_ours || !is_refused || is_problem {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let said = to_bytes(body, SENTENCE).await.unwrap_or_default();
+    let detail = match String::from_utf8_lossy(&said).trim() {
+        "" if parts.status == StatusCode::METHOD_NOT_ALLOWED => "nothing is done here with this method".to_owned(),
+        "" => parts.status.canonical_reason().unwrap_or("this is refused").to_owned(),
+        said => said.to_owned(),
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(KIND));
+    let problem = Problem::new(parts.status, detail).json().to_string();
+    Response::from_parts(parts, Body::from(problem))
 }

@@ -20,6 +20,7 @@ use super::{
 
 /// Of which tenant; without one, of everybody or of that of who asks.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Whose {
     tenant: Option<String>,
 }

@@ -24,6 +24,15 @@ function memory(file) {
   return ["upload", file.name, file.size, file.lastModified].join(":");
 }
 
+// Why something is refused, in words.
+function reason(answer) {
+  try {
+    return JSON.parse(answer.responseText).detail;
+  } catch {
+    return answer.responseText;
+  }
+}
+
 function send(method, url, headers, body, upload) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -53,7 +62,7 @@ async function begin(file) {
   if (sum) words.sha256 = sum;
   const metadata = Object.entries(words).map(([name, value]) => name + " " + base64(value)).join(",");
   const answer = await send("POST", form.dataset.to, { "Upload-Length": file.size, "Upload-Metadata": metadata });
-  if (answer.status !== 201) throw new Refused(answer.responseText);
+  if (answer.status !== 201) throw new Refused(reason(answer));
   return answer.getResponseHeader("Location");
 }
 
@@ -89,7 +98,7 @@ async function bring(file, upload) {
     const answer = await send("PATCH", upload.url, headers, file.slice(offset, offset + PIECE), upload);
     if ([408, 409, 423, 429].includes(answer.status) || answer.status >= 500 && answer.status !== 507) throw new Error("later");
     if (answer.status === 460) localStorage.removeItem(key);
-    if (answer.status !== 204) throw new Refused(answer.responseText);
+    if (answer.status !== 204) throw new Refused(reason(answer));
     offset = Number(answer.getResponseHeader("Upload-Offset"));
     upload.wait = FIRST_WAIT_MS;
   } while (offset < file.size);

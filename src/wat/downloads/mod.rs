@@ -7,12 +7,11 @@ mod remote;
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Json,
     body::Bytes,
     extract::{self, Path},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
 };
 use http_body_util::BodyExt;
 use serde::Deserialize;
@@ -21,6 +20,7 @@ use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use url::Url;
 
 use super::{
+    api::{Addresses, Operation, object, text, truth},
     server::Wat,
     uploads::{
         AHEAD, Refusal, SILENCE, on_disk,
@@ -34,13 +34,31 @@ use remote::{Remote, RemoteError};
 
 pub use places::Places;
 
-/// To be nested where they are asked for.
-pub fn routes() -> Router<Arc<Wat>> {
-    Router::new().route("/", get(list).post(create)).route("/{id}", post(retry).delete(discard))
+/// Where they are asked for, and how.
+pub fn add(to: &mut Addresses) {
+    let (all, one) = ("/staging/downloads", "/staging/downloads/{id}");
+    let (maybe, bytes) = (json!({ "type": ["string", "null"] }), json!({ "type": "integer", "minimum": 0 }));
+    let known = object(
+        json!({
+            "id": text(), "name": text(), "url": maybe, "length": bytes, "offset": bytes,
+            "state": { "enum": ["running", "complete", "failed"] }, "problem": maybe,
+        }),
+        &["id", "name", "state"],
+    );
+    let listed = Operation::get(all, "download_list", "What was fetched to the staging directory, or is");
+    to.add(listed.gives(200, json!({ "type": "array", "items": known })), list);
+    let wanted = object(json!({ "url": text(), "name": maybe, "sha256": maybe, "overwrite": truth() }), &["url"]);
+    let begun = object(json!({ "id": text(), "name": text(), "length": bytes }), &["id", "name", "length"]);
+    let made = Operation::post(all, "download_create", "Fetch a file from an address to the staging directory");
+    to.add(made.takes(wanted).gives(202, begun), create);
+    let again = Operation::post(one, "download_retry", "Go on with one that failed");
+    to.add(again.says_nothing(202, "It goes on"), retry);
+    to.add(Operation::delete(one, "download_delete", "Give one up").says_nothing(204, "Done"), discard);
 }
 
 /// What is wanted.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wanted {
     pub url: String,
     /// As in the address unless given.

@@ -6,12 +6,10 @@ pub(super) mod part;
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     body::{Body, Bytes},
     extract::{OriginalUri, Path, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{patch, post},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::StreamExt;
@@ -20,7 +18,11 @@ use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 
 use crate::db::DbError;
 
-use super::{server::Wat, visitor::Visitor};
+use super::{
+    api::{Addresses, Operation, text},
+    server::Wat,
+    visitor::Visitor,
+};
 use part::{Append, PartError, Progress, Ticket};
 
 pub use part::Staging;
@@ -42,9 +44,30 @@ const PIECE: &str = "application/offset+octet-stream";
 /// What tus answers to a wrong checksum.
 const CHECKSUM_MISMATCH: u16 = 460;
 
-/// To be nested where they are asked for.
-pub fn routes() -> Router<Arc<Wat>> {
-    Router::new().route("/", post(create)).route("/{id}", patch(bring).head(standing).delete(discard))
+/// Where they are asked for, and how.
+pub fn add(to: &mut Addresses) {
+    let (all, one) = ("/staging", "/staging/{id}");
+    let bytes = || json!({ "type": "string", "pattern": "^[0-9]{1,18}$" });
+    let begun = Operation::post(all, "upload_create", "Begin to bring a file, as tus 1.0 does it")
+        .required_header("Upload-Length", "How many bytes will come", bytes())
+        .required_header(
+            "Upload-Metadata",
+            "filename, sha256, overwrite: values in base64, separated by commas",
+            text(),
+        )
+        .says_nothing(201, "Begun")
+        .tells(201, "Location", "Where the pieces go");
+    to.add(begun, create);
+    let standing_there = Operation::head(one, "upload_look", "How much is there").says_nothing(200, "So much");
+    to.add(standing_there.tells(200, "Upload-Offset", "Where it goes on"), standing);
+    let brought = Operation::patch(one, "upload_bring", "Bring a piece")
+        .required_header("Upload-Offset", "Where the piece begins", bytes())
+        .takes_as(PIECE, json!({ "type": "string", "format": "binary" }))
+        .says_nothing(204, "Taken")
+        .tells(204, "Upload-Offset", "Where it goes on")
+        .refuses(CHECKSUM_MISMATCH, "It is whole, but not what was said");
+    to.add(brought, bring);
+    to.add(Operation::delete(one, "upload_delete", "Give one up").says_nothing(204, "Done"), discard);
 }
 
 /// Removes what was begun and forgotten, for as long as it is polled.
