@@ -340,7 +340,7 @@ async fn a_desktop_whose_start_was_lost_with_the_primary_does_not_run_twice() {
     let mut nodes = Vec::new();
     let shared = tempfile::tempdir().unwrap();
     let root = shared.path().display().to_string();
-    for (name, number) in [("n1", 31), ("n2", 32)] {
+    for (name, number) in [("n1", 54), ("n2", 55)] {
         primary
             .sql(&format!("select host_create('{name}', '10.9.0.{number}') where not exists (select from hosts where name = '{name}')"))
             .await;

@@ -2,10 +2,13 @@
 //! others, and that nothing of them stays.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
+    sync::Mutex,
+    thread,
 };
 
 use qvd::{
@@ -18,6 +21,9 @@ use qvd::{
 };
 
 use super::{printed, read};
+
+/// Which test has which number: two that run at once would have containers, bridges and addresses of the same name.
+static NUMBERS: Mutex<BTreeMap<(String, u8), String>> = Mutex::new(BTreeMap::new());
 
 pub const VM: VmId = VmId(1);
 
@@ -32,6 +38,9 @@ pub struct Lab<H: Hypervisor> {
 /// A directory for a node, and its configuration: names begin with `name`, addresses with `10.network.number`, unless settings
 /// say otherwise.
 pub fn configured(name: &str, network: u8, number: u8, settings: &[(&str, &str)]) -> (tempfile::TempDir, Config) {
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let owner = NUMBERS.lock().unwrap().entry((name.to_owned(), number)).or_insert_with(|| test.clone()).clone();
+    assert_eq!(owner, test, "both have the number {number}");
     let dir = tempfile::tempdir().unwrap();
     // As hkd makes it, for everybody to pass through.
     fs::create_dir(dir.path().join("run")).unwrap();

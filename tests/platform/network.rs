@@ -96,9 +96,9 @@ async fn a_vm_that_asks_by_dhcp_is_told_its_own_address_also_after_the_server_di
 
 #[tokio::test]
 async fn a_vm_of_ipv6_is_told_its_own_address_by_dhcp_and_that_its_node_is_its_gateway() {
-    let alone = [("vm.network.ip.start", "fd00:202:43::64"), ("vm.network.netmask", "64")];
-    let beside = [("vm.network.ip6.prefix", "fd00:202:44::/64")];
-    for (number, settings, address) in [(43, &alone[..], "fd00:202:43::65"), (44, &beside, "fd00:202:44::aca:2c65")] {
+    let alone = [("vm.network.ip.start", "fd00:202:48::64"), ("vm.network.netmask", "64")];
+    let beside = [("vm.network.ip6.prefix", "fd00:202:49::/64")];
+    for (number, settings, address) in [(48, &alone[..], "fd00:202:48::65"), (49, &beside, "fd00:202:49::aca:3165")] {
         let common = [
             ("vm.network.use_dhcp", "1"),
             ("vm.network.domain", "desks.example"),
@@ -135,6 +135,8 @@ async fn a_vm_of_ipv6_is_told_its_own_address_by_dhcp_and_that_its_node_is_its_g
         ] {
             assert!(told.lines().any(|told| told == line), "{line}: {told}{}", log());
         }
+        // It writes who it is when it has gone to the background.
+        wait_until("dhclient is known", || read(&pid).ends_with('\n'));
         signal(read(&pid).trim().parse().unwrap(), "TERM");
         node.stop(VM).await;
     }

@@ -148,7 +148,8 @@ async fn the_death_of_the_daemon_and_of_its_process_group_reaches_no_vm() {
     fs::write(vm.shim.spec(), spec).unwrap();
     let script = format!("{KEEPER} shim --detach {}; echo started; exec sleep 1009", vm.dir.path().display());
     let mut daemon = Command::new("sh").args(["-c", &script]).process_group(0).spawn().unwrap();
-    wait_until("the shim answers", || vm.shim.socket().exists());
+    // Its socket is there a moment before it listens.
+    wait_until("the shim answers", || UnixStream::connect(vm.shim.socket()).is_ok());
     let status = client::status(&vm.shim).await.unwrap().unwrap();
     signal(-(daemon.id() as i32), "KILL");
     daemon.wait().unwrap();

@@ -71,7 +71,7 @@ const LIMITED: [(&str, &str); 2] = [("vm.lxc.home.limit", "1"), ("vm.lxc.overlay
 
 #[tokio::test]
 async fn a_vm_that_fills_its_home_and_its_system_harms_neither_the_node_nor_its_neighbour() {
-    let node = Node::with(35, None, &LIMITED).await;
+    let node = Node::with(51, None, &LIMITED).await;
     let spec = |vm| VmSpec { user_storage_mb: 8, ..node.spec(VmId(vm)) };
     for vm in [1, 2] {
         node.hypervisor.start(&spec(vm)).await.unwrap();
@@ -181,7 +181,7 @@ async fn on_a_full_or_read_only_storage_what_runs_goes_on_and_what_starts_says_w
 /// As a share whose server is gone for a while.
 #[tokio::test]
 async fn while_the_storage_does_not_answer_what_runs_goes_on_and_what_starts_waits_for_it() {
-    let node = Node::with(40, None, &LIMITED).await;
+    let node = Node::with(53, None, &LIMITED).await;
     let homes = Share::in_file(&node.dir.path().join("homes"), node.storage("homefs"));
     let spec = |vm| VmSpec { user_storage_mb: 8, ..node.spec(VmId(vm)) };
     node.hypervisor.start(&spec(1)).await.unwrap();
@@ -247,7 +247,7 @@ async fn a_volume_whose_storage_is_full_is_whole_when_there_is_room_again() {
 
 #[tokio::test]
 async fn a_volume_outlives_its_shim_and_is_not_mounted_twice() {
-    let node = Node::with(36, None, &LIMITED).await;
+    let node = Node::with(52, None, &LIMITED).await;
     let spec = VmSpec { user_storage_mb: 8, ..node.spec(VM) };
     node.hypervisor.start(&spec).await.unwrap();
     Inside(node.first_process(VM).await).write("home/letter", "dear").unwrap();
@@ -289,7 +289,7 @@ async fn a_home_that_cannot_be_limited_or_mounted_is_named_and_left_as_it_is() {
 /// The database knows that it starts; whoever looks through the storage meanwhile neither touches it nor stands in its way.
 #[tokio::test]
 async fn a_check_that_repairs_leaves_a_vm_alone_that_starts_and_runs_and_one_that_the_database_has_forgotten() {
-    let node = Node::new(34).await;
+    let node = Node::new(50).await;
     let spec = node.spec(VM);
     let image = |is_used| CensusImage {
         di: spec.di,

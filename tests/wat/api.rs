@@ -92,7 +92,7 @@ async fn an_action_says_of_each_what_became_of_it() {
     let ids: Vec<i32> = ids.iter().map(|row| row[0].parse().unwrap()).collect();
     let act = async |body: Value| wat.api("root", "POST", "/api/v1/vm/actions", "", Some(&body)).await;
     let done = act(json!({ "verb": "block", "ids": [ids[0], 999_999] })).await.json();
-    assert_eq!(done["results"][0], json!({ "id": ids[0], "problem": null }));
+    assert_eq!(done["results"][0], json!({ "id": ids[0], "name": "alice@default/d1", "problem": null }));
     let missing = &done["results"][1]["problem"];
     assert_eq!((missing["status"].as_i64(), missing["code"].as_str()), (Some(404), Some("QV010")), "{done}");
     let done = act(json!({ "verb": "set", "filter": "name!=d1", "arguments": { "description": "new" } })).await.json();
