@@ -48,7 +48,7 @@ pub enum AccessError {
     #[error(transparent)]
     Remote(#[from] RemoteError),
     /// One object was refused.
-    #[error("{}{}", .0.message, .0.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    #[error("{0}")]
     Refused(Refused),
 }
 
