@@ -197,6 +197,8 @@ impl Firewall {
             format!("set {} {{\n{}\n{}\n}}\n", set.name(), set.definition(), elements.concat())
         });
         let sets = sets.concat();
+        // Where the kernel hands bridged packets to this table, too (br_netfilter), these come by, of no connection it knows.
+        let neighbours = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept";
         format!(
             "table inet {table} {{
                 {known}
@@ -219,6 +221,7 @@ impl Firewall {
                     type filter hook forward priority filter
                     iifname \"{port}*\" meta iifkind {{ \"veth\", \"tun\" }} drop
                     ct state established,related accept
+                    {neighbours}
                     {no_foreign_to_vms}
                     {guarded_from_others}
                     iifname != \"{bridge}\" accept
@@ -254,7 +257,7 @@ impl Firewall {
                     meta l4proto tcp accept
                     icmp type {{ echo-request, echo-reply }} accept
                     icmpv6 type {{ echo-request, echo-reply, packet-too-big }} accept
-                    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+                    {neighbours}
                     {dns}
                     {from_vms}
                     ip6 daddr {} drop
