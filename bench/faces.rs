@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::ensure;
+use qvd::model::config::keys;
 use tokio::process::Command as Background;
 
 use crate::{
@@ -56,7 +57,9 @@ pub async fn cli(repetitions: usize, vms: usize) -> anyhow::Result<Report> {
 
 /// A start that the command line waits for, beside the time until the VM runs that is started by SQL.
 pub async fn wait(repetitions: usize) -> anyhow::Result<Report> {
-    let bench = BenchSite::open("bwa", 9, "nothing", &[]).await?;
+    // What is waited for would hide what waiting adds.
+    let at_once = [keys::NOTHING_STARTING.name, keys::NOTHING_STOPPING.name].map(|key| (key, "0"));
+    let bench = BenchSite::open("bwa", 9, "nothing", &at_once).await?;
     bench.site.start_node().await?;
     bench.site.wait_node().await?;
     bench
