@@ -55,18 +55,18 @@ grant select on
     vm_properties, host_properties, osf_properties, di_properties, configs, config_keys, log, beat,
     vm_progress, di_imports, staging, storage_reports, startable_dis,
     acls, roles, role_acls, acl_role_relations, role_role_relations, role_administrator_relations, views_setups,
-    vm_fields, vm_running_fields, user_fields, session_fields, log_fields, newest_dis,
+    vm_fields, vm_running_fields, user_fields, user_counted_fields, session_fields, log_fields, newest_dis,
     vm_list, host_list, session_list, user_list, osf_list, di_list, tenant_list, role_list, administrator_list, config_list,
     property_list, log_list, acl_list, view_list, staging_list, tunnel_list, end_list
     to qvd_readonly, qvd_admin, qvd_administrators;
 grant select (id, tenant_id, name, language, block, description, role_name) on administrators
     to qvd_readonly, qvd_admin, qvd_administrators;
-grant select (id, tenant_id, login, blocked, description, language, has_password) on users to qvd_readonly, qvd_admin, qvd_administrators;
+grant select (id, tenant_id, login, blocked, description, language, has_password, created_at) on users to qvd_readonly, qvd_admin, qvd_administrators;
 grant execute on function config_get, vm_id(text), vm_name, user_id, osf_id, di_id, tenant_id, name_and_tenant,
     vm_effective_properties, vm_why(integer), vm_why(text), vm_why_facts, di_for, vm_address_free, vm_transition_allowed, vm_command_allowed,
     user_transition_allowed, host_transition_allowed, watch
     to qvd_readonly, qvd_admin;
-grant execute on function me, my_tenant, sees_all, reaches, can, list_fields, host_names, vm_mac, created to qvd_readonly, qvd_admin, qvd_administrators;
+grant execute on function me, my_tenant, sees_all, reaches, can, list_fields, host_names, vm_mac, mac_tail, created to qvd_readonly, qvd_admin, qvd_administrators;
 grant execute on function act_as, wat_administrator, wat_password_upgrade, wat_login_log, vm_spy, vm_spy_check to qvd_wat;
 grant execute on function object_create, objects_update, objects_delete, object_fields, object_hold, vms_start, vms_stop, vms_disconnect, vms_expire, vms_block,
     vms_delete, users_block, users_delete, hosts_block, hosts_stop, hosts_stop_vms, dis_block, dis_publish, tenants_block,

@@ -2265,10 +2265,10 @@ begin
     update user_sessions set tunnel = way where id = wanted;
 end $$;
 
-CREATE FUNCTION qvd.list_fields() RETURNS TABLE(list text, field text, acl text, source text, sort text[], always boolean)
+CREATE FUNCTION qvd.list_fields() RETURNS TABLE(list text, field text, acl text, source text, sort text[], always boolean, narrow text[])
     LANGUAGE sql IMMUTABLE
     AS $$
-    values
+    select v.*, case when v.field = 'mac' then '{mac_tail,mac_tail}'::text[] end from (values
         ('vm', '', 'vm.see-main.', null::text, null::text[], true),
         ('vm', 'id', null, null, null, true),
         ('vm', 'name', null, null, null, true),
@@ -2302,7 +2302,7 @@ CREATE FUNCTION qvd.list_fields() RETURNS TABLE(list text, field text, acl text,
         ('vm', 'time_until_expiration_soft', 'vm.see.expiration.', 'vm_running_fields', '{expiration_soft}', false),
         ('vm', 'time_until_expiration_hard', 'vm.see.expiration.', 'vm_running_fields', '{expiration_hard}', false),
         ('vm', 'description', 'vm.see.description.', null, null, false),
-        ('vm', 'creation_date', 'vm.see.creation-date.', null, '{id}', true),
+        ('vm', 'creation_date', 'vm.see.creation-date.', null, '{id}', false),
         ('vm', 'created_by', 'vm.see.created-by.', null, null, false),
         ('vm', 'properties', 'vm.see.properties.', null, null, false),
         ('user', '', 'user.see-main.', null, null, true),
@@ -2312,9 +2312,9 @@ CREATE FUNCTION qvd.list_fields() RETURNS TABLE(list text, field text, acl text,
         ('user', 'tenant', null, null, null, true),
         ('user', 'blocked', 'user.see.block.', null, null, true),
         ('user', 'description', 'user.see.description.', null, null, false),
-        ('user', 'number_of_vms', 'user.see.vms-info.', null, null, true),
-        ('user', 'number_of_vms_connected', 'user.see.vms-info.', null, null, true),
-        ('user', 'creation_date', 'user.see.creation-date.', null, '{id}', true),
+        ('user', 'number_of_vms', 'user.see.vms-info.', 'user_counted_fields', null, true),
+        ('user', 'number_of_vms_connected', 'user.see.vms-info.', 'user_counted_fields', null, true),
+        ('user', 'creation_date', 'user.see.creation-date.', null, '{id}', false),
         ('user', 'created_by', 'user.see.created-by.', null, null, false),
         ('user', 'properties', 'user.see.properties.', null, null, false),
         ('log', '', 'log.see-main.', null, null, true),
@@ -2327,7 +2327,8 @@ CREATE FUNCTION qvd.list_fields() RETURNS TABLE(list text, field text, acl text,
         ('session', '', 'vm.see.user-state.', null, null, true),
         ('session', 'id', null, null, null, true),
         ('session', 'vm', null, null, null, true),
-        ('session', 'started_at', null, null, '{id}', true)
+        ('session', 'started_at', null, null, '{id}', true))
+        v (list, field, acl, source, sort, always)
 $$;
 
 CREATE FUNCTION qvd.log_entry(part text, kind text, key text, was jsonb, becomes jsonb, OUT action text, OUT object_id integer, OUT name text, OUT tenant integer, OUT arguments jsonb) RETURNS record
@@ -2336,10 +2337,14 @@ CREATE FUNCTION qvd.log_entry(part text, kind text, key text, was jsonb, becomes
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
-    present jsonb := coalesce(becomes, was);
+    present jsonb;
     old jsonb;
     new jsonb;
 begin
+    -- What follows from other columns is not told.
+    was := was - 'mac_tail';
+    becomes := becomes - 'mac_tail';
+    present := coalesce(becomes, was);
     if was = becomes then
         return;
     end if;
@@ -2366,7 +2371,8 @@ begin
     old := logged(part, was);
     new := logged(part, becomes);
     if was is null then
-        arguments := case when key = 'id' then new - 'id' else jsonb_build_object('new', new) end;
+        -- When it was is said of every entry.
+        arguments := case when key = 'id' then new - 'id' - 'created_at' else jsonb_build_object('new', new) end;
     elsif becomes is null then
         arguments := jsonb_build_object('old', old);
     else
@@ -2396,6 +2402,10 @@ CREATE FUNCTION qvd.logged(part text, object jsonb) RETURNS jsonb
         else jsonb_strip_nulls(object)
     end
 $$;
+
+CREATE FUNCTION qvd.mac_tail(mac text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    AS $$ select right(translate(lower(mac), ':-.', ''), 6) $$;
 
 CREATE FUNCTION qvd.me() RETURNS integer
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -3938,11 +3948,18 @@ begin
 end $$;
 
 CREATE FUNCTION qvd.reaches(tenant integer) RETURNS boolean
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
-    select coalesce(sees_all() or tenant = my_tenant(), false)
-$$;
+declare
+    acting constant integer := me();
+begin
+    if acting is null then
+        return sees_all();
+    end if;
+    return coalesce((select a.tenant_id in (0, tenant) from administrators a where a.id = acting), false);
+end $$;
 
 CREATE FUNCTION qvd.restarts_due() RETURNS TABLE(key text, changed timestamp with time zone, nodes text[])
     LANGUAGE plpgsql STABLE
@@ -6393,6 +6410,8 @@ CREATE TABLE qvd.vms (
     description text,
     keep_running boolean DEFAULT false NOT NULL,
     tenant_id integer NOT NULL,
+    created_at timestamp with time zone DEFAULT now(),
+    mac_tail text GENERATED ALWAYS AS ("right"(encode(inet_send(ip), 'hex'::text), 6)) STORED,
     CONSTRAINT vms_ip_check CHECK ((masklen(ip) =
 CASE family(ip)
     WHEN 4 THEN 32
@@ -6803,10 +6822,46 @@ CREATE TABLE qvd.users (
     blocked boolean DEFAULT false NOT NULL,
     description text,
     language qvd.language DEFAULT 'auto'::qvd.language NOT NULL,
-    has_password boolean GENERATED ALWAYS AS ((password IS NOT NULL)) STORED
+    has_password boolean GENERATED ALWAYS AS ((password IS NOT NULL)) STORED,
+    created_at timestamp with time zone DEFAULT now()
 );
 
 ALTER TABLE ONLY qvd.users FORCE ROW LEVEL SECURITY;
+
+CREATE VIEW qvd.user_counted_fields WITH (security_invoker='true') AS
+ SELECT u.id,
+    (u.login)::text AS name,
+    (((u.login)::text || '@'::text) || t.name) AS "user",
+    u.tenant_id,
+    t.name AS tenant,
+    u.blocked,
+    u.has_password,
+    u.language,
+    u.description,
+    COALESCE(n.vms, (0)::bigint) AS vms,
+    COALESCE(n.vms, (0)::bigint) AS number_of_vms,
+    COALESCE(k.vms, (0)::bigint) AS connected,
+    COALESCE(k.vms, (0)::bigint) AS number_of_vms_connected,
+    u.created_at AS creation_date,
+    ( SELECT c.by_whom
+           FROM qvd.created('user'::text, u.id) c(at, by_whom)) AS created_by,
+    ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
+           FROM ((qvd.user_properties p
+             JOIN qvd.qvd_object_properties_list o ON ((o.id = p.property_id)))
+             JOIN qvd.properties_list l ON ((l.id = o.property_id)))
+          WHERE (p.user_id = u.id)) AS properties
+   FROM (((qvd.users u
+     LEFT JOIN qvd.tenants t ON ((t.id = u.tenant_id)))
+     LEFT JOIN ( SELECT v.user_id,
+            count(*) AS vms
+           FROM qvd.vms v
+          GROUP BY v.user_id) n ON ((n.user_id = u.id)))
+     LEFT JOIN ( SELECT v.user_id,
+            count(*) AS vms
+           FROM (qvd.vm_runtimes r
+             JOIN qvd.vms v ON ((v.id = r.vm_id)))
+          WHERE (r.user_state = 'connected'::qvd.user_state)
+          GROUP BY v.user_id) k ON ((k.user_id = u.id)));
 
 CREATE VIEW qvd.user_fields WITH (security_invoker='true') AS
  SELECT u.id,
@@ -6832,8 +6887,7 @@ CREATE VIEW qvd.user_fields WITH (security_invoker='true') AS
            FROM (qvd.vms v
              JOIN qvd.vm_runtimes r ON ((r.vm_id = v.id)))
           WHERE ((v.user_id = u.id) AND (r.user_state = 'connected'::qvd.user_state))) AS number_of_vms_connected,
-    ( SELECT c.at
-           FROM qvd.created('user'::text, u.id) c(at, by_whom)) AS creation_date,
+    u.created_at AS creation_date,
     ( SELECT c.by_whom
            FROM qvd.created('user'::text, u.id) c(at, by_whom)) AS created_by,
     ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
@@ -7031,8 +7085,8 @@ CREATE VIEW qvd.vm_fields WITH (security_invoker='true') AS
     (r.vm_expiration_hard - now()) AS time_until_expiration_hard,
     v.description,
     v.keep_running,
-    ( SELECT c.at
-           FROM qvd.created('vm'::text, v.id) c(at, by_whom)) AS creation_date,
+    v.created_at AS creation_date,
+    v.mac_tail,
     ( SELECT c.by_whom
            FROM qvd.created('vm'::text, v.id) c(at, by_whom)) AS created_by,
     ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
@@ -7232,8 +7286,8 @@ CREATE VIEW qvd.vm_running_fields WITH (security_invoker='true') AS
     (r.vm_expiration_hard - now()) AS time_until_expiration_hard,
     v.description,
     v.keep_running,
-    ( SELECT c.at
-           FROM qvd.created('vm'::text, r.vm_id) c(at, by_whom)) AS creation_date,
+    v.created_at AS creation_date,
+    v.mac_tail,
     ( SELECT c.by_whom
            FROM qvd.created('vm'::text, r.vm_id) c(at, by_whom)) AS created_by,
     ( SELECT COALESCE(jsonb_object_agg(l.key, p.value), '{}'::jsonb) AS "coalesce"
@@ -7537,6 +7591,8 @@ CREATE INDEX user_tokens_to_resume ON qvd.user_tokens USING btree (vm_id) WHERE 
 
 CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
 
+CREATE INDEX users_by_creation ON qvd.users USING btree (created_at);
+
 CREATE INDEX users_of_tenant ON qvd.users USING btree (tenant_id, login);
 
 CREATE INDEX vm_console_pieces_vm_id_id_idx ON qvd.vm_console_pieces USING btree (vm_id, id);
@@ -7562,6 +7618,10 @@ CREATE INDEX vm_runtimes_user_commands ON qvd.vm_runtimes USING btree (l7r_host_
 CREATE INDEX vm_specs_login_name_idx ON qvd.vm_specs USING btree (login, name);
 
 CREATE INDEX vm_specs_osf_id_idx ON qvd.vm_specs USING btree (osf_id);
+
+CREATE INDEX vms_by_creation ON qvd.vms USING btree (created_at);
+
+CREATE INDEX vms_by_mac ON qvd.vms USING btree (mac_tail);
 
 CREATE INDEX vms_by_name ON qvd.vms USING btree (name, id);
 
@@ -8900,6 +8960,11 @@ REVOKE ALL ON FUNCTION qvd.log_entry(part text, kind text, key text, was jsonb, 
 
 REVOKE ALL ON FUNCTION qvd.logged(part text, object jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION qvd.mac_tail(mac text) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.mac_tail(mac text) TO qvd_readonly;
+GRANT ALL ON FUNCTION qvd.mac_tail(mac text) TO qvd_admin;
+GRANT ALL ON FUNCTION qvd.mac_tail(mac text) TO qvd_administrators;
+
 REVOKE ALL ON FUNCTION qvd.me() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.me() TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.me() TO qvd_admin;
@@ -9808,6 +9873,14 @@ GRANT SELECT(language),INSERT(language),UPDATE(language) ON TABLE qvd.users TO q
 GRANT SELECT(has_password) ON TABLE qvd.users TO qvd_readonly;
 GRANT SELECT(has_password) ON TABLE qvd.users TO qvd_admin;
 GRANT SELECT(has_password) ON TABLE qvd.users TO qvd_administrators;
+
+GRANT SELECT(created_at) ON TABLE qvd.users TO qvd_readonly;
+GRANT SELECT(created_at) ON TABLE qvd.users TO qvd_admin;
+GRANT SELECT(created_at) ON TABLE qvd.users TO qvd_administrators;
+
+GRANT SELECT ON TABLE qvd.user_counted_fields TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.user_counted_fields TO qvd_admin;
+GRANT SELECT ON TABLE qvd.user_counted_fields TO qvd_administrators;
 
 GRANT SELECT ON TABLE qvd.user_fields TO qvd_readonly;
 GRANT SELECT ON TABLE qvd.user_fields TO qvd_admin;

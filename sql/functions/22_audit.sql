@@ -137,10 +137,14 @@ create or replace function log_entry(
 language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
-    present jsonb := coalesce(becomes, was);
+    present jsonb;
     old jsonb;
     new jsonb;
 begin
+    -- What follows from other columns is not told.
+    was := was - 'mac_tail';
+    becomes := becomes - 'mac_tail';
+    present := coalesce(becomes, was);
     if was = becomes then
         return;
     end if;
@@ -167,7 +171,8 @@ begin
     old := logged(part, was);
     new := logged(part, becomes);
     if was is null then
-        arguments := case when key = 'id' then new - 'id' else jsonb_build_object('new', new) end;
+        -- When it was is said of every entry.
+        arguments := case when key = 'id' then new - 'id' - 'created_at' else jsonb_build_object('new', new) end;
     elsif becomes is null then
         arguments := jsonb_build_object('old', old);
     else

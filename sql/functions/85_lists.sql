@@ -2,12 +2,13 @@
 
 -- What there is to know of fields of long lists: `acl`, without which a field is null; `source`, the view that begins at the
 -- table which holds the field; `sort`, by what else rows are sorted that are to be sorted by it, where that is the same order
--- and easier; and whether every row has one (`always`). '' is the list itself, which is empty without its ACL.
+-- and easier; whether every row has one (`always`); and what an index finds rows by that have a value (`narrow`): a column that
+-- only the programs see, and what it is for a value. '' is the list itself, which is empty without its ACL.
 drop function if exists list_fields();
 create function list_fields()
-    returns table (list text, field text, acl text, source text, sort text[], always boolean)
+    returns table (list text, field text, acl text, source text, sort text[], always boolean, narrow text[])
 language sql immutable as $$
-    values
+    select v.*, case when v.field = 'mac' then '{mac_tail,mac_tail}'::text[] end from (values
         ('vm', '', 'vm.see-main.', null::text, null::text[], true),
         ('vm', 'id', null, null, null, true),
         ('vm', 'name', null, null, null, true),
@@ -41,7 +42,7 @@ language sql immutable as $$
         ('vm', 'time_until_expiration_soft', 'vm.see.expiration.', 'vm_running_fields', '{expiration_soft}', false),
         ('vm', 'time_until_expiration_hard', 'vm.see.expiration.', 'vm_running_fields', '{expiration_hard}', false),
         ('vm', 'description', 'vm.see.description.', null, null, false),
-        ('vm', 'creation_date', 'vm.see.creation-date.', null, '{id}', true),
+        ('vm', 'creation_date', 'vm.see.creation-date.', null, '{id}', false),
         ('vm', 'created_by', 'vm.see.created-by.', null, null, false),
         ('vm', 'properties', 'vm.see.properties.', null, null, false),
         ('user', '', 'user.see-main.', null, null, true),
@@ -51,9 +52,9 @@ language sql immutable as $$
         ('user', 'tenant', null, null, null, true),
         ('user', 'blocked', 'user.see.block.', null, null, true),
         ('user', 'description', 'user.see.description.', null, null, false),
-        ('user', 'number_of_vms', 'user.see.vms-info.', null, null, true),
-        ('user', 'number_of_vms_connected', 'user.see.vms-info.', null, null, true),
-        ('user', 'creation_date', 'user.see.creation-date.', null, '{id}', true),
+        ('user', 'number_of_vms', 'user.see.vms-info.', 'user_counted_fields', null, true),
+        ('user', 'number_of_vms_connected', 'user.see.vms-info.', 'user_counted_fields', null, true),
+        ('user', 'creation_date', 'user.see.creation-date.', null, '{id}', false),
         ('user', 'created_by', 'user.see.created-by.', null, null, false),
         ('user', 'properties', 'user.see.properties.', null, null, false),
         ('log', '', 'log.see-main.', null, null, true),
@@ -66,7 +67,8 @@ language sql immutable as $$
         ('session', '', 'vm.see.user-state.', null, null, true),
         ('session', 'id', null, null, null, true),
         ('session', 'vm', null, null, null, true),
-        ('session', 'started_at', null, null, '{id}', true)
+        ('session', 'started_at', null, null, '{id}', true))
+        v (list, field, acl, source, sort, always)
 $$;
 
 -- The names of hosts: a tenant's administrator sees where his VMs run, and nothing else of hosts.
@@ -89,6 +91,10 @@ begin
         -- The wire form ends with the address.
         from inet_send(set_masklen(ip, case family(ip) when 4 then 32 else 128 end)) b, generate_series(1, 3) n);
 end $$;
+
+-- What a hardware address ends with, as the column of this name holds it.
+create or replace function mac_tail(mac text) returns text
+language sql immutable strict parallel safe as $$ select right(translate(lower(mac), ':-.', ''), 6) $$;
 
 -- When an object was made, and by whom, from the log.
 create or replace function created(kind text, wanted integer, out at timestamptz, out by_whom text)

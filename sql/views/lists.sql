@@ -5,7 +5,7 @@
 
 drop view if exists vm_list, host_list, session_list, user_list, osf_list, di_list, tenant_list, role_list, administrator_list,
     config_list, property_list, log_list, acl_list, view_list, staging_list, tunnel_list, end_list,
-    vm_fields, vm_running_fields, user_fields, session_fields, log_fields;
+    vm_fields, vm_running_fields, user_fields, user_counted_fields, session_fields, log_fields;
 drop view if exists newest_dis;
 
 -- The image that a VM with such a tag would start from.
@@ -17,7 +17,8 @@ create view newest_dis with (security_invoker) as
 -- Long lists, as the programs read them, which have asked before who may see what (`list_fields`): here ACLs hide nothing, not
 -- even from the planner. What every row has is joined from the left all the same, for such joins are made only when they are
 -- needed; of a subquery the planner must be told that nothing is there twice (`distinct on`). Of VMs there are two, which
--- begin at either table: to sort by what one of them holds takes this table alone.
+-- begin at either table: to sort by what one of them holds takes this table alone. Of users there are two as well: VMs are
+-- counted one user after the other for those of a page, and at one go to look through all.
 do $$
 declare
     t record;
@@ -39,7 +40,7 @@ begin
         r.vm_expiration_soft - now() as time_until_expiration_soft,
         r.vm_expiration_hard - now() as time_until_expiration_hard,
         v.description, v.keep_running,
-        (select c.at from created('vm', %2$s) c) as creation_date,
+        v.created_at as creation_date, v.mac_tail,
         (select c.by_whom from created('vm', %2$s) c) as created_by,
         (select coalesce(jsonb_object_agg(l.key, p.value), '{}') from vm_properties p
                 join qvd_object_properties_list o on o.id = p.property_id join properties_list l on l.id = o.property_id
@@ -54,22 +55,32 @@ begin
     end loop;
 end $$;
 
-create view user_fields with (security_invoker) as
+do $$
+declare
+    t record;
+begin
+    for t in select * from (values
+        ('user_fields', '(select count(*) from vms v where v.user_id = u.id)',
+            '(select count(*) from vms v join vm_runtimes r on r.vm_id = v.id where v.user_id = u.id and r.user_state = ''connected'')',
+            ''),
+        ('user_counted_fields', 'coalesce(n.vms, 0)', 'coalesce(k.vms, 0)', '
+        left join (select v.user_id, count(*) as vms from vms v group by v.user_id) n on n.user_id = u.id
+        left join (select v.user_id, count(*) as vms from vm_runtimes r join vms v on v.id = r.vm_id
+            where r.user_state = ''connected'' group by v.user_id) k on k.user_id = u.id')
+    ) v (name, vms, connected, counted) loop
+        execute format($view$create view %1$I with (security_invoker) as
     select u.id, u.login::text as name, u.login || '@' || t.name as "user", u.tenant_id, t.name as tenant,
         u.blocked, u.has_password, u.language,
         u.description,
-        (select count(*) from vms v where v.user_id = u.id) as vms,
-        (select count(*) from vms v where v.user_id = u.id) as number_of_vms,
-        (select count(*) from vms v join vm_runtimes r on r.vm_id = v.id
-            where v.user_id = u.id and r.user_state = 'connected') as connected,
-        (select count(*) from vms v join vm_runtimes r on r.vm_id = v.id
-             where v.user_id = u.id and r.user_state = 'connected') as number_of_vms_connected,
-        (select c.at from created('user', u.id) c) as creation_date,
+        %2$s as vms, %2$s as number_of_vms, %3$s as connected, %3$s as number_of_vms_connected,
+        u.created_at as creation_date,
         (select c.by_whom from created('user', u.id) c) as created_by,
         (select coalesce(jsonb_object_agg(l.key, p.value), '{}') from user_properties p
                 join qvd_object_properties_list o on o.id = p.property_id join properties_list l on l.id = o.property_id
             where p.user_id = u.id) as properties
-    from users u left join tenants t on t.id = u.tenant_id;
+    from users u left join tenants t on t.id = u.tenant_id%4$s$view$, t.name, t.vms, t.connected, t.counted);
+    end loop;
+end $$;
 
 create view host_list with (security_invoker) as
     select h.id, h.name, h.name as host,
@@ -257,6 +268,7 @@ begin
             else format('case when (select can(%L)) then f.%I end as %2$I', f.acl, a.attname) end, ', ' order by a.attnum) as columns
         from list_fields() n
             join pg_attribute a on a.attrelid = (n.list || '_fields')::regclass and a.attnum > 0
+                and not exists (select from list_fields() h where h.list = n.list and h.narrow[1] = a.attname)
             left join list_fields() f on f.list = n.list and f.field = a.attname
         where n.field = ''
         group by n.list, n.acl

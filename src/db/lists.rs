@@ -92,6 +92,27 @@ struct Trait {
     sort: Option<Vec<String>>,
     /// It is never null.
     always: bool,
+    /// What an index finds rows with a value by.
+    narrow: Option<Narrow>,
+}
+
+/// A column that is, where a field has a value, what a function makes of this value.
+struct Narrow {
+    column: String,
+    function: String,
+}
+
+impl Narrow {
+    fn read(parts: Vec<String>) -> Option<Self> {
+        let [column, function] = <[String; 2]>::try_from(parts).ok()?;
+        Some(Self { column, function })
+    }
+
+    /// Beside the condition proper, for the index.
+    fn condition(&self, values: &str) -> String {
+        let (column, function) = (quoted(&self.column), quoted(&self.function));
+        format!("l.{column} = any(array(select qvd.{function}(v) from unnest({values}) v)) and ")
+    }
 }
 
 /// The column by which rows are known.
@@ -143,17 +164,19 @@ impl Acting {
                  where o.qvd_object::text = $1";
             properties = client.query(query, &[&name]).await?.iter().map(|row| row.get(0)).collect();
         }
-        let query = "select field, acl is null or qvd.can(acl), source, sort, always,
+        let query = "select field, acl is null or qvd.can(acl), source, sort, always, narrow,
                  case when not (select qvd.sees_all()) then (select qvd.my_tenant()) end
              from qvd.list_fields() where list = $1";
         let rows = client.query(query, &[&name]).await?;
         let traits: HashMap<String, Trait> = rows
             .iter()
             .map(|row| {
-                (row.get(0), Trait { seen: row.get(1), source: row.get(2), sort: row.get(3), always: row.get(4) })
+                let narrow = row.get::<_, Option<Vec<String>>>(5).and_then(Narrow::read);
+                let (source, sort, always) = (row.get(2), row.get(3), row.get(4));
+                (row.get(0), Trait { seen: row.get(1), source, sort, always, narrow })
             })
             .collect();
-        let tenant = rows.first().and_then(|row| row.get(5));
+        let tenant = rows.first().and_then(|row| row.get(6));
         // One that is not there for who asks is empty in any case.
         let view = match traits.get(WHOLE) {
             Some(whole) if whole.seen => format!("qvd.{}", quoted(&format!("{name}_fields"))),
@@ -336,6 +359,10 @@ impl List<'_> {
         self.traits.get(name).is_none_or(|of| of.seen)
     }
 
+    fn narrow(&self, name: &str) -> Option<&Narrow> {
+        self.traits.get(name).filter(|of| of.seen).and_then(|of| of.narrow.as_ref())
+    }
+
     fn is_always(&self, name: &str) -> bool {
         self.traits.get(name).is_some_and(|of| of.always)
     }
@@ -401,11 +428,14 @@ impl List<'_> {
             }
             Condition::Is(comparison, value) => {
                 let at = sql.value(Parameter::One(value.clone()));
-                let _ = write!(sql.text, "{column} {} {at}::{kind}", sign(*comparison));
+                let narrow = self.narrow(name).filter(|_| *comparison == Comparison::Equal);
+                let narrow = narrow.map(|narrow| narrow.condition(&format!("array[{at}]"))).unwrap_or_default();
+                let _ = write!(sql.text, "({narrow}{column} {} {at}::{kind})", sign(*comparison));
             }
             Condition::OneOf(values) => {
                 let at = sql.value(Parameter::Many(values.clone()));
-                let _ = write!(sql.text, "{column} = any({at}::{kind}[])");
+                let narrow = self.narrow(name).map(|narrow| narrow.condition(&at)).unwrap_or_default();
+                let _ = write!(sql.text, "({narrow}{column} = any({at}::{kind}[]))");
             }
             Condition::Between(first, last) => {
                 let first = sql.value(Parameter::One(first.clone()));

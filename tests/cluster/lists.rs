@@ -119,3 +119,105 @@ async fn programs_meet_the_rows_and_fields_that_people_meet_in_the_views() {
         assert_eq!(list.count(&running).await.unwrap(), found, "what {name} does not see, he does not find");
     }
 }
+
+/// A hundred thousand users with a VM each, a few with more and some connected.
+async fn many() -> Db {
+    let db = Db::with_vms(1).await;
+    db.sql(
+        "set session_replication_role = replica;
+         insert into users (id, tenant_id, login, created_at)
+         select 20000 + n, 1, 'u' || n, '2020-01-01'::timestamptz + n * interval '1 minute' from generate_series(1, 100000) n;
+         insert into vms (id, tenant_id, name, user_id, osf_id, ip, created_at)
+         select 20000 + n, 1, 'd' || n, 20000 + n - case when n % 1000 = 1 then 0 when n % 1000 < 5 then n % 1000 - 1 else 0 end,
+             (select id from osfs), inet '10.64.0.0' + n, '2020-01-01'::timestamptz + n * interval '1 minute'
+         from generate_series(1, 100000) n;
+         insert into vm_runtimes (vm_id, tenant_id, user_state, session_id, l7r_instance)
+         select id, 1, 'disconnected'::user_state, null, null from vms where id > 20000 and id % 5 > 0
+         union all select id, 1, 'connected', id, id from vms where id > 20000 and id % 5 = 0;
+         set session_replication_role = origin",
+    )
+    .await;
+    db.sql("vacuum analyze").await;
+    db
+}
+
+#[tokio::test]
+async fn what_is_looked_for_among_a_hundred_thousand_is_found_by_indexes_or_counted_at_one_go() {
+    let db = many().await;
+    db.sql(
+        "select object_create('administrator', '{\"name\": \"sue\", \"tenant\": \"*\", \"roles\": [\"Root\"]}'),
+             object_create('administrator', '{\"name\": \"ann\", \"tenant\": \"default\", \"roles\": [\"Root\"]}')",
+    )
+    .await;
+    let mac = db.sql("select mac from vm_list where name = 'd70007'").await.unwrap();
+    let is = |field: &str, comparison, value: &str| {
+        Filter::Field(field.to_owned(), Condition::Is(comparison, value.to_owned()))
+    };
+    let all = Filter::All(Vec::new());
+    for name in ["sue", "ann"] {
+        let acting = acting(&db, name).await;
+        for (kind, filter, order, found) in [
+            ("vm", is("mac", Comparison::Equal, &mac), "id", 1),
+            ("vm", Filter::Field("mac".to_owned(), Condition::OneOf(vec![mac.clone(), "no".to_owned()])), "id", 1),
+            ("vm", is("creation_date", Comparison::Less, "2020-01-01 00:10:30+00"), "id", 10),
+            ("user", is("creation_date", Comparison::Less, "2020-01-01 00:10:30+00"), "id", 10),
+            ("user", is("number_of_vms", Comparison::Greater, "3"), "id", 100),
+            ("user", all.clone(), "number_of_vms", 50),
+            ("user", all.clone(), "number_of_vms_connected", 50),
+        ] {
+            let list = acting.list(kind).await.unwrap();
+            let query = Query {
+                filter: filter.clone(),
+                columns: vec!["name".to_owned()],
+                order: vec![(order.to_owned(), true)],
+                limit: Some(50),
+                offset: 0,
+            };
+            let rows = values(&list, &query).await.len();
+            let count = list.count_to(&filter, 1051).await.unwrap();
+            assert_eq!(
+                (rows, count),
+                (found.min(50), if filter == all { 1051 } else { found as i64 }),
+                "{kind} {filter:?}"
+            );
+        }
+    }
+    for index in ["vms_by_mac", "vms_by_creation", "users_by_creation"] {
+        let used = format!("select (idx_scan > 0)::text from pg_stat_user_indexes where indexrelname = '{index}'");
+        db.wait_for(&used, "true").await;
+    }
+    // What such a list asks for, as PostgreSQL goes about it.
+    let people = db.session("qvd_wat").await;
+    people.sql("set search_path = qvd, public").await;
+    let ann = db.sql("select id from administrators where name = 'ann'").await.unwrap();
+    for (rows, index) in [
+        (
+            format!(
+                "vm_fields l where l.tenant_id = 1 and l.mac_tail = any(array(select mac_tail(v) from unnest(array['{mac}']) v)) and l.mac = '{mac}'"
+            ),
+            "vms_by_mac",
+        ),
+        (
+            "vm_fields l where l.tenant_id = 1 and l.creation_date < '2020-01-01 00:10:30+00'".to_owned(),
+            "vms_by_creation",
+        ),
+        (
+            "user_fields l where l.tenant_id = 1 and l.creation_date < '2020-01-01 00:10:30+00'".to_owned(),
+            "users_by_creation",
+        ),
+    ] {
+        let asked =
+            format!("begin; select act_as({ann}, '192.0.2.1', 'test'); explain select l.id from {rows}; commit");
+        let plan = people.rows(&asked).await.concat().join("\n");
+        assert!(
+            plan.contains(index) && !plan.contains("Seq Scan on vms") && !plan.contains("Seq Scan on users"),
+            "{plan}"
+        );
+    }
+    let asked = format!(
+        "begin; select act_as({ann}, '192.0.2.1', 'test');
+         explain select l.id from user_counted_fields l where l.tenant_id = 1 order by l.number_of_vms desc limit 50; commit"
+    );
+    let plan = people.rows(&asked).await.concat().join("\n");
+    assert!(!plan.contains("SubPlan"), "counted at one go: {plan}");
+}

@@ -34,12 +34,12 @@ const TABLES: &[(&str, &[&str])] = &[
              di_list di_runtimes end_counters end_list host_changes host_counters host_list l7r_instances log log_fields log_list newest_dis
              osf_list property_list role_acls role_administrator_relations role_list role_role_relations roles
              session_fields session_list staging staging_list startable_dis storage_reports tenant_list tunnel_counters tunnel_list
-             user_fields user_list user_sessions versions view_list vm_counters vm_fields vm_list vm_progress vm_running_fields",
+             user_counted_fields user_fields user_list user_sessions versions view_list vm_counters vm_fields vm_list vm_progress vm_running_fields",
             "select update insert delete: configs di_properties di_tags dis host_properties hosts osf_properties osfs
              properties_list qvd_object_properties_list tenants user_properties views_setups vm_properties vms",
             "select update(blocked cmd): host_runtimes",
             "select update(blocked vm_cmd user_cmd vm_expiration_soft vm_expiration_hard): vm_runtimes",
-            "select(id tenant_id login blocked description language has_password) update insert delete: users",
+            "select(id tenant_id login blocked description language has_password created_at) update insert delete: users",
             "select(id tenant_id name language block description role_name): administrators",
             "update insert delete: ssl_configs",
         ],
@@ -52,9 +52,9 @@ const TABLES: &[(&str, &[&str])] = &[
              host_list host_properties host_runtimes hosts l7r_instances log log_fields log_list newest_dis osf_list osf_properties osfs
              properties_list property_list qvd_object_properties_list role_acls role_administrator_relations role_list
              role_role_relations roles session_fields session_list staging staging_list startable_dis storage_reports tenant_list
-             tenants tunnel_counters tunnel_list user_fields user_list user_properties user_sessions versions view_list
+             tenants tunnel_counters tunnel_list user_counted_fields user_fields user_list user_properties user_sessions versions view_list
              views_setups vm_counters vm_fields vm_list vm_progress vm_properties vm_running_fields vm_runtimes vms",
-            "select(id tenant_id login blocked description language has_password): users",
+            "select(id tenant_id login blocked description language has_password created_at): users",
             "select(id tenant_id name language block description role_name): administrators",
         ],
     ),
@@ -65,7 +65,7 @@ const TABLES: &[(&str, &[&str])] = &[
              di_list di_runtimes di_tags end_counters end_list host_changes host_counters host_list hosts
              l7r_instances log log_fields log_list newest_dis osf_list property_list role_acls role_administrator_relations role_list
              role_role_relations roles session_fields session_list staging staging_list startable_dis storage_reports tenant_list
-             tenants tunnel_counters tunnel_list user_fields user_list user_sessions versions view_list views_setups vm_counters
+             tenants tunnel_counters tunnel_list user_counted_fields user_fields user_list user_sessions versions view_list views_setups vm_counters
              vm_fields vm_list vm_progress vm_running_fields",
             "select insert delete: qvd_object_properties_list",
             "select update(blocked cmd): host_runtimes",
@@ -76,7 +76,7 @@ const TABLES: &[(&str, &[&str])] = &[
             "select update(name memory use_overlay user_storage_size description cpus) insert delete: osfs",
             "select update(value) insert delete: configs di_properties host_properties osf_properties user_properties
              vm_properties",
-            "select(id tenant_id login blocked description language has_password) update(password blocked description
+            "select(id tenant_id login blocked description language has_password created_at) update(password blocked description
              language) insert delete: users",
             "select(id tenant_id name language block description role_name): administrators",
         ],
@@ -110,7 +110,7 @@ const FUNCTIONS: &[(&str, &[&str])] = &[
 
 /// What changes nothing and tells nothing that tables and lists do not.
 const SEEING: &str =
-    "acl_check acls_of can created di_id host_names host_transition_allowed is_secret list_fields me my_tenant
+    "acl_check acls_of can created di_id host_names host_transition_allowed is_secret list_fields mac_tail me my_tenant
     cluster_status name_and_tenant osf_id overview reaches restarts_due sees_all statistics tenant_id user_id user_transition_allowed
     vm_command_allowed vm_id vm_mac vm_name vm_transition_allowed vm_verbs vm_why vm_why_facts watch";
 /// The same, of all tenants.
