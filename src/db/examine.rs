@@ -5,7 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout;
 
-use super::{Connector, Database, DbError, Listener};
+use super::{Connector, Database, DbError, Listener, lease::Lease};
+
+/// A machine that is busy at this moment is no long way; the fastest answer tells.
+const ROUND_TRIPS: u32 = 5;
 
 /// A login, and the server as it shows itself to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,10 +67,13 @@ impl Database {
     pub async fn standing(&self) -> Result<Standing, DbError> {
         let connection = self.connection().await?;
         let row = connection.query_one(STANDING, &[]).await?;
-        let (asked, asked_at) = (SystemTime::now(), Instant::now());
-        let clock = connection.query_one("select extract(epoch from clock_timestamp())::float8", &[]).await?;
-        let round_trip = asked_at.elapsed();
-        let ours = asked.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + round_trip / 2;
+        let (mut round_trip, mut clock_ahead) = clock(&connection).await?;
+        for _ in 1..ROUND_TRIPS {
+            let (took, ahead) = clock(&connection).await?;
+            if took < round_trip {
+                (round_trip, clock_ahead) = (took, ahead);
+            }
+        }
         Ok(Standing {
             role: row.get(0),
             superuser: row.get(1),
@@ -80,7 +86,7 @@ impl Database {
                 (false, false) => Way::Plain,
             },
             round_trip,
-            clock_ahead: clock.get::<_, f64>(0) - ours.as_secs_f64(),
+            clock_ahead,
             connections_left: row.get(7),
         })
     }
@@ -96,4 +102,14 @@ impl Database {
         let heard = timeout(limit, listen.notifications.recv()).await;
         Ok(heard.ok().flatten().map(|_| sent.elapsed()))
     }
+}
+
+/// How long the server takes to say what time it is, and how many seconds its clock is ahead.
+async fn clock(connection: &Lease) -> Result<(Duration, f64), DbError> {
+    let statement = connection.prepare_cached("select extract(epoch from clock_timestamp())::float8").await?;
+    let (asked, asked_at) = (SystemTime::now(), Instant::now());
+    let theirs: f64 = connection.query_one(&statement, &[]).await?.get(0);
+    let round_trip = asked_at.elapsed();
+    let ours = asked.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + round_trip / 2;
+    Ok((round_trip, theirs - ours.as_secs_f64()))
 }
