@@ -282,6 +282,8 @@ impl Browser {
 
     /// Presses keys one after another, wherever the focus is.
     pub async fn press(&self, keys: &str) -> anyhow::Result<()> {
+        // Before that a page takes no keys.
+        self.until("performance.getEntriesByType('paint').length").await?;
         let strokes = keys.chars().flat_map(|key| {
             let key = key.to_string();
             [json!({"type": "keyDown", "value": key}), json!({"type": "keyUp", "value": key})]
