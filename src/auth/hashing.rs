@@ -80,7 +80,10 @@ fn next(queue: &Mutex<mpsc::Receiver<Job>>) -> Option<Job> {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::{
+            Barrier,
+            atomic::{AtomicUsize, Ordering},
+        },
         time::Duration,
     };
 
@@ -89,14 +92,18 @@ mod tests {
     #[tokio::test]
     async fn no_more_jobs_run_at_once_than_there_are_threads() {
         static RUNNING: AtomicUsize = AtomicUsize::new(0);
+        static PAIR: Barrier = Barrier::new(2);
         let hashing = Hashing::new(2).unwrap();
         let job = || {
             let at_once = RUNNING.fetch_add(1, Ordering::SeqCst) + 1;
+            PAIR.wait();
+            // Time for one more to begin beside the two, if one could.
             thread::sleep(Duration::from_millis(5));
             RUNNING.fetch_sub(1, Ordering::SeqCst);
             at_once
         };
-        let most = futures_util::future::join_all((0..12).map(|_| hashing.run(job))).await;
+        let jobs = futures_util::future::join_all((0..12).map(|_| hashing.run(job)));
+        let most = tokio::time::timeout(Duration::from_secs(60), jobs).await.expect("two at once");
         assert_eq!(most.into_iter().max(), Some(Some(2)));
     }
 

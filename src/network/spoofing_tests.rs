@@ -272,7 +272,7 @@ async fn a_vm_is_heard_and_reached_though_another_node_sends_under_its_address()
     assert!(heard(&ear, "hplbr26", 'a').contains(&'a'));
     send(&lab.namespace(vm), vec![('z', udp4(mac, address, [9, 9]))]);
     assert!(heard(&ear, "hplbr26", 'z').contains(&'z'));
-    becomes("the VM is reached", || lab.connects(None, &format!("{address}:3030"))).await;
+    lab.reaches(None, &format!("{address}:3030")).await;
 }
 
 #[tokio::test]
