@@ -35,7 +35,9 @@ use crate::{
 use super::{
     console, duties,
     fleet::{Fleet, Node},
-    heir, images, lease, limits, load, progress,
+    heir, images,
+    launches::Launches,
+    lease, limits, load, progress,
     reconcile::{reconcile, recover},
     remount::RemountError,
     retention,
@@ -250,6 +252,7 @@ impl Member {
             database: database.clone(),
             hypervisor,
             slots: Slots::new(config.get(&keys::HKD_MAX_HEAVY) as usize),
+            launches: Launches::on_this_machine(),
             config: ArcSwap::from_pointee(config.clone()),
             fleet: Fleet::default(),
             doubt: Notify::new(),

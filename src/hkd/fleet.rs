@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    launches::Launches,
     machine::Progress,
     slots::Slots,
     supervisor::{self, Begin, Order},
@@ -33,6 +34,8 @@ pub struct Node {
     pub config: ArcSwap<Config>,
     /// For VMs in a heavy phase.
     pub slots: Slots,
+    /// For VMs that are being launched.
+    pub launches: Launches,
     pub fleet: Fleet,
     /// The database may have a VM on record here that nobody acts on.
     pub doubt: Notify,

@@ -218,7 +218,7 @@ impl Task {
                 let Some(spec) = self.spec.clone() else {
                     return self.report(Event::Launched(Err("it has no disk image".to_owned())));
                 };
-                self.begin(Event::Launched, async move { node.hypervisor.start(&spec).await });
+                self.begin(Event::Launched, async move { node.launches.in_turn(node.hypervisor.start(&spec)).await });
             }
             Effect::WatchExit => {
                 let exited = node.hypervisor.exited(vm);

@@ -23,8 +23,6 @@ use nix::{
 
 use super::spec::{Account, FIRST_FILE};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// Starts `argv` with its output going to `output` and these files open, as `account`, to be killed by the kernel when this
 /// process dies. The caller reaps it, like everything else that becomes its child.
 pub fn spawn(argv: &[String], output: OwnedFd, account: Option<Account>, files: &[File]) -> io::Result<Pid> {
@@ -32,14 +30,9 @@ pub fn spawn(argv: &[String], output: OwnedFd, account: Option<Account>, files: 
         argv.split_first().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the command line is empty"))?;
     let parent = getpid();
     let mut command = Command::new(program);
-    // The daemons' environment may hold secrets, and a container's first process would inherit it.
-    command
-        .args(arguments)
-        .env_clear()
-        .env("PATH", PATH)
-        .stdin(Stdio::null())
-        .stdout(output.try_clone()?)
-        .stderr(output);
+    // The daemons' environment may hold secrets, and a container's first process would inherit it. Not even a search path is
+    // left: where LXC finds `newuidmap`, it wants the ids of every container written into a file of that program's.
+    command.args(arguments).env_clear().stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let files: Vec<RawFd> = files.iter().map(AsRawFd::as_raw_fd).collect();
     // SAFETY: the shim has one thread, so the child finds no lock held by another.
     unsafe {

@@ -471,6 +471,12 @@ impl Network {
         }
     }
 
+    /// Whether a VM has an interface, or bridge and packet filter know of it.
+    pub async fn knows(&self, vm: VmId) -> bool {
+        let host_end = self.host_end(vm);
+        Path::new("/sys/class/net").join(&host_end).exists() || self.state.lock().await.plugs.contains_key(&host_end)
+    }
+
     /// Removes the interface of a VM and what the bridge and the packet filter know of it, as far as they are there.
     pub async fn unplug(&self, vm: VmId, address: Option<IpAddr>) -> Result<(), NetworkError> {
         let links = Links::open()?;

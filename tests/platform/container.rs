@@ -53,6 +53,8 @@ async fn a_container_has_all_it_needs_and_leaves_nothing() {
     assert_eq!(printed(&format!("nsenter -t {init} -u hostname")).trim(), "desk-top");
     let environment = read(format!("/proc/{init}/environ"));
     assert!(!environment.contains("CARGO"), "the daemon's environment stays outside: {environment}");
+    let monitor = node.status(VM).await.pid;
+    assert_eq!(read(format!("/proc/{monitor}/environ")), "", "LXC finds no program by itself, such as newuidmap");
     let address = printed(&format!("nsenter -t {init} -n ip -br addr show eth0"));
     assert!(address.contains("10.202.21.101/24"), "{address}");
     assert!(printed(&format!("nsenter -t {init} -n ip route")).contains("default via 10.202.21.1"));
@@ -202,6 +204,29 @@ async fn leftovers_of_a_crash_do_not_keep_a_vm_from_starting() {
     assert!(node.status(VM).await.is_current(), "a second start replaces the first");
     node.stop(VM).await;
     assert_eq!(node.traces(VM), [""; 0]);
+}
+
+#[tokio::test]
+async fn each_single_thing_that_a_run_left_is_freed_before_the_next() {
+    let node = Node::new(57).await;
+    let spec = node.spec(VM);
+    let hierarchy = if Path::new("/sys/fs/cgroup/pids").exists() { "/sys/fs/cgroup/pids" } else { "/sys/fs/cgroup" };
+    let old = node.shim(VM).path().join("old");
+    for left in ["group", "interface", "directory"] {
+        match left {
+            "group" => fs::create_dir(format!("{hierarchy}/lxc.payload.{}", node.container(VM))).unwrap(),
+            "interface" => assert!(printed("ip link add hpl57v1 type veth peer name hpl57v1c").is_empty()),
+            _ => fs::create_dir_all(&old).unwrap(),
+        }
+        node.hypervisor.start(&spec).await.unwrap_or_else(|error| panic!("a {left} was left: {error}"));
+        assert!(
+            node.groups(VM).iter().all(|group| !group.ends_with("-1-1")),
+            "a {left} was left: names are free again"
+        );
+        assert!(!old.exists(), "a {left} was left");
+        node.stop(VM).await;
+        assert_eq!(node.traces(VM), [""; 0], "a {left} was left");
+    }
 }
 
 #[tokio::test]

@@ -179,6 +179,11 @@ impl Cgroups {
         names
     }
 
+    /// Whether a container has any group.
+    pub fn has(&self, name: &str) -> bool {
+        !self.groups(name).is_empty()
+    }
+
     fn groups(&self, name: &str) -> Vec<PathBuf> {
         let groups = self.hierarchies().into_iter().flat_map(|hierarchy| subdirectories(&hierarchy));
         groups

@@ -118,7 +118,9 @@ impl Container {
         let keeper = self.shims.own_program("qvd-keeper")?;
         let agent = self.shims.own_program("qvd-vma")?;
         let image = ImageName::parse(&spec.di_path)?;
-        self.free(spec.vm).await?;
+        if self.has_traces(spec.vm).await {
+            self.free(spec.vm).await?;
+        }
         let image = self.storage.unpacked(&image).await?;
 
         let begun = self.begin(spec, image, agent, &lxc_start, &keeper).await;
@@ -193,9 +195,6 @@ impl Container {
 
         let text = |path: &Path| path.display().to_string();
         let argv = [
-            // Where LXC finds `newuidmap`, it wants the ids of every container written into a file of that program's.
-            "/usr/bin/env".to_owned(),
-            "--unset=PATH".to_owned(),
             text(lxc_start),
             "-F".to_owned(),
             "-P".to_owned(),
@@ -403,6 +402,12 @@ impl Container {
                 None,
             ),
         }
+    }
+
+    /// Whether there is anything that `free` removes; mounts, locks and claims are known by the directory alone. To look is
+    /// cheaper than to remove nothing, and a start mostly finds nothing.
+    async fn has_traces(&self, vm: VmId) -> bool {
+        self.shims.dir(vm).exists() || self.network.knows(vm).await || self.cgroups.has(&self.name(vm))
     }
 
     /// Removes every trace of a container from the node. Its home and layer stay.
