@@ -224,6 +224,37 @@ async fn what_was_cut_off_is_asked_for_from_there_on_and_the_log_knows() {
 }
 
 #[tokio::test]
+async fn nobody_tries_again_before_the_log_knows_why_it_failed() {
+    let (stage, content) = (stage(PRIVATE).await, content(1));
+    let holder = stage.db.session("postgres").await;
+    holder
+        .sql(
+            "create function held() returns trigger language plpgsql as $$ begin
+                 perform pg_advisory_xact_lock(7);
+                 return new;
+             end $$;
+             create trigger held before insert on log for each row when (new.action = 'download-fail')
+                 execute function held();
+             select pg_advisory_lock(7)",
+        )
+        .await;
+    let server = Server::start(Site { cut: Some(1_500_000), ..site(&content) }).await;
+    let url = stage.begun(&json!({ "url": server.url() })).await;
+    let waits = "select count(*) from pg_locks where locktype = 'advisory' and not granted
+                 and database = (select oid from pg_database where datname = current_database())";
+    stage.db.wait_for(waits, "1").await;
+    assert_eq!(stage.only().await["state"], "running");
+    let early = stage.wat.ask("POST", &url, &authorization("root", PASSWORD), "").await;
+    assert_eq!(early.status, 423, "{early:?}");
+    holder.sql("select pg_advisory_unlock(7)").await;
+    stage.is("failed").await;
+    server.change(|site| site.cut = None);
+    stage.retry(&url).await;
+    stage.is("complete").await;
+    assert!(stage.read().is_some_and(|found| found == content));
+}
+
+#[tokio::test]
 async fn another_version_or_a_server_without_ranges_begins_anew() {
     for ranges in [true, false] {
         let stage = stage(PRIVATE).await;

@@ -16,7 +16,11 @@ use axum::{
 use http_body_util::BodyExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, spawn_blocking},
+    time::timeout,
+};
 use url::Url;
 
 use super::{
@@ -201,9 +205,9 @@ async fn begun(wat: &Arc<Wat>, visitor: &Visitor, wanted: Wanted) -> Result<Begu
     .await?;
     let actor = Actor::from(visitor);
     tell(wat, actor, "download-begin", &name, &json!({ "from": shown(&url), "size": remote.length })).await?;
-    let begun = Begun { id: id.clone(), name: name.clone(), length: remote.length };
-    tokio::spawn(take(wat.clone(), actor, place.of(&id), id, name, append, remote));
-    Ok(begun)
+    let length = remote.length;
+    tokio::spawn(take(wat.clone(), actor, place.of(&id), append, Some(remote)));
+    Ok(Begun { id, name, length })
 }
 
 /// Without the query, which may hold a secret.
@@ -220,41 +224,60 @@ async fn tell(wat: &Wat, actor: Actor, action: &str, name: &str, about: &Value) 
     Ok(acting.finish().await?)
 }
 
-/// Takes what comes, and notes how it ended.
-async fn take(wat: Arc<Wat>, actor: Actor, place: Place, id: String, name: String, append: Append, remote: Remote) {
-    let (action, about) = match receive(&wat, &place, &id, append, remote).await {
-        Ok(about) => ("download", about),
-        // Given up.
-        Err(None) => return,
-        Err(Some(problem)) => {
+/// Takes what comes, gives it its name, and says how it ended. Nobody else may write until all that is said: who tries again at
+/// once has an entry of his own after it.
+async fn take(wat: Arc<Wat>, actor: Actor, place: Place, append: Append, remote: Option<Remote>) {
+    let name = append.name().to_owned();
+    let Ok((mut append, received)) = (match remote {
+        Some(remote) => receive(&wat, &place, append, remote).await,
+        None => Ok((append, Ok(()))),
+    }) else {
+        return tracing::error!(file = name, "who wrote a download has died");
+    };
+    drop(place);
+    let here = wat.clone();
+    let ended = spawn_blocking(move || {
+        if append.is_discarded() {
+            return None;
+        }
+        let finished = received.and_then(|()| here.staging.finish(&mut append).map_err(|error| error.to_string()));
+        let noted = finished.as_ref().err().map(|problem| here.staging.fail(&mut append, problem));
+        if let Some(Err(error)) = noted {
+            tracing::warn!(file = append.name(), %error, "that a download failed cannot be noted");
+        }
+        Some((append, finished))
+    });
+    let Ok(Some((append, finished))) = ended.await else { return };
+    let (action, about) = match finished {
+        Ok(finished) => ("download", json!({ "size": finished.size, "sha256": finished.sha256 })),
+        Err(problem) => {
             tracing::warn!(file = name, problem, "a download failed");
-            let noted = problem.clone();
-            if on_disk(&wat, move |staging| staging.fail(&id, noted)).await.is_err() {
-                tracing::warn!(file = name, "that a download failed cannot be noted");
-            }
             ("download-fail", json!({ "problem": problem }))
         }
     };
     if tell(&wat, actor, action, &name, &about).await.is_err() {
         tracing::error!(file = name, action, "the log cannot be told of a download");
     }
+    if action == "download-fail" && on_disk(&wat, move |staging| staging.pause(append)).await.is_err() {
+        tracing::warn!(file = name, "what there is of a download may not be on the disk");
+    }
 }
 
-/// Until it has its name. `None`: it was given up.
+/// Until nothing more comes or it is given up. Errs when who writes has died.
 async fn receive(
     wat: &Arc<Wat>,
     place: &Place,
-    id: &str,
     mut append: Append,
     mut remote: Remote,
-) -> Result<Value, Option<String>> {
-    let said = |error: PartError| Some(error.to_string());
+) -> Result<(Append, Result<(), String>), JoinError> {
     let (length, offset, validator) = (remote.length, remote.offset, remote.validator.take());
-    let here = wat.clone();
-    let begun = spawn_blocking(move || here.staging.begin(&mut append, length, offset, validator).map(|()| append));
-    let append = begun.await.map_err(|error| Some(error.to_string()))?.map_err(said)?;
     let (pieces, arriving) = mpsc::channel(AHEAD);
-    let writing = spawn_blocking(move || write(append, arriving));
+    let here = wat.clone();
+    let writing = spawn_blocking(move || {
+        let begun = here.staging.begin(&mut append, length, offset, validator);
+        let written = begun.and_then(|()| write(&mut append, arriving));
+        (append, written)
+    });
     let mut broken = None;
     loop {
         let next = tokio::select! {
@@ -281,34 +304,24 @@ async fn receive(
         }
     }
     drop(pieces);
-    let append = writing.await.map_err(|error| Some(error.to_string()))?.map_err(said)?;
-    let (here, id) = (wat.clone(), id.to_owned());
-    let ended = spawn_blocking(move || {
-        if append.is_discarded() {
-            return Err(None);
-        }
-        if append.offset() < length {
-            let problem = broken.unwrap_or_else(|| "it ended early".to_owned());
-            // As long as nobody else may write.
-            here.staging.fail(&id, problem.clone()).map_err(said)?;
-            here.staging.pause(append).map_err(said)?;
-            return Err(Some(problem));
-        }
-        here.staging.finish(append).map_err(said)
-    });
-    let finished = ended.await.map_err(|error| Some(error.to_string()))??;
-    Ok(json!({ "size": finished.size, "sha256": finished.sha256 }))
+    let (append, written) = writing.await?;
+    let received = match written {
+        Err(error) => Err(error.to_string()),
+        Ok(()) if append.offset() < length => Err(broken.unwrap_or_else(|| "it ended early".to_owned())),
+        Ok(()) => Ok(()),
+    };
+    Ok((append, received))
 }
 
 /// Until nothing comes any more or it is given up.
-fn write(mut append: Append, mut arriving: mpsc::Receiver<Bytes>) -> Result<Append, PartError> {
+fn write(append: &mut Append, mut arriving: mpsc::Receiver<Bytes>) -> Result<(), PartError> {
     while let Some(piece) = arriving.blocking_recv() {
         if append.is_discarded() {
             break;
         }
         append.write(&piece)?;
     }
-    Ok(append)
+    Ok(())
 }
 
 /// Those of this visitor.
@@ -369,17 +382,14 @@ pub async fn again(wat: &Arc<Wat>, visitor: &Visitor, id: String) -> Result<(), 
     let place = place(wat)?;
     let held = id.clone();
     let append = on_disk(wat, move |staging| staging.append(&held, offset)).await?;
-    let actor = Actor::from(visitor);
-    if offset > 0 && offset == ticket.length {
-        // The process ended before it had its name.
-        let finished = on_disk(wat, move |staging| staging.finish(append)).await?;
-        let about = json!({ "size": finished.size, "sha256": finished.sha256 });
-        return Ok(tell(wat, actor, "download", &finished.name, &about).await?);
-    }
-    let url = remote::address(&source.url)?;
-    let allowed = remote::allowed(wat.private_downloads);
-    let remote = remote::open(&url, offset, source.validator.as_deref(), allowed).await?;
-    tokio::spawn(take(wat.clone(), actor, place.of(&id), id, ticket.name, append, remote));
+    // With all of it there, the process ended before it had its name.
+    let remote = if offset > 0 && offset == ticket.length {
+        None
+    } else {
+        let url = remote::address(&source.url)?;
+        Some(remote::open(&url, offset, source.validator.as_deref(), remote::allowed(wat.private_downloads)).await?)
+    };
+    tokio::spawn(take(wat.clone(), Actor::from(visitor), place.of(&id), append, remote));
     Ok(())
 }
 

@@ -303,8 +303,8 @@ fn write(mut append: Append, mut arriving: mpsc::Receiver<Bytes>) -> Result<Appe
 }
 
 /// Gives it its name, and tells the log and the nodes.
-async fn finish(wat: &Arc<Wat>, visitor: &Visitor, append: Append) -> Result<(), Refusal> {
-    let finished = on_disk(wat, move |staging| staging.finish(append)).await?;
+async fn finish(wat: &Arc<Wat>, visitor: &Visitor, mut append: Append) -> Result<(), Refusal> {
+    let finished = on_disk(wat, move |staging| staging.finish(&mut append)).await?;
     tracing::info!(administrator = visitor.who.id, file = finished.name, size = finished.size, "uploaded");
     let acting = wat.database.acting_as(visitor.who.id, visitor.address, "WAT").await?;
     let about = json!({ "size": finished.size, "sha256": finished.sha256 });

@@ -216,23 +216,21 @@ impl Staging {
     }
 
     /// Gives it its name, if it is what was announced.
-    pub(in crate::wat) fn finish(&self, append: Append) -> Result<Finished, PartError> {
-        let Append { id, mut ticket, file, sum } = append;
-        let found: String = sum.context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        if let Some(wanted) = ticket.sha256.take_if(|wanted| *wanted != found) {
-            let taken = ticket.source.is_some();
-            let error = PartError::Checksum { wanted, found };
-            if taken {
+    pub(in crate::wat) fn finish(&self, append: &mut Append) -> Result<Finished, PartError> {
+        let sum = append.sum.context.clone().finish();
+        let found: String = sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        if let Some(wanted) = append.ticket.sha256.clone().filter(|wanted| *wanted != found) {
+            if append.ticket.source.is_some() {
                 // It can be tried again, from the beginning.
-                file.set_len(0)?;
-                self.fail(&id, error.to_string())?;
+                append.truncate()?;
             } else {
-                self.discard(&id)?;
+                self.discard(&append.id)?;
             }
-            return Err(error);
+            return Err(PartError::Checksum { wanted, found });
         }
-        file.sync_all()?;
-        let (part, target) = (self.path(&id, "part")?, self.directory.join(&ticket.name));
+        append.file.sync_all()?;
+        let (id, mut ticket) = (&append.id, append.ticket.clone());
+        let (part, target) = (self.path(id, "part")?, self.directory.join(&ticket.name));
         if ticket.overwrite {
             fs::rename(&part, &target)?;
         } else {
@@ -246,7 +244,7 @@ impl Staging {
         }
         File::open(&self.directory)?.sync_all()?;
         ticket.complete = true;
-        self.note(&id, &ticket)?;
+        self.note(id, &ticket)?;
         if !ticket.overwrite {
             fs::remove_file(&part)?;
         }
@@ -311,13 +309,15 @@ impl Staging {
         Ok(found)
     }
 
-    /// Notes why one ended, unless it was given up.
-    pub(in crate::wat) fn fail(&self, id: &str, problem: String) -> Result<(), PartError> {
-        let Progress { mut ticket, .. } = self.progress(id)?;
-        if let Some(source) = &mut ticket.source {
-            source.problem = Some(problem);
+    /// Notes why it ended, unless it was given up.
+    pub(in crate::wat) fn fail(&self, append: &mut Append, problem: &str) -> Result<(), PartError> {
+        if append.is_discarded() {
+            return Err(PartError::Missing);
         }
-        self.note(id, &ticket)
+        if let Some(source) = &mut append.ticket.source {
+            source.problem = Some(problem.to_owned());
+        }
+        self.note(&append.id, &append.ticket)
     }
 
     /// Whoever writes begins at this length; what came of another version is no part of it.
@@ -330,8 +330,7 @@ impl Staging {
     ) -> Result<(), PartError> {
         if offset == 0 {
             self.has_room(length)?;
-            append.file.set_len(0)?;
-            append.sum = Sum { context: Context::new(&SHA256), bytes: 0 };
+            append.truncate()?;
         }
         append.ticket.length = length;
         if let Some(source) = &mut append.ticket.source {
@@ -352,7 +351,8 @@ impl Staging {
 
     fn is_written(&self, id: &str) -> bool {
         let part = self.path(id, "part").ok().and_then(|part| File::open(part).ok());
-        part.is_some_and(|part| part.try_lock().is_err())
+        // Shared: others may look at the same time.
+        part.is_some_and(|part| part.try_lock_shared().is_err())
     }
 }
 
@@ -364,6 +364,16 @@ impl Append {
 
     pub(in crate::wat) fn offset(&self) -> u64 {
         self.sum.bytes
+    }
+
+    pub(in crate::wat) fn name(&self) -> &str {
+        &self.ticket.name
+    }
+
+    fn truncate(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.sum = Sum::new();
+        Ok(())
     }
 
     pub(in crate::wat) fn write(&mut self, piece: &[u8]) -> Result<(), PartError> {
@@ -381,8 +391,14 @@ impl Append {
     }
 }
 
+impl Sum {
+    fn new() -> Self {
+        Self { context: Context::new(&SHA256), bytes: 0 }
+    }
+}
+
 fn read_sum(file: &mut File) -> Result<Sum, PartError> {
-    let mut sum = Sum { context: Context::new(&SHA256), bytes: 0 };
+    let mut sum = Sum::new();
     let mut chunk = vec![0; CHUNK];
     loop {
         match file.read(&mut chunk) {
@@ -439,10 +455,11 @@ mod tests {
         writer.write(b"four").unwrap();
         assert!(matches!(writer.write(b"!"), Err(PartError::TooLong)));
         fs::write(directory.path().join("a.tar"), "another's").unwrap();
-        assert!(matches!(staging.finish(writer), Err(PartError::Taken(_))));
+        assert!(matches!(staging.finish(&mut writer), Err(PartError::Taken(_))));
+        drop(writer);
         assert_eq!(fs::read(directory.path().join("a.tar")).unwrap(), b"another's");
         fs::remove_file(directory.path().join("a.tar")).unwrap();
-        staging.finish(staging.append(&id, 4).unwrap()).unwrap();
+        staging.finish(&mut staging.append(&id, 4).unwrap()).unwrap();
         assert_eq!(fs::read(directory.path().join("a.tar")).unwrap(), b"four");
         assert_eq!(staging.progress(&id).unwrap().offset, 4, "who did not hear of it is told");
     }
