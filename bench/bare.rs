@@ -10,6 +10,8 @@ use anyhow::Context;
 use qvd::keeper::{Bind, RootSpec, ShimDir, ShimSpec, Tree};
 use tokio::process::{Child, Command};
 
+use crate::site::BenchSite;
+
 /// The container of ours as plain LXC runs it: same image, same agent, same limits, but LXC mounts its root, with the ids of
 /// the node. Its network is its own, so the agent is asked from inside the container's namespace.
 pub struct Bare {
@@ -19,22 +21,29 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Of the container of a VM that runs in `run`.
-    pub fn copy(run: &Path, to: &Path, vm: i32) -> anyhow::Result<Self> {
-        let directory = to.join("bare").join(vm.to_string());
-        let name = format!("qvd-bench-bare-{vm}");
-        let _ = std::fs::remove_dir_all(&directory);
+    /// Of the container of a VM that runs. Like ours it has its layer on the storage, and everything else beside ours.
+    pub fn copy(bench: &BenchSite, vm: i32) -> anyhow::Result<Self> {
+        let run = &bench.site.run_directory().join("vm").join(vm.to_string());
+        let directory = bench.site.run_directory().join("bare").join(vm.to_string());
+        // LXC keeps what it needs for the layer beside it.
+        let layer = bench.directory.path().join("bare").join(vm.to_string());
+        let (name, upper) = (format!("qvd-bench-bare-{vm}"), layer.join("upper"));
+        for old in [&directory, &layer] {
+            let _ = std::fs::remove_dir_all(old);
+        }
         std::fs::create_dir_all(directory.join(&name))?;
-        let (guest, forbidden, upper) = (directory.join("guest"), directory.join("forbidden"), directory.join("upper"));
+        std::fs::create_dir_all(&upper)?;
+        let (guest, forbidden) = (directory.join("guest"), directory.join("forbidden"));
         copy_tree(&run.join("guest"), &guest)?;
         std::fs::copy(run.join("forbidden"), &forbidden)?;
-        std::fs::create_dir(&upper)?;
         let spec: ShimSpec = serde_json::from_slice(&std::fs::read(ShimDir::new(run).spec())?)?;
         let root = spec.root.context("the container has no root of its own")?;
         let Tree::Layers { image, .. } = &root.tree else { anyhow::bail!("the container has a copy of its image") };
         let image = format!("overlay:{}:{}", image.display(), upper.display());
         let mut text = String::new();
-        for line in std::fs::read_to_string(run.join("config"))?.lines().filter(|line| !line.starts_with("lxc.idmap")) {
+        // The group for the end is named after our container, whose next start would find it.
+        let theirs = |line: &&str| !line.starts_with("lxc.idmap") && !line.starts_with("lxc.cgroup.dir.monitor.pivot");
+        for line in std::fs::read_to_string(run.join("config"))?.lines().filter(theirs) {
             let line = line.replace(&format!("dir:{}", RootSpec::path().display()), &image);
             text += &format!("{}\n", line.replace(&path(&run.join("forbidden")), &path(&forbidden)));
         }

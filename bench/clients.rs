@@ -39,7 +39,12 @@ impl Door {
 
     /// A new connection; whoever is at its other end has not been asked anything yet.
     pub async fn session(&self) -> anyhow::Result<Session> {
-        let credentials = Credentials::Password { login: LOGIN.to_owned(), password: PASSWORD.to_owned() };
+        self.session_of(LOGIN).await
+    }
+
+    /// Likewise, of somebody else with the same password.
+    pub async fn session_of(&self, login: &str) -> anyhow::Result<Session> {
+        let credentials = Credentials::Password { login: login.to_owned(), password: PASSWORD.to_owned() };
         Ok(Session::open(&self.server, credentials, Some(&self.trust)).await?)
     }
 

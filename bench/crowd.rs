@@ -3,7 +3,6 @@
 use std::{
     fs::{read_dir, read_to_string},
     net::SocketAddr,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -49,7 +48,7 @@ async fn measure(bench: &BenchSite, vms: usize, report: &mut Report) -> anyhow::
     let began = Instant::now();
     bench.site.stop_vms().await?;
     report.figure("stopped_s", began.elapsed().as_secs_f64());
-    let left = leftovers(bench.directory.path(), &config)?;
+    let left = leftovers(bench, &config)?;
     for trace in &left {
         eprintln!("left: {trace}");
     }
@@ -73,15 +72,14 @@ async fn answering(bench: &BenchSite, config: &Config) -> anyhow::Result<usize> 
 }
 
 /// What is still there because a VM ran: processes, mounts, interfaces, control groups, directories of runs.
-fn leftovers(directory: &Path, config: &Config) -> anyhow::Result<Vec<String>> {
-    let mut left: Vec<String> = small::parts(directory)?
+fn leftovers(bench: &BenchSite, config: &Config) -> anyhow::Result<Vec<String>> {
+    let mut left: Vec<String> = small::parts(bench)?
         .into_iter()
         .filter(|(part, _)| matches!(part, Part::Shim | Part::Monitor | Part::Inside))
         .map(|(part, pid)| format!("{} {pid}", part.name()))
         .collect();
     let mounts = read_to_string("/proc/self/mountinfo")?;
-    let ours = directory.display().to_string();
-    left.extend(mounts.lines().filter(|line| line.contains(&ours)).map(str::to_owned));
+    left.extend(mounts.lines().filter(|line| bench.owns(line)).map(str::to_owned));
     let port = config.get(&keys::VM_DEVICE_PREFIX);
     left.extend(names("/sys/class/net").into_iter().filter(|name| name.starts_with(&port)));
     let container = format!("qvd-{NODE}-");

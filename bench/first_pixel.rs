@@ -84,13 +84,12 @@ async fn measure(bench: &BenchSite, repetitions: usize) -> anyhow::Result<Report
         let link = session.connect(vm, &desktop::parameters(), tell).await?;
         let switched = Instant::now();
         let nxagent = began + nxagent_began()?.saturating_sub(up);
-        let run = bench.site.run_directory().join("vm").join(vm.to_string());
         let drawn = desktop::draw(link, &display, async |_| {
             display.wait_for(LIMIT, |picture| *picture != blank).await?;
             Ok(Instant::now())
         })
         .await?;
-        let bare = Bare::copy(&run, bench.directory.path(), vm.0)?;
+        let bare = Bare::copy(bench, vm.0)?;
         bench.site.sql("select vm_stop(id) from vms").await?;
         bench.site.wait_for("it did not stop", "select vm_state from vm_runtimes", "stopped").await?;
         let (bare, running) = bare.start().await?;

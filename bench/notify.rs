@@ -1,6 +1,8 @@
 //! How long after the commit call of `vm_start` hkd has committed its claim, beside the physical floor: a bare
 //! transaction with one UPDATE and one NOTIFY until a bare listener has it, plus one bare committed UPDATE by that
 //! listener. hkd runs in this process, with simulated VMs; both sides speak to the same durable database.
+//! Once with everything that the statements do before they commit, and once (`committed`) from the COMMIT of a transaction in
+//! which they are done, which is the way of the event alone.
 
 use std::{
     sync::Arc,
@@ -13,7 +15,7 @@ use qvd::{
     hkd,
     hypervisor::{Hypervisor, Nothing},
 };
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::{Client, NoTls, Statement};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -43,7 +45,9 @@ pub async fn run(repetitions: usize, mut seen: Seen) -> anyhow::Result<Report> {
     for (prefix, commit) in [("", "on"), ("nodurable_", "off")] {
         bench.site.sql(&format!("alter system set synchronous_commit = {commit}")).await?;
         bench.site.sql("select pg_reload_conf()").await?;
-        measure(&bench, &mut seen, repetitions, prefix, &mut report).await?;
+        for since in [Since::Statement, Since::Commit] {
+            measure(&bench, &mut seen, repetitions, (prefix, since), &mut report).await?;
+        }
     }
 
     stop.cancel();
@@ -52,13 +56,39 @@ pub async fn run(repetitions: usize, mut seen: Seen) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// Since when a claim is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// A statement that commits by itself was sent.
+    Statement,
+    /// The COMMIT after it was sent.
+    Commit,
+}
+
+impl Since {
+    /// Carries out a statement; when that was.
+    async fn run(self, client: &Client, statement: &Statement) -> anyhow::Result<Instant> {
+        if self == Self::Commit {
+            client.batch_execute("begin").await?;
+            client.query(statement, &[]).await?;
+        }
+        let began = Instant::now();
+        match self {
+            Self::Statement => drop(client.query(statement, &[]).await?),
+            Self::Commit => client.batch_execute("commit").await?,
+        }
+        Ok(began)
+    }
+}
+
 async fn measure(
     bench: &BenchSite,
     seen: &mut Seen,
     repetitions: usize,
-    prefix: &str,
+    (prefix, since): (&str, Since),
     report: &mut Report,
 ) -> anyhow::Result<()> {
+    let prefix = format!("{prefix}{}", if since == Since::Commit { "committed_" } else { "" });
     let sender = client(bench).await?;
     let mut floor = Floor::new(bench).await?;
     let start = sender.prepare("select vm_start('u/v')").await?;
@@ -67,11 +97,10 @@ async fn measure(
     for round in 0..repetitions + warm_up {
         // Both sides begin from rest: a disk and a processor that were busy a moment ago are faster.
         tokio::time::sleep(REST).await;
-        let bare = floor.once().await?;
+        let bare = floor.once(since).await?;
         while seen.try_recv().is_ok() {}
         tokio::time::sleep(REST).await;
-        let began = Instant::now();
-        sender.query(&start, &[]).await?;
+        let began = since.run(&sender, &start).await?;
         let claimed = next(seen, Did::ClaimedStart).await?;
         if round >= warm_up {
             floors.add(bare);
@@ -97,9 +126,9 @@ async fn measure(
 /// The bare side: two connections and nothing else.
 struct Floor {
     sender: Client,
-    send: tokio_postgres::Statement,
+    send: Statement,
     claimer: Client,
-    claim: tokio_postgres::Statement,
+    claim: Statement,
     heard: tokio::sync::mpsc::UnboundedReceiver<qvd::db::Notification>,
     _listener: Listener,
 }
@@ -120,15 +149,13 @@ impl Floor {
         Ok(Self { sender, send, claimer, claim, heard: listen.notifications, _listener: listen.listener })
     }
 
-    async fn once(&mut self) -> anyhow::Result<Duration> {
-        let began = Instant::now();
-        let (sent, finished) = tokio::join!(self.sender.query(&self.send, &[]), async {
+    async fn once(&mut self, since: Since) -> anyhow::Result<Duration> {
+        let (began, finished) = tokio::join!(since.run(&self.sender, &self.send), async {
             self.heard.recv().await.context("the bare listener was disconnected")?;
             self.claimer.execute(&self.claim, &[]).await?;
             anyhow::Ok(Instant::now())
         });
-        sent?;
-        Ok(finished? - began)
+        Ok(finished? - began?)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -41,10 +40,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Report> {
 }
 
 async fn watch(bench: &BenchSite, window: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let directory = bench.directory.path();
-    let (before, began) = (used(directory)?, Instant::now());
+    let (before, began) = (used(bench)?, Instant::now());
     sleep(window).await;
-    let (after, lasted) = (used(directory)?, began.elapsed());
+    let (after, lasted) = (used(bench)?, began.elapsed());
     let mut all = 0.0;
     for (part, used) in after {
         let share = used.saturating_sub(before.get(&part).copied().unwrap_or_default()).as_secs_f64()
@@ -63,9 +61,9 @@ async fn watch(bench: &BenchSite, window: Duration, report: &mut Report) -> anyh
 }
 
 /// Processor time by what it was used for.
-fn used(directory: &Path) -> anyhow::Result<BTreeMap<Part, Duration>> {
+fn used(bench: &BenchSite) -> anyhow::Result<BTreeMap<Part, Duration>> {
     let mut used = BTreeMap::new();
-    for (part, pid) in small::parts(directory)? {
+    for (part, pid) in small::parts(bench)? {
         *used.entry(part).or_default() += match part {
             Part::Database => cpu::of_tree(pid)?,
             _ => cpu::of_process(pid),

@@ -1,6 +1,6 @@
 //! The installation that a scenario measures: durable database, everything in a directory that is removed at the end.
 
-use std::path::PathBuf;
+use std::{ffi::OsStr, path::PathBuf};
 
 use anyhow::Context;
 use qvd::demo::{
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 pub struct BenchSite {
     pub site: Site,
     pub directory: TempDir,
+    run: TempDir,
 }
 
 impl BenchSite {
@@ -24,6 +25,11 @@ impl BenchSite {
         settings: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("qvdb").tempdir_in("/var/tmp")?;
+        // In memory, as `/run` is on every node. It has the same name, by which what belongs to the installation is found.
+        let same = directory.path().file_name().context("a directory without a name")?;
+        let run = tempfile::Builder::new().prefix(same).rand_bytes(0).tempdir_in("/dev/shm")?;
+        let run_path = [("path.run", run.path().display().to_string())].into_iter();
+        let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned()));
         let site = Site::open(SiteOptions {
             directory: directory.path().to_owned(),
             program: program()?,
@@ -32,15 +38,21 @@ impl BenchSite {
             hypervisor,
             durability: Durability::Durable,
             port: None,
-            settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            settings: run_path.chain(settings).map(|(key, value)| (key.to_owned(), value)).collect(),
         })
         .await?;
-        Ok(Self { site, directory })
+        Ok(Self { site, directory, run })
+    }
+
+    /// Whether a path or a line of words is about one of its files.
+    pub fn owns(&self, text: &str) -> bool {
+        self.directory.path().file_name().and_then(OsStr::to_str).is_some_and(|name| text.contains(name))
     }
 
     /// Ends it and removes every file.
     pub async fn close(self) -> anyhow::Result<()> {
         self.site.close().await?;
+        self.run.close()?;
         self.directory.close()?;
         Ok(())
     }

@@ -81,15 +81,14 @@ impl Part {
     }
 }
 
-/// The processes of an installation in a directory.
-pub fn parts(directory: &Path) -> anyhow::Result<Vec<(Part, i32)>> {
-    let directory = directory.display().to_string();
+/// The processes of an installation.
+pub fn parts(bench: &BenchSite) -> anyhow::Result<Vec<(Part, i32)>> {
     let mut found = Vec::new();
     for pid in processes()? {
         let line = read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<String> =
             line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
-        if !words.iter().any(|word| word.contains(&directory)) {
+        if !words.iter().any(|word| bench.owns(word)) {
             continue;
         }
         let has = |wanted: &str| words.iter().any(|word| word == wanted);

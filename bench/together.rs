@@ -1,15 +1,17 @@
-//! Many users who connect at the same moment to desktops that run: the router, its database and nothing else, since the
-//! VMs are played here. Passwords are checked before, one after another.
+//! Many users who connect at the same moment, each to a desktop of his own that runs: the router, its database and nothing
+//! else, since the VMs are played here. Passwords are checked before, one after another.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use qvd::model::VmId;
 use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
+    clients::{LOGIN, PASSWORD},
     fake,
     list::{Desk, address},
     report::{Report, Samples},
@@ -27,7 +29,7 @@ pub async fn measure(repetitions: usize, report: &mut Report) -> anyhow::Result<
     for vm in 1..=users {
         fake::play(address(NETWORK, vm), &mut vms).await?;
     }
-    let desk = Arc::new(Desk::open("bcc", NETWORK, users).await?);
+    let desk = Arc::new(Desk::open("bcc", NETWORK, 0).await?);
     let outcome = rounds(&desk, repetitions, report).await;
     // Those that are still on their way belong to a round that failed.
     if let Some(desk) = Arc::into_inner(desk) {
@@ -37,24 +39,35 @@ pub async fn measure(repetitions: usize, report: &mut Report) -> anyhow::Result<
 }
 
 async fn rounds(desk: &Arc<Desk>, repetitions: usize, report: &mut Report) -> anyhow::Result<()> {
-    desk.bench.site.sql("select vm_start(id) from vms").await?;
+    let [_, users] = CROWDS;
+    let site = &desk.bench.site;
+    let mut desktops = Vec::with_capacity(users);
+    for n in 1..=users {
+        let (login, ip) = (format!("user{n}"), address(NETWORK, n));
+        site.sql(&format!("select user_create('{login}', '{PASSWORD}')")).await?;
+        let created = site.sql(&format!("select vm_create('{login}', '{login}', 'desk', ip => '{ip}')")).await?;
+        let vm = created.context("no VM")?;
+        desktops.push((login, VmId(vm.parse()?)));
+    }
+    // What makes the hash of a password anew is not measured.
+    site.sql(&format!("update users set password = (select password from users where login = '{LOGIN}')")).await?;
+    site.sql("select vm_start(id) from vms").await?;
     let running = "select count(*) = 50 from vm_runtimes where vm_state = 'running'";
-    desk.bench.site.wait_for("not all VMs run", running, "t").await?;
-    let vms: Vec<VmId> = desk.door.session().await?.list().await?.into_iter().map(|vm| VmId(vm.id.0)).collect();
+    site.wait_for("not all VMs run", running, "t").await?;
     let processes = Processes::find(&desk.bench).await?;
     for at_once in CROWDS {
         let (mut connects, mut shares) = (Samples::default(), Shares::default());
         let mut connected = 0;
         // A single user comes more often, so that the medians mean as much.
         for round in 0..=repetitions * if at_once == 1 { 4 } else { 1 } {
-            let (took, used) = together(desk, &vms[..at_once], &processes).await?;
+            let (took, used) = together(desk, &desktops[..at_once], &processes).await?;
             if round > 0 {
                 took.into_iter().for_each(|took| connects.add(took));
                 used.into_iter().for_each(|(before, after)| shares.add(before, after));
                 connected += at_once;
             }
             let left = "select count(*) = 0 from vm_runtimes where user_state <> 'disconnected'";
-            desk.bench.site.wait_for("sessions did not end", left, "t").await?;
+            site.wait_for("sessions did not end", left, "t").await?;
         }
         report.figure(format!("played_{at_once}_p50_ms"), connects.ms(0.5));
         report.figure(format!("played_{at_once}_p99_ms"), connects.ms(0.99));
@@ -68,13 +81,13 @@ async fn rounds(desk: &Arc<Desk>, repetitions: usize, report: &mut Report) -> an
 /// before and after each of the two steps that count.
 async fn together(
     desk: &Arc<Desk>,
-    vms: &[VmId],
+    desktops: &[(String, VmId)],
     processes: &Processes,
 ) -> anyhow::Result<(Vec<Duration>, [(Shares, Shares); 2])> {
     // Everybody waits twice between two steps: until all are there, and until somebody has looked.
-    let step = Arc::new(Barrier::new(vms.len() + 1));
+    let step = Arc::new(Barrier::new(desktops.len() + 1));
     let mut users = JoinSet::new();
-    for vm in vms.iter().copied() {
+    for (login, vm) in desktops.iter().cloned() {
         let (desk, step) = (desk.clone(), step.clone());
         users.spawn(async move {
             let turn = async || {
@@ -83,7 +96,7 @@ async fn together(
             };
             turn().await;
             let began = Instant::now();
-            let session = desk.door.session().await;
+            let session = desk.door.session_of(&login).await;
             let opened = began.elapsed();
             turn().await;
             let listed = async {
@@ -106,7 +119,7 @@ async fn together(
         step.wait().await;
     }
     // Nobody leaves before all have come: what a session costs at its end is not what is measured.
-    let mut all = Vec::with_capacity(vms.len());
+    let mut all = Vec::with_capacity(desktops.len());
     while let Some(user) = users.join_next().await {
         all.push(user??);
     }

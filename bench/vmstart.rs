@@ -91,12 +91,7 @@ async fn rounds(bench: &BenchSite, seen: &mut Seen, repetitions: usize, at_once:
         bench.site.sql("select vm_start(id) from vms").await?;
         let began = Instant::now();
         let running = moments(seen, Did::Running, at_once).await?;
-        let copies: Vec<Bare> = running
-            .keys()
-            .map(|vm| {
-                Bare::copy(&bench.site.run_directory().join("vm").join(vm.to_string()), bench.directory.path(), *vm)
-            })
-            .collect::<anyhow::Result<_>>()?;
+        let copies: Vec<Bare> = running.keys().map(|vm| Bare::copy(bench, *vm)).collect::<anyhow::Result<_>>()?;
         bench.site.wait_for("not all run", "select count(*) from vm_runtimes where vm_state = 'running'", &all).await?;
         bench.site.sql("select vm_stop(id) from vms").await?;
         let mut powering_off = HashMap::new();

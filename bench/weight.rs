@@ -1,7 +1,7 @@
 //! What one more idle container costs in memory: everything that we add, by proportional set size. Text that is shared with
 //! the containers that are there already is not paid for again, which is what one more container costs a node.
 
-use std::{collections::BTreeMap, fs::read_to_string, path::Path};
+use std::{collections::BTreeMap, fs::read_to_string};
 
 use crate::{
     report::Report,
@@ -32,11 +32,10 @@ pub async fn run(Arguments { vms, before }: Arguments) -> anyhow::Result<Report>
 }
 
 async fn weigh(bench: &BenchSite, [few, many]: [usize; 2], report: &mut Report) -> anyhow::Result<()> {
-    let directory = bench.directory.path();
     small::start(bench, few).await?;
-    let before = weights(directory)?;
+    let before = weights(bench)?;
     small::start(bench, many).await?;
-    let after = weights(directory)?;
+    let after = weights(bench)?;
     let (mut all, mut bare) = (0.0, 0.0);
     for part in OURS {
         let of = |weights: &BTreeMap<Part, u64>| weights.get(&part).copied().unwrap_or_default() as f64;
@@ -54,9 +53,9 @@ async fn weigh(bench: &BenchSite, [few, many]: [usize; 2], report: &mut Report) 
 }
 
 /// In KiB.
-fn weights(directory: &Path) -> anyhow::Result<BTreeMap<Part, u64>> {
+fn weights(bench: &BenchSite) -> anyhow::Result<BTreeMap<Part, u64>> {
     let mut weights = BTreeMap::new();
-    for (part, pid) in small::parts(directory)? {
+    for (part, pid) in small::parts(bench)? {
         // One that has just ended weighs nothing.
         let maps = read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
         let line = maps.lines().find_map(|line| line.strip_prefix("Pss:"));

@@ -155,9 +155,10 @@ impl Site {
         self.options.directory.join("storage/images")
     }
 
-    /// Sockets and state of the node.
+    /// Sockets and state of the node; in its directory unless the settings name another.
     pub fn run_directory(&self) -> PathBuf {
-        self.options.directory.join("run")
+        let named = self.options.settings.iter().find(|(key, _)| key == "path.run");
+        named.map_or_else(|| self.options.directory.join("run"), |(_, path)| path.into())
     }
 
     /// The node's configuration file.
