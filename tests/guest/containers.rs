@@ -143,7 +143,7 @@ impl Node {
             config.set(key, value).unwrap();
         }
         let node = Self { version, config };
-        node.hypervisor("0").prepare_node().await.unwrap();
+        soon("a node", node.hypervisor("0").prepare_node()).await.unwrap();
         pack(&node.config.get(&keys::PATH_STORAGE_IMAGES).join("desk.tar"));
         node
     }
@@ -172,7 +172,7 @@ impl Node {
             address: Ipv4Addr::new(10, 1, 1, 101).into(),
             secret: None,
         };
-        hypervisor.prepare(&spec).await.unwrap();
+        soon("its preparation", hypervisor.prepare(&spec)).await.unwrap();
         soon("a start", hypervisor.start(&spec)).await.unwrap();
         Vm { node: self, hypervisor }
     }
