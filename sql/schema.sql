@@ -372,7 +372,7 @@ CREATE FUNCTION qvd.announce(channel text, payload text) RETURNS void
     LANGUAGE sql
     AS $$
     select case
-        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'))
+        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'), pg_backend_pid() & 31)
         then pg_notify(channel, qvd.merged(channel, payload))
     end
 $$;
@@ -711,6 +711,7 @@ begin
         end loop;
         update l7r_instances set ended_at = now() where ended_at is null;
         delete from user_tokens;
+        delete from session_resumes;
         for used in select format('%I.%I', schemaname, sequencename) as name, coalesce(last_value, 0) as value
             from pg_sequences where schemaname = 'qvd' loop
             perform setval(used.name, used.value + 100000);
@@ -1793,30 +1794,27 @@ begin
     values (chosen, account.id, of_osf, tag, vm_address_free());
 end $$;
 
-CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text DEFAULT NULL::text, learnt jsonb DEFAULT NULL::jsonb, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) RETURNS record
+CREATE FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text DEFAULT NULL::text, learnt jsonb DEFAULT NULL::jsonb) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
     on_host integer;
-    here user_sessions;
 begin
     perform set_config('synchronous_commit', 'off', true);
-    connected := false;
     update vm_runtimes set user_state = 'connected'
     where vm_id = session_vm(wanted) and session_id = wanted
         and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
     returning host_id into on_host;
     if not found then
-        return;
+        return false;
     end if;
-    update user_sessions s set connected_at = now(), tunnel = way, host_id = on_host where id = wanted
-    returning * into here;
-    idle_limit := seconds(config_get('l7r.session.idle_limit', here.tenant_id));
-    total_limit := seconds(config_get('l7r.session.limit', here.tenant_id));
-    perform token_resume(here, resume, learnt);
-    connected := true;
+    update user_sessions set connected_at = now(), tunnel = way, host_id = on_host where id = wanted;
+    if resume is not null then
+        insert into session_resumes (session_id, token, parameters) values (wanted, token_digest(resume), learnt);
+    end if;
+    return true;
 end $$;
 
 CREATE FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) RETURNS void
@@ -1869,7 +1867,7 @@ begin
     perform set_config('synchronous_commit', 'off', true);
     update vm_runtimes set user_state = 'disconnected' where vm_id = session_vm(wanted) and session_id = wanted;
     if not resumable then
-        update user_tokens set expiration = '-infinity' where session_id = wanted;
+        delete from session_resumes where session_id = wanted;
     end if;
     update user_sessions set ended_at = now(), end_reason = reason, bytes_up = up, bytes_down = down
     where id = wanted and ended_at is null;
@@ -2147,12 +2145,15 @@ CREATE FUNCTION qvd.l7r_token_use(presented text, OUT user_id integer, OUT tenan
 #variable_conflict use_column
 declare
     held user_tokens;
+    resumed user_sessions;
 begin
-    select * into held from user_tokens k
-    where k.token = presented and k.session_id is null
-        or k.token = token_digest(presented) and k.session_id is not null
-    for update;
+    select * into held from user_tokens k where k.token = presented for update;
     if held.token is null then
+        resumed := resumed_session(presented);
+        select u.id, t.id, u.login, u.blocked or t.blocked, resumed.vm_id, false, r.parameters
+        into user_id, tenant_id, login, blocked, vm_id, multi_use, parameters
+        from session_resumes r, users u join tenants t on t.id = u.tenant_id
+        where r.session_id = resumed.id and u.id = resumed.user_id;
         return;
     end if;
     if held.expiration <= now() then
@@ -2164,7 +2165,7 @@ begin
     from users u join tenants t on t.id = u.tenant_id
         left join user_auth_parameters p on p.id = held.auth_params_id
     where u.id = held.user_id;
-    if not held.multi_use and held.session_id is null and not blocked then
+    if not held.multi_use and not blocked then
         update user_tokens k set expiration = '-infinity' where k.token = held.token;
     end if;
 end $$;
@@ -3983,6 +3984,51 @@ begin
         order by 1;
 end $$;
 
+CREATE FUNCTION qvd.resumable_for() RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN '00:05:00'::interval;
+
+CREATE TABLE qvd.user_sessions (
+    id bigint NOT NULL,
+    vm_id integer NOT NULL,
+    vm_name text NOT NULL,
+    user_id integer NOT NULL,
+    login text NOT NULL,
+    tenant_id integer NOT NULL,
+    host_id integer,
+    l7r_host_id integer NOT NULL,
+    l7r_instance bigint NOT NULL,
+    client_address inet NOT NULL,
+    started_at timestamp with time zone DEFAULT now() NOT NULL,
+    connected_at timestamp with time zone,
+    ended_at timestamp with time zone,
+    bytes_up bigint DEFAULT 0 NOT NULL,
+    bytes_down bigint DEFAULT 0 NOT NULL,
+    tunnel text,
+    end_reason text,
+    CONSTRAINT user_sessions_check CHECK (((ended_at IS NULL) = (end_reason IS NULL)))
+);
+
+ALTER TABLE ONLY qvd.user_sessions FORCE ROW LEVEL SECURITY;
+
+CREATE FUNCTION qvd.resumed_session(presented text) RETURNS qvd.user_sessions
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+declare
+    resumed user_sessions;
+begin
+    select s.* into resumed from session_resumes r join user_sessions s on s.id = r.session_id
+    where r.session_id = substring(presented from '^([0-9]{1,18})[.]')::bigint and r.token = token_digest(presented)
+        and (s.ended_at is null or s.ended_at > now() - resumable_for())
+        and not exists (
+            select from user_sessions later
+            where later.vm_id = s.vm_id and later.started_at > s.started_at and later.user_id = s.user_id
+                and later.connected_at is not null);
+    return resumed;
+end $$;
+
 CREATE FUNCTION qvd.retention_apply(batch integer DEFAULT 1000) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -4016,6 +4062,11 @@ begin
     end if;
     -- Of nodes that are no more; others do so themselves.
     delete from vm_console_watches w where w.until < now();
+    get diagnostics gone = row_count;
+    total := total + gone;
+    delete from session_resumes where session_id in (
+        select r.session_id from session_resumes r join user_sessions s on s.id = r.session_id
+        where s.ended_at <= now() - resumable_for() limit batch);
     get diagnostics gone = row_count;
     total := total + gone;
     select count(tokens_expire(t.user_id)) into gone from (
@@ -4445,46 +4496,6 @@ CREATE FUNCTION qvd.token_digest(token text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN encode(sha256(convert_to(token, 'UTF8'::name)), 'hex'::text);
 
-CREATE TABLE qvd.user_sessions (
-    id bigint NOT NULL,
-    vm_id integer NOT NULL,
-    vm_name text NOT NULL,
-    user_id integer NOT NULL,
-    login text NOT NULL,
-    tenant_id integer NOT NULL,
-    host_id integer,
-    l7r_host_id integer NOT NULL,
-    l7r_instance bigint NOT NULL,
-    client_address inet NOT NULL,
-    started_at timestamp with time zone DEFAULT now() NOT NULL,
-    connected_at timestamp with time zone,
-    ended_at timestamp with time zone,
-    bytes_up bigint DEFAULT 0 NOT NULL,
-    bytes_down bigint DEFAULT 0 NOT NULL,
-    tunnel text,
-    end_reason text,
-    CONSTRAINT user_sessions_check CHECK (((ended_at IS NULL) = (end_reason IS NULL)))
-);
-
-ALTER TABLE ONLY qvd.user_sessions FORCE ROW LEVEL SECURITY;
-
-CREATE FUNCTION qvd.token_resume(here qvd.user_sessions, token text, learnt jsonb) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-begin
-    update user_tokens set expiration = '-infinity'
-    where user_id = here.user_id and vm_id = here.vm_id and session_id is not null;
-    if token is null then
-        return;
-    end if;
-    with of_token as (
-        insert into user_auth_parameters (parameters, user_id) values (learnt, here.user_id) returning id)
-    insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use, session_id)
-    select token_digest(token_resume.token), here.user_id, here.vm_id, 'infinity', id, false, here.id from of_token;
-end $$;
-
 CREATE FUNCTION qvd.tokens_expire(account integer) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -4581,22 +4592,11 @@ begin
     returning * into target;
 end $$;
 
-CREATE FUNCTION qvd.user_sessions_ended() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'qvd', 'pg_temp'
-    AS $$
-begin
-    update user_tokens set expiration = now() + interval '5 minutes'
-    where session_id = new.id and expiration > now() + interval '5 minutes';
-    return null;
-end $$;
-
 CREATE FUNCTION qvd.user_sessions_wake() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO 'qvd', 'pg_temp'
     AS $$
 begin
-    perform wake('qvd_admin', 'session', new.id, new.tenant_id);
+    perform qvd.announce('qvd_admin', qvd.wake_payload('session', new.id, new.tenant_id));
     return null;
 end $$;
 
@@ -5649,7 +5649,7 @@ CREATE FUNCTION qvd.watch() RETURNS void
     AS $$
 begin
     listen qvd_admin;
-    perform pg_advisory_lock_shared(hashtext('qvd.watch'));
+    perform pg_advisory_lock_shared(hashtext('qvd.watch'), n) from generate_series(0, 31) n;
 end $$;
 
 CREATE TABLE qvd.acl_role_relations (
@@ -6675,6 +6675,12 @@ CREATE VIEW qvd.session_list WITH (security_invoker='true') AS
    FROM qvd.session_fields f
   WHERE ( SELECT qvd.can('vm.see.user-state.'::text) AS can);
 
+CREATE TABLE qvd.session_resumes (
+    session_id bigint NOT NULL,
+    token text NOT NULL,
+    parameters jsonb NOT NULL
+);
+
 CREATE VIEW qvd.settings AS
  SELECT k.key,
     COALESCE(c.value, k.default_value) AS value
@@ -6955,7 +6961,6 @@ CREATE TABLE qvd.user_tokens (
     expiration timestamp with time zone NOT NULL,
     auth_params_id integer,
     multi_use boolean DEFAULT false NOT NULL,
-    session_id bigint,
     CONSTRAINT user_tokens_token_check CHECK (((length(token) >= 40) AND (length(token) <= 256)))
 );
 
@@ -7473,6 +7478,9 @@ ALTER TABLE ONLY qvd.roles
 ALTER TABLE ONLY qvd.roles
     ADD CONSTRAINT roles_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY qvd.session_resumes
+    ADD CONSTRAINT session_resumes_pkey PRIMARY KEY (session_id);
+
 ALTER TABLE ONLY qvd.ssl_configs
     ADD CONSTRAINT ssl_configs_pkey PRIMARY KEY (key);
 
@@ -7585,10 +7593,6 @@ CREATE INDEX user_tokens_expiration_idx ON qvd.user_tokens USING btree (expirati
 
 CREATE INDEX user_tokens_of_user ON qvd.user_tokens USING btree (user_id, expiration);
 
-CREATE INDEX user_tokens_session_id_idx ON qvd.user_tokens USING btree (session_id) WHERE (session_id IS NOT NULL);
-
-CREATE INDEX user_tokens_to_resume ON qvd.user_tokens USING btree (vm_id) WHERE (session_id IS NOT NULL);
-
 CREATE INDEX user_tokens_vm_id_idx ON qvd.user_tokens USING btree (vm_id);
 
 CREATE INDEX users_by_creation ON qvd.users USING btree (created_at);
@@ -7638,8 +7642,6 @@ CREATE TRIGGER balancer AFTER INSERT OR DELETE OR UPDATE ON qvd.configs FOR EACH
 CREATE TRIGGER count AFTER UPDATE OF host_id, vm_state ON qvd.vm_runtimes FOR EACH ROW WHEN ((old.host_id IS DISTINCT FROM new.host_id)) EXECUTE FUNCTION qvd.vm_runtimes_count();
 
 CREATE TRIGGER count_deleted AFTER DELETE ON qvd.vm_runtimes FOR EACH ROW WHEN ((old.host_id IS NOT NULL)) EXECUTE FUNCTION qvd.vm_runtimes_count();
-
-CREATE TRIGGER ended AFTER UPDATE OF ended_at ON qvd.user_sessions FOR EACH ROW WHEN (((old.ended_at IS NULL) AND (new.ended_at IS NOT NULL))) EXECUTE FUNCTION qvd.user_sessions_ended();
 
 CREATE TRIGGER gone AFTER DELETE ON qvd.user_tokens REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION qvd.user_tokens_gone();
 
@@ -8061,6 +8063,9 @@ ALTER TABLE ONLY qvd.role_role_relations
 ALTER TABLE ONLY qvd.roles
     ADD CONSTRAINT roles_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES qvd.tenants(id) ON DELETE RESTRICT;
 
+ALTER TABLE ONLY qvd.session_resumes
+    ADD CONSTRAINT session_resumes_session_id_fkey FOREIGN KEY (session_id) REFERENCES qvd.user_sessions(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY qvd.staging
     ADD CONSTRAINT staging_place_fkey FOREIGN KEY (place) REFERENCES qvd.storage_reports(place) ON DELETE CASCADE;
 
@@ -8081,9 +8086,6 @@ ALTER TABLE ONLY qvd.user_properties
 
 ALTER TABLE ONLY qvd.user_tokens
     ADD CONSTRAINT user_tokens_auth_params_id_fkey FOREIGN KEY (auth_params_id) REFERENCES qvd.user_auth_parameters(id);
-
-ALTER TABLE ONLY qvd.user_tokens
-    ADD CONSTRAINT user_tokens_session_id_fkey FOREIGN KEY (session_id) REFERENCES qvd.user_sessions(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY qvd.user_tokens
     ADD CONSTRAINT user_tokens_user_id_fkey FOREIGN KEY (user_id) REFERENCES qvd.users(id) ON DELETE CASCADE;
@@ -8849,8 +8851,8 @@ GRANT ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb
 REVOKE ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_auto(wanted_login text, in_tenant integer, of_osf integer, tag text, max_vms integer) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text, learnt jsonb, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text, learnt jsonb, OUT connected boolean, OUT idle_limit double precision, OUT total_limit double precision) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text, learnt jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_connected(wanted bigint, way text, resume text, learnt jsonb) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_count(node integer, requests bigint, attempts bigint, ok bigint, nx_tries bigint, nx_done bigint, shorts bigint) TO qvd_l7r;
@@ -9199,6 +9201,14 @@ GRANT ALL ON FUNCTION qvd.restarts_due() TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.restarts_due() TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.restarts_due() TO qvd_administrators;
 
+REVOKE ALL ON FUNCTION qvd.resumable_for() FROM PUBLIC;
+
+GRANT SELECT ON TABLE qvd.user_sessions TO qvd_readonly;
+GRANT SELECT ON TABLE qvd.user_sessions TO qvd_admin;
+GRANT SELECT ON TABLE qvd.user_sessions TO qvd_administrators;
+
+REVOKE ALL ON FUNCTION qvd.resumed_session(presented text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.retention_apply(batch integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.retention_apply(batch integer) TO qvd_node;
 
@@ -9277,12 +9287,6 @@ REVOKE ALL ON FUNCTION qvd.tenants_wake() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.token_digest(token text) FROM PUBLIC;
 
-GRANT SELECT ON TABLE qvd.user_sessions TO qvd_readonly;
-GRANT SELECT ON TABLE qvd.user_sessions TO qvd_admin;
-GRANT SELECT ON TABLE qvd.user_sessions TO qvd_administrators;
-
-REVOKE ALL ON FUNCTION qvd.token_resume(here qvd.user_sessions, token text, learnt jsonb) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION qvd.tokens_expire(account integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.update_acl(kind text, col text) FROM PUBLIC;
@@ -9303,8 +9307,6 @@ GRANT ALL ON FUNCTION qvd.user_id(wanted text) TO qvd_administrators;
 REVOKE ALL ON FUNCTION qvd.user_password(wanted text, password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.user_password(wanted text, password text) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.user_password(wanted text, password text) TO qvd_administrators;
-
-REVOKE ALL ON FUNCTION qvd.user_sessions_ended() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.user_sessions_wake() FROM PUBLIC;
 

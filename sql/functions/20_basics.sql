@@ -58,12 +58,14 @@ language sql stable parallel safe as $$
     select '{"v":1,"kind":"' || kind || '"' || coalesce(',"id":' || id, '') || coalesce(',"tenant":' || tenant, '') || '}'
 $$;
 
--- Listens to what administrators see. What changed before it returns is on record by then.
+-- Listens to what administrators see. What changed before it returns is on record by then. Who watches holds all 32 locks, and
+-- who changes something looks at one: processes of the server that change something at the same time must not take each other
+-- for somebody who watches.
 create or replace function watch() returns void
 language plpgsql as $$
 begin
     listen qvd_admin;
-    perform pg_advisory_lock_shared(hashtext('qvd.watch'));
+    perform pg_advisory_lock_shared(hashtext('qvd.watch'), n) from generate_series(0, 31) n;
 end $$;
 
 -- What administrators hear of a transaction that changes much names no ids after the first hundred: then there is one notification
@@ -91,7 +93,7 @@ end $$;
 create or replace function announce(channel text, payload text) returns void
 language sql volatile as $$
     select case
-        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'))
+        when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'), pg_backend_pid() & 31)
         then pg_notify(channel, qvd.merged(channel, payload))
     end
 $$;

@@ -256,33 +256,29 @@ begin
     perform vm_stop(v.id) from vms v where v.id = vm;
 end $$;
 
--- The last check before bytes flow: not connected when the session was aborted or has ended. The limits are those of
--- the session's tenant in seconds; 0 is none. A client that asked for a token to come back with gets it from here on.
+-- The last check before bytes flow: false when the session was aborted or has ended. A client that asked for a token to come
+-- back with may use it from here on (`resumed_session`); what authentication learnt goes with it.
 create or replace function l7r_connected(
-    wanted bigint, way text, resume text default null, learnt jsonb default null,
-    out connected boolean, out idle_limit float8, out total_limit float8
-)
+    wanted bigint, way text, resume text default null, learnt jsonb default null
+) returns boolean
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
     on_host integer;
-    here user_sessions;
 begin
     perform set_config('synchronous_commit', 'off', true);
-    connected := false;
     update vm_runtimes set user_state = 'connected'
     where vm_id = session_vm(wanted) and session_id = wanted
         and user_state = 'connecting' and user_cmd is null and vm_state = 'running'
     returning host_id into on_host;
     if not found then
-        return;
+        return false;
     end if;
-    update user_sessions s set connected_at = now(), tunnel = way, host_id = on_host where id = wanted
-    returning * into here;
-    idle_limit := seconds(config_get('l7r.session.idle_limit', here.tenant_id));
-    total_limit := seconds(config_get('l7r.session.limit', here.tenant_id));
-    perform token_resume(here, resume, learnt);
-    connected := true;
+    update user_sessions set connected_at = now(), tunnel = way, host_id = on_host where id = wanted;
+    if resume is not null then
+        insert into session_resumes (session_id, token, parameters) values (wanted, token_digest(resume), learnt);
+    end if;
+    return true;
 end $$;
 
 -- A tunnel goes another way than it was to go when its session was connected.
@@ -328,7 +324,7 @@ begin
     perform set_config('synchronous_commit', 'off', true);
     update vm_runtimes set user_state = 'disconnected' where vm_id = session_vm(wanted) and session_id = wanted;
     if not resumable then
-        update user_tokens set expiration = '-infinity' where session_id = wanted;
+        delete from session_resumes where session_id = wanted;
     end if;
     update user_sessions set ended_at = now(), end_reason = reason, bytes_up = up, bytes_down = down
     where id = wanted and ended_at is null;

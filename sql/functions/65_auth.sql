@@ -21,12 +21,15 @@ language plpgsql security definer set search_path = qvd, pg_temp
 #variable_conflict use_column
 declare
     held user_tokens;
+    resumed user_sessions;
 begin
-    select * into held from user_tokens k
-    where k.token = presented and k.session_id is null
-        or k.token = token_digest(presented) and k.session_id is not null
-    for update;
+    select * into held from user_tokens k where k.token = presented for update;
     if held.token is null then
+        resumed := resumed_session(presented);
+        select u.id, t.id, u.login, u.blocked or t.blocked, resumed.vm_id, false, r.parameters
+        into user_id, tenant_id, login, blocked, vm_id, multi_use, parameters
+        from session_resumes r, users u join tenants t on t.id = u.tenant_id
+        where r.session_id = resumed.id and u.id = resumed.user_id;
         return;
     end if;
     if held.expiration <= now() then
@@ -38,7 +41,7 @@ begin
     from users u join tenants t on t.id = u.tenant_id
         left join user_auth_parameters p on p.id = held.auth_params_id
     where u.id = held.user_id;
-    if not held.multi_use and held.session_id is null and not blocked then
+    if not held.multi_use and not blocked then
         update user_tokens k set expiration = '-infinity' where k.token = held.token;
     end if;
 end $$;

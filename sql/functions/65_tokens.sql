@@ -33,23 +33,28 @@ begin
     return stored;
 end $$;
 
--- Whoever is connected has used up what it came with. The token that it may come back with, if it wants one, is for this
--- user and this VM, good as long as the session lasts and for a while after it (triggers/user_sessions.sql), and once.
-drop function if exists token_resume(bigint, text, jsonb);
-create or replace function token_resume(here user_sessions, token text, learnt jsonb) returns void
-language plpgsql security definer set search_path = qvd, pg_temp
+-- The session whose client comes back with this token, which begins with its name. It is good as long as the session lasts
+-- and for a while after it, and once: until its bearer is connected to the VM again.
+create or replace function resumed_session(presented text) returns user_sessions
+language plpgsql stable security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
+declare
+    resumed user_sessions;
 begin
-    update user_tokens set expiration = '-infinity'
-    where user_id = here.user_id and vm_id = here.vm_id and session_id is not null;
-    if token is null then
-        return;
-    end if;
-    with of_token as (
-        insert into user_auth_parameters (parameters, user_id) values (learnt, here.user_id) returning id)
-    insert into user_tokens (token, user_id, vm_id, expiration, auth_params_id, multi_use, session_id)
-    select token_digest(token_resume.token), here.user_id, here.vm_id, 'infinity', id, false, here.id from of_token;
+    select s.* into resumed from session_resumes r join user_sessions s on s.id = r.session_id
+    where r.session_id = substring(presented from '^([0-9]{1,18})[.]')::bigint and r.token = token_digest(presented)
+        and (s.ended_at is null or s.ended_at > now() - resumable_for())
+        and not exists (
+            select from user_sessions later
+            where later.vm_id = s.vm_id and later.started_at > s.started_at and later.user_id = s.user_id
+                and later.connected_at is not null);
+    return resumed;
 end $$;
+
+-- How long after the end of a session its client may come back.
+create or replace function resumable_for() returns interval
+language sql immutable parallel safe
+return interval '5 minutes';
 
 -- What is kept of a token that is known to its bearer alone.
 create or replace function token_digest(token text) returns text

@@ -35,6 +35,11 @@ begin
     delete from vm_console_watches w where w.until < now();
     get diagnostics gone = row_count;
     total := total + gone;
+    delete from session_resumes where session_id in (
+        select r.session_id from session_resumes r join user_sessions s on s.id = r.session_id
+        where s.ended_at <= now() - resumable_for() limit batch);
+    get diagnostics gone = row_count;
+    total := total + gone;
     select count(tokens_expire(t.user_id)) into gone from (
         select distinct k.user_id from user_tokens k where k.expiration < now() limit batch) t;
     return total + gone;

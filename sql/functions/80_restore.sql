@@ -24,6 +24,7 @@ begin
         end loop;
         update l7r_instances set ended_at = now() where ended_at is null;
         delete from user_tokens;
+        delete from session_resumes;
         for used in select format('%I.%I', schemaname, sequencename) as name, coalesce(last_value, 0) as value
             from pg_sequences where schemaname = 'qvd' loop
             perform setval(used.name, used.value + 100000);

@@ -186,6 +186,11 @@ impl Chain {
         self.settings.store(Arc::new(settings));
     }
 
+    /// What is configured for a tenant.
+    pub fn config(&self, tenant: TenantId) -> Arc<Config> {
+        self.settings.load().of(tenant).clone()
+    }
+
     /// Who presents this login and password, and this along with them.
     pub async fn password(
         &self,

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    time::Duration,
 };
 
 use tokio_postgres::{Row, types::ToSql};
@@ -154,15 +153,6 @@ pub enum StartAsked {
     NoHost,
     /// It cannot be; why is kept with the VM, for administrators.
     Refused,
-}
-
-/// How long the tenant of a session lets it last; `None` is for ever.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionLimits {
-    /// Without a byte in either direction.
-    pub idle: Option<Duration>,
-    /// In all.
-    pub total: Option<Duration>,
 }
 
 /// How the VM of a session stands.
@@ -378,26 +368,24 @@ impl Database {
         Ok(())
     }
 
-    /// The last check before bytes flow: `None` when the session was aborted, has ended, or its VM no longer runs. With
-    /// `resume`, a token that carries what authentication found out, the client may come back when its router is gone.
+    /// The last check before bytes flow: false when the session was aborted, has ended, or its VM no longer runs. With
+    /// `resume`, a token that begins with the session's name and what authentication found out, the client may come back when
+    /// its router is gone.
     pub async fn l7r_connected(
         &self,
         session: SessionId,
         way: &str,
-        resume: Option<&str>,
-        found: &[(String, String)],
-    ) -> Result<Option<SessionLimits>, DbError> {
+        resume: Option<(&str, &[(String, String)])>,
+    ) -> Result<bool, DbError> {
         let connection = self.connection().await?;
-        let statement = connection
-            .prepare_cached("select connected, idle_limit, total_limit from l7r_connected($1, $2, $3, $4)")
-            .await?;
-        let row = connection.query_one(&statement, &[&session.0, &way, &resume, &object(found)]).await?;
-        let limit = |seconds: f64| Duration::try_from_secs_f64(seconds).ok().filter(|limit| !limit.is_zero());
-        if !row.get::<_, bool>(0) {
-            return Ok(None);
+        let statement = connection.prepare_cached("select l7r_connected($1, $2, $3, $4)").await?;
+        let (token, found) = resume.map(|(token, found)| (token, object(found))).unzip();
+        let row = connection.query_one(&statement, &[&session.0, &way, &token, &found]).await?;
+        let connected = row.get(0);
+        if connected {
+            self.settle(connection).await?;
         }
-        self.settle(connection).await?;
-        Ok(Some(SessionLimits { idle: limit(row.get(1)), total: limit(row.get(2)) }))
+        Ok(connected)
     }
 
     /// The bytes of a session are moved in another way than was said when it was connected.

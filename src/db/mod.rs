@@ -46,8 +46,8 @@ pub use fields::FieldType;
 pub use images::{ImageFate, ImageWork, ImportOrder, StagedFile};
 pub use join::{Joined, Login};
 pub use l7r::{
-    AbortCause, Account, Acquired, Certificates, HostStatus, Instance, ListedVm, SessionLimits, SessionVm, StartAsked,
-    Started, TunnelCount, VmCheck,
+    AbortCause, Account, Acquired, Certificates, HostStatus, Instance, ListedVm, SessionVm, StartAsked, Started,
+    TunnelCount, VmCheck,
 };
 pub use listen::{Listen, Listener, Notification};
 pub use lists::{List, ListError, Query};

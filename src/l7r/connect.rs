@@ -13,7 +13,7 @@ use crate::{
     db::{self, Acquired, DbError, SessionVm},
     events::{Channel, Hub, Watch},
     model::{SessionId, VmId, VmSecret, VmState, config::keys},
-    tunnel::{self, Conn, Inner, Way},
+    tunnel::{Conn, Inner, Way},
 };
 
 use super::{
@@ -41,7 +41,9 @@ pub(super) struct Attempt {
     /// How the bytes will be moved.
     pub(super) way: Way,
     pub(super) token: String,
-    /// What the client may come back with, if it wants to be able to.
+    /// The client wants to be able to come back.
+    pub(super) wants_resume: bool,
+    /// What it may come back with.
     pub(super) resume: Option<String>,
     pub(super) session: Option<(SessionId, Registered)>,
     pub(super) acquired: Option<Acquired>,
@@ -51,8 +53,6 @@ pub(super) struct Attempt {
     pub(super) inner: Option<Inner>,
     /// To the VM as it was seen last, where that may be on another node.
     pub(super) road: Option<Arc<Road>>,
-    /// Of the tunnel, as the tenant has it.
-    pub(super) limits: tunnel::Limits,
     /// Before the next question to an agent that cannot report changes, once it is known to be such a one.
     pub(super) pause: Option<Duration>,
 }
@@ -77,14 +77,14 @@ pub async fn connect(
         slave_key: random(64),
         way: dialogue.stream().way(),
         token: random_token(),
-        resume: request.header(WANTS_RESUME).map(|_| random_token()),
+        wants_resume: request.header(WANTS_RESUME).is_some(),
+        resume: None,
         session: None,
         acquired: None,
         seen: None,
         fresh: None,
         inner: None,
         road: None,
-        limits: tunnel::Limits::default(),
         pause: None,
         router,
     };

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::{
     db::{AbortCause, DbError},
-    model::{SessionId, config::keys},
+    model::{
+        SessionId,
+        config::{Config, keys},
+    },
     tunnel::{self, Conn, Inner},
 };
 
@@ -17,6 +20,7 @@ use super::{
     nodes::direct,
     requests::Served,
     router::{Held, Router, count},
+    tokens::random_token,
 };
 
 /// A classic agent says "listening" a little before nxagent listens.
@@ -64,13 +68,13 @@ impl Attempt {
 
     /// Publishes that bytes are about to flow, if they still may.
     pub(super) async fn confirm(&mut self) -> Result<Event, DbError> {
-        let Some((session, _)) = &self.session else { return Ok(Event::Aborted(None)) };
-        let (way, found) = (self.way.as_str(), &self.visit.user.parameters);
-        let granted = self.router.database.l7r_connected(*session, way, self.resume.as_deref(), found).await?;
-        if let Some(granted) = &granted {
-            self.limits = tunnel::Limits { idle: granted.idle, total: granted.total };
-        }
-        Ok(Event::Confirmed(granted.is_some()))
+        let Some((session, _)) = &self.session else {
+            return Ok(Event::Aborted(None));
+        };
+        // It is found by the session that it names.
+        self.resume = self.wants_resume.then(|| format!("{session}.{}", random_token()));
+        let resume = self.resume.as_deref().map(|token| (token, self.visit.user.parameters.as_slice()));
+        Ok(Event::Confirmed(self.router.database.l7r_connected(*session, self.way.as_str(), resume).await?))
     }
 
     /// Answers 101 and moves bytes until an end closes.
@@ -101,7 +105,8 @@ impl Attempt {
         let settled = tunnel::Settled::new(outer, inner);
         let announced = std::mem::replace(&mut self.way, settled.way());
         router.metrics.tunnel(self.way);
-        router.sessions.tunnel(session, self.way, self.limits);
+        let limits = limits(&router.authenticators.config(self.visit.user.tenant));
+        router.sessions.tunnel(session, self.way, limits);
         let correction = async {
             if announced != self.way {
                 tracing::info!(vm = %self.vm, %session, %announced, way = %self.way, "the tunnel goes another way");
@@ -130,6 +135,12 @@ impl Attempt {
         finish(&router, session, &reason, (ended.up, ended.down), end == End::RouterReplaced).await;
         Ok(Served::Closed)
     }
+}
+
+/// How long a tunnel may last, as its tenant has it; zero is for ever.
+fn limits(config: &Config) -> tunnel::Limits {
+    let limit = |key| Some(config.get(key)).filter(|limit: &Duration| !limit.is_zero());
+    tunnel::Limits { idle: limit(&keys::L7R_SESSION_IDLE_LIMIT), total: limit(&keys::L7R_SESSION_LIMIT) }
 }
 
 /// Why a tunnel ended: as it is counted, and in full.

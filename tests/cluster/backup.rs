@@ -75,7 +75,7 @@ async fn a_restored_database_is_used_only_when_that_was_said_and_nothing_lives_f
     assert_eq!(new.sql(reason).await.unwrap(), "the database was restored from a backup");
     new.wait_vm("d2", "running").await;
     assert_eq!(new.sql("select vm_state from vm_runtimes where vm_id = vm_id('alice/d3')").await.unwrap(), "stopped");
-    for gone in ["user_tokens", "user_auth_parameters"] {
+    for gone in ["user_tokens", "user_auth_parameters", "session_resumes"] {
         assert_eq!(new.sql(&format!("select count(*) from {gone}")).await.unwrap(), "0", "{gone}");
     }
     let next = new.sql("select vm_create('alice', 'd5', 'desk')").await.unwrap();

@@ -223,6 +223,7 @@ async fn nobody_reads_what_could_be_used_to_become_somebody() {
             "select secret from vm_specs",
             "select secret from node_vm",
             "select token from user_tokens",
+            "select parameters from session_resumes",
             "select value from ssl_configs",
             "select crypt('guess', 'salt')",
             "set role postgres",

@@ -18,7 +18,8 @@ async fn a_node_deletes_what_has_been_kept_long_enough_and_nothing_else() {
                  (values (now() - interval '2 days'), (now() - interval '1 hour'), (null)) t (at);
          insert into user_tokens (token, user_id, expiration)
              select repeat(name, 50), id, at from users,
-                 (values ('a', now() - interval '1 hour'), ('b', now() + interval '1 hour')) t (name, at)",
+                 (values ('a', now() - interval '1 hour'), ('b', now() + interval '1 hour')) t (name, at);
+         insert into session_resumes select id, 'digest', '{}' from user_sessions",
     )
     .await;
     let young = db.sql("select max(id) from log where action <> 'old'").await.unwrap();
@@ -28,6 +29,9 @@ async fn a_node_deletes_what_has_been_kept_long_enough_and_nothing_else() {
     db.wait_for("select count(*) from log where action = 'old'", "0").await;
     db.wait_for("select count(*) from user_sessions", "2").await;
     db.wait_for("select string_agg(left(token, 1), '') from user_tokens", "b").await;
+    let resumed =
+        "select string_agg((ended_at is null)::text, ' ') from session_resumes join user_sessions on id = session_id";
+    db.wait_for(resumed, "true").await;
     db.wait_for("select count(*) from l7r_instances", "1").await;
     let left = db.sql("select bool_and(coalesce(ended_at > now() - interval '1 day', true)) from user_sessions").await;
     assert_eq!(left.as_deref(), Some("t"));

@@ -8,7 +8,7 @@ use nix::{
 };
 use qvd::{
     db::{Connector, Database, DbError},
-    model::SessionId,
+    model::{SessionId, UserId},
 };
 use tokio::{
     io::copy_bidirectional,
@@ -42,7 +42,7 @@ async fn statements_about_a_session_find_its_vm_by_key() {
     hkd.sql("set enable_seqscan = off").await;
     let claimed = hkd.sql(&format!("select vm_id from node_claim({node}, 3030, 4100)")).await.unwrap();
     hkd.sql(&format!("select node_vm_state({node}, {claimed}, '{{starting}}', 'running')")).await;
-    let connected = l7r.sql(&format!("select connected from l7r_connected({session}, 'user')")).await;
+    let connected = l7r.sql(&format!("select l7r_connected({session}, 'user')")).await;
     assert_eq!(connected.as_deref(), Some("t"));
     l7r.sql(&format!("select l7r_end({session}, 'done', 1, 1)")).await;
     for session in [&l7r, &hkd] {
@@ -96,6 +96,14 @@ async fn a_session_is_not_said_to_be_on_record_when_its_server_crashed_before_it
     let committed = "select pid from pg_stat_activity
                       where state = 'idle' and wait_event = 'ClientRead' and query like '%l7r_end%'";
     let (process, _) = until("the second has committed", async || db.sql(committed).await).await;
+    // Its answer has come when its connection is used for something else, and all that are free are used for this.
+    let used = format!("select pid from pg_stat_activity where pid = {process} and query like '%l7r_session_end%'");
+    let answered = async || {
+        let ask = || database.l7r_session_end(SessionId(2), UserId(1));
+        let _ = tokio::join!(ask(), ask(), ask());
+        db.sql(&used).await
+    };
+    until("the second has its answer", answered).await;
     let run = "select backend_start::text from pg_stat_activity where backend_type = 'checkpointer'";
     let before = db.sql(run).await.unwrap();
 

@@ -42,6 +42,21 @@ async fn administrators_are_notified_only_while_one_watches() {
 }
 
 #[tokio::test]
+async fn those_who_change_something_at_once_do_not_take_each_other_for_one_who_watches() {
+    let db = Db::with_vms(2).await;
+    let mut listen = listening(&db, &["qvd_admin"]).await;
+    let lock = "select pg_backend_pid() & 31";
+    let own = db.sql(lock).await;
+    let mut other = db.session("postgres").await;
+    while other.sql(lock).await == own {
+        other = db.session("postgres").await;
+    }
+    other.sql("begin; select vm_block('alice/d1')").await;
+    assert_eq!(heard_of("select vm_block('alice/d2')", &db, &mut listen).await, NOTHING);
+    other.sql("commit").await;
+}
+
+#[tokio::test]
 async fn who_begins_to_watch_sees_what_was_notified_to_nobody() {
     let db = Db::with_vms(1).await;
     let other = db.session("postgres").await;

@@ -504,11 +504,20 @@ async fn a_token_to_come_back_with_is_for_one_desktop_and_one_return_and_lasts_a
     let (_client, _, one) = connect(&proof, desktop.id, ask).await;
     let (_nx, one) = (desktop.vm.nx().await, one.unwrap());
     drop(first);
-    let kept = format!("select token from user_tokens where session_id is not null and vm_id = {}", desktop.id);
-    let digest = stage.sql(&kept).await;
-    assert!(digest.len() == 64 && digest != one, "only a digest is kept");
-    assert_eq!(connect(&bearer(&digest), desktop.id, ask).await.1, 401);
+    let of_vm = format!("(select id from user_sessions where vm_id = {} order by id desc limit 1)", desktop.id);
+    let kept = |what: &str| format!("select {what} from session_resumes where session_id = {of_vm}");
+    let digest = stage.sql(&kept("token")).await;
+    assert!(digest.len() == 64 && !one.contains(&digest), "only a digest is kept");
+    let (session, secret) = one.split_once('.').unwrap();
+    let foreign = session.parse::<i64>().unwrap() - 1;
+    for forged in [&digest, &format!("{session}.{digest}"), &format!("{foreign}.{secret}"), secret, &"9".repeat(50)] {
+        assert_eq!(connect(&bearer(forged), desktop.id, ask).await.1, 401, "{forged}");
+    }
     assert_eq!(connect(&bearer(&one), second.id, ask).await.1, 403);
+    // What authentication found out goes with it, also when the agent's tokens, with which it was kept, are over.
+    stage.sql(&format!("delete from user_tokens where vm_id = {}", desktop.id)).await;
+    let found_out = format!("select parameters ->> 'qvd.vm.user.name' from l7r_token_use('{one}')");
+    assert_eq!(stage.sql(&found_out).await, desktop.login);
     // A connection that was refused has not used it up; one that came about has.
     let (returned, came, two) = connect(&bearer(&one), desktop.id, ask).await;
     let (_nx, two) = (desktop.vm.nx().await, two.unwrap());
@@ -517,14 +526,11 @@ async fn a_token_to_come_back_with_is_for_one_desktop_and_one_return_and_lasts_a
     // Who leaves needs no way back.
     drop(returned);
     desktop.freed().await;
+    assert_eq!(stage.sql(&kept("count(*)")).await, "0");
     assert_eq!(connect(&bearer(&two), desktop.id, ask).await.1, 401);
 
     let (_client, _, three) = connect(&proof, desktop.id, ask).await;
     let (_nx, three) = (desktop.vm.nx().await, three.unwrap());
-    let of_session =
-        format!("session_id = (select id from user_sessions where vm_id = {} order by id desc limit 1)", desktop.id);
-    let lasts = |until: &str| format!("select bool_and(expiration {until}) from user_tokens where {of_session}");
-    assert_eq!(stage.sql(&lasts("= 'infinity'")).await, "t");
     // What is done for a router that is gone.
     let gone = format!(
         "update vm_runtimes set user_state = 'disconnected' where vm_id = {0};
@@ -532,14 +538,19 @@ async fn a_token_to_come_back_with_is_for_one_desktop_and_one_return_and_lasts_a
         desktop.id
     );
     stage.sql(&gone).await;
-    assert_eq!(stage.sql(&lasts("between now() + interval '4 minutes' and now() + interval '5 minutes'")).await, "t");
+    let ended = async |ago: &str| {
+        stage.sql(&format!("update user_sessions set ended_at = now() - interval '{ago}' where id = {of_vm}")).await;
+    };
+    ended("4 minutes").await;
     stage.sql(&format!("select user_block('{}')", desktop.login)).await;
     assert_eq!(connect(&bearer(&three), desktop.id, ask).await.1, 401);
     stage.sql(&format!("select user_block('{}', false)", desktop.login)).await;
     let (_client, came, four) = connect(&bearer(&three), desktop.id, ask).await;
     assert_eq!(came, 101);
     let _nx = desktop.vm.nx().await;
+    // Nobody ended its session but the one that came after.
+    assert_eq!(connect(&bearer(&three), desktop.id, ask).await.1, 401);
     stage.sql(&gone).await;
-    stage.sql(&format!("update user_tokens set expiration = now() - interval '1 second' where {of_session}")).await;
+    ended("5 minutes").await;
     assert_eq!(connect(&bearer(&four.unwrap()), desktop.id, ask).await.1, 401);
 }

@@ -211,7 +211,7 @@ impl Real {
                 format!("select state, commanded, aborted, host(contender), placed from l7r_session({session})")
             }
             Call::L7rVmStart { session } => format!("select l7r_vm_start({session})"),
-            Call::L7rConnected { session } => format!("select connected from l7r_connected({session}, 'user')"),
+            Call::L7rConnected { session } => format!("select l7r_connected({session}, 'user')"),
             Call::L7rAborted { instance } => format!(
                 "select session, host(contender), stopped from l7r_aborted({}) order by session",
                 instance.0 + self.instances
