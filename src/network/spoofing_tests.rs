@@ -24,7 +24,7 @@ use nix::{
 
 use super::{
     Mac,
-    tests::{Lab, Protocol, becomes, printed, run},
+    tests::{Lab, Protocol, printed, run},
 };
 use crate::model::VmId;
 
