@@ -1688,22 +1688,35 @@ begin
         and r.l7r_host_id = (select host_id from l7r_instances where id = by_instance);
 end $$;
 
-CREATE FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT host_address text, OUT properties jsonb, OUT state qvd.vm_state, OUT commanded boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) RETURNS record
+CREATE FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, unchecked boolean DEFAULT false, OUT host_address text, OUT properties jsonb, OUT state qvd.vm_state, OUT commanded boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text, OUT fit boolean) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
     on_host integer;
+    serves boolean;
+    owner integer;
+    vm_name text;
     target vm_runtimes;
 begin
     perform set_config('synchronous_commit', 'off', true);
-    select h.id, host(h.address) into on_host, host_address
-    from l7r_instances i join hosts h on h.id = i.host_id where i.id = by_instance and i.ended_at is null;
+    select h.id, host(h.address), r.state = 'running' and not r.blocked into on_host, host_address, serves
+    from l7r_instances i join hosts h on h.id = i.host_id join host_runtimes r on r.host_id = h.id
+    where i.id = by_instance and i.ended_at is null;
     if not found then
         raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
     end if;
+    select v.user_id, v.name into owner, vm_name from vms v where v.id = wanted;
+    fit := not unchecked or serves and owner is not distinct from account;
+    if not fit then
+        return;
+    end if;
     select * into target from vm_runtimes where vm_id = wanted for update;
+    fit := not (unchecked and target.blocked);
+    if not fit then
+        return;
+    end if;
     if target.user_state <> 'disconnected' then
         if exists (
             select from l7r_instances i join host_runtimes h on h.host_id = i.host_id
@@ -1721,8 +1734,8 @@ begin
     end if;
     insert into user_sessions (
         id, vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
-    select session, wanted, v.name, account, u.login, u.tenant_id, target.host_id, on_host, by_instance, client
-    from vms v, users u where v.id = wanted and u.id = account;
+    select session, wanted, vm_name, account, u.login, u.tenant_id, target.host_id, on_host, by_instance, client
+    from users u where u.id = account;
     update vm_runtimes
     set user_state = 'connecting', session_id = session, l7r_host_id = on_host, l7r_instance = by_instance,
         real_user_id = account
@@ -8842,8 +8855,8 @@ GRANT ALL ON FUNCTION qvd.is_secret(key text) TO qvd_administrators;
 REVOKE ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_aborted(by_instance bigint) TO qvd_l7r;
 
-REVOKE ALL ON FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT host_address text, OUT properties jsonb, OUT state qvd.vm_state, OUT commanded boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) FROM PUBLIC;
-GRANT ALL ON FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, OUT host_address text, OUT properties jsonb, OUT state qvd.vm_state, OUT commanded boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text) TO qvd_l7r;
+REVOKE ALL ON FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, unchecked boolean, OUT host_address text, OUT properties jsonb, OUT state qvd.vm_state, OUT commanded boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text, OUT fit boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION qvd.l7r_acquire(session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb, unchecked boolean, OUT host_address text, OUT properties jsonb, OUT state qvd.vm_state, OUT commanded boolean, OUT placed boolean, OUT address inet, OUT vma_port integer, OUT x_port integer, OUT secret bytea, OUT reason text, OUT fit boolean) TO qvd_l7r;
 
 REVOKE ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.l7r_auth_parameters_keep(account integer, learnt jsonb) TO qvd_l7r;

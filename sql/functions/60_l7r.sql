@@ -120,29 +120,45 @@ begin
 end $$;
 
 -- Takes a VM for a session that is about to begin, and says how the VM stands, as `l7r_session` does. When another
--- session has it, that one is told to go and nothing is returned: ask again when the VM has changed. A session of an
+-- session has it, that one is told to go and no state is returned: ask again when the VM has changed. A session of an
 -- instance that has ended, that was told to end it and does not answer, or of a node whose lease has lapsed, is
 -- replaced: the desktop takes one connection and leaves the other.
+-- With `unchecked`, a VM that is not `fit` is left alone: when its node does not serve users, when it is not the
+-- account's own, or when it is blocked. What the client is to be told, `l7r_vm` knows.
 -- The router names the session. A number that the server gave could be given again when this commit is lost in a crash,
 -- and two sessions would be taken for one.
 create or replace function l7r_acquire(
     session bigint, by_instance bigint, wanted integer, account integer, client inet, token text, learnt jsonb,
+    unchecked boolean default false,
     out host_address text, out properties jsonb, out state vm_state, out commanded boolean, out placed boolean,
-    out address inet, out vma_port integer, out x_port integer, out secret bytea, out reason text
+    out address inet, out vma_port integer, out x_port integer, out secret bytea, out reason text, out fit boolean
 )
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
 declare
     on_host integer;
+    serves boolean;
+    owner integer;
+    vm_name text;
     target vm_runtimes;
 begin
     perform set_config('synchronous_commit', 'off', true);
-    select h.id, host(h.address) into on_host, host_address
-    from l7r_instances i join hosts h on h.id = i.host_id where i.id = by_instance and i.ended_at is null;
+    select h.id, host(h.address), r.state = 'running' and not r.blocked into on_host, host_address, serves
+    from l7r_instances i join hosts h on h.id = i.host_id join host_runtimes r on r.host_id = h.id
+    where i.id = by_instance and i.ended_at is null;
     if not found then
         raise exception 'L7R instance % has ended', by_instance using errcode = 'QV001';
     end if;
+    select v.user_id, v.name into owner, vm_name from vms v where v.id = wanted;
+    fit := not unchecked or serves and owner is not distinct from account;
+    if not fit then
+        return;
+    end if;
     select * into target from vm_runtimes where vm_id = wanted for update;
+    fit := not (unchecked and target.blocked);
+    if not fit then
+        return;
+    end if;
     if target.user_state <> 'disconnected' then
         if exists (
             select from l7r_instances i join host_runtimes h on h.host_id = i.host_id
@@ -160,8 +176,8 @@ begin
     end if;
     insert into user_sessions (
         id, vm_id, vm_name, user_id, login, tenant_id, host_id, l7r_host_id, l7r_instance, client_address)
-    select session, wanted, v.name, account, u.login, u.tenant_id, target.host_id, on_host, by_instance, client
-    from vms v, users u where v.id = wanted and u.id = account;
+    select session, wanted, vm_name, account, u.login, u.tenant_id, target.host_id, on_host, by_instance, client
+    from users u where u.id = account;
     update vm_runtimes
     set user_state = 'connecting', session_id = session, l7r_host_id = on_host, l7r_instance = by_instance,
         real_user_id = account

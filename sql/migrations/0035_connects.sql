@@ -11,3 +11,4 @@ drop trigger if exists ended on user_sessions;
 drop function if exists user_sessions_ended();
 drop function if exists token_resume(user_sessions, text, jsonb);
 drop function if exists l7r_connected(bigint, text, text, jsonb);
+drop function if exists l7r_acquire(bigint, bigint, integer, integer, inet, text, jsonb);

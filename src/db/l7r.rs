@@ -131,6 +131,26 @@ pub struct Acquired {
     pub properties: Vec<(String, String)>,
 }
 
+/// On which terms a VM is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terms {
+    /// The client may have it: every check was made.
+    Checked,
+    /// Only if the node serves users and the VM is the user's own and not blocked.
+    Unchecked,
+}
+
+/// What came of taking a VM.
+#[derive(Clone, Debug)]
+pub enum Taking {
+    /// It is ours, and stands like this.
+    Taken(Acquired, SessionVm),
+    /// Another session has it and was told to go.
+    Contended,
+    /// It is left alone, for something is not as `Terms::Unchecked` want it; `Database::l7r_vm` says what.
+    Unfit,
+}
+
 /// What tunnels of one way have done since it was counted last.
 #[derive(Clone, Copy, Debug)]
 pub struct TunnelCount {
@@ -310,32 +330,35 @@ impl Database {
     }
 
     /// Takes a VM for a session, with a token for that VM that carries what authentication found out, and looks at it as
-    /// `l7r_session` does. `None`: another session has it and was told to go. The database may forget all of it in a
-    /// crash until `l7r_connected` has answered.
+    /// `l7r_session` does. The database may forget all of it in a crash until `l7r_connected` has answered.
     pub async fn l7r_acquire(
         &self,
         (session, instance): (SessionId, InstanceId),
-        vm: VmId,
+        (vm, terms): (VmId, Terms),
         user: UserId,
         client: IpAddr,
         token: &str,
         found: &[(String, String)],
-    ) -> Result<Option<(Acquired, SessionVm)>, DbError> {
+    ) -> Result<Taking, DbError> {
         let connection = self.connection().await?;
         let statement = connection
             .prepare_cached(
                 "select state::text, commanded, placed, address, vma_port, x_port, secret, reason, false, null::inet, \
-                    host_address, properties from l7r_acquire($1, $2, $3, $4, $5, $6, $7)",
+                    host_address, properties, fit from l7r_acquire($1, $2, $3, $4, $5, $6, $7, $8)",
             )
             .await?;
-        let parameters: [&(dyn ToSql + Sync); 7] =
-            [&session.0, &instance.0, &vm.0, &user.0, &client, &token, &object(found)];
+        let unchecked = terms == Terms::Unchecked;
+        let parameters: [&(dyn ToSql + Sync); 8] =
+            [&session.0, &instance.0, &vm.0, &user.0, &client, &token, &object(found), &unchecked];
         let row = connection.query_one(&statement, &parameters).await?;
-        let Some(vm) = session_vm(&row)? else { return Ok(None) };
+        if !row.get::<_, bool>(12) {
+            return Ok(Taking::Unfit);
+        }
+        let Some(vm) = session_vm(&row)? else { return Ok(Taking::Contended) };
         let properties: serde_json::Value = row.get(11);
         let properties = properties.as_object().into_iter().flatten();
         let properties = properties.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
-        Ok(Some((Acquired { host_address: row.get(10), properties: properties.collect() }, vm)))
+        Ok(Taking::Taken(Acquired { host_address: row.get(10), properties: properties.collect() }, vm))
     }
 
     /// How the VM of a session stands; `None` when the session has ended.

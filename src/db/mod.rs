@@ -47,7 +47,7 @@ pub use images::{ImageFate, ImageWork, ImportOrder, StagedFile};
 pub use join::{Joined, Login};
 pub use l7r::{
     AbortCause, Account, Acquired, Certificates, HostStatus, Instance, ListedVm, SessionVm, StartAsked, Started,
-    TunnelCount, VmCheck,
+    Taking, Terms, TunnelCount, VmCheck,
 };
 pub use listen::{Listen, Listener, Notification};
 pub use lists::{List, ListError, Query};

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     auth::Visit,
-    db::{self, Acquired, DbError, SessionVm},
+    db::{self, Acquired, DbError, SessionVm, Terms},
     events::{Channel, Hub, Watch},
     model::{SessionId, VmId, VmSecret, VmState, config::keys},
     tunnel::{Conn, Inner, Way},
@@ -21,7 +21,7 @@ use super::{
     http::{Dialogue, DialogueError, Request},
     metrics::End,
     nodes::Road,
-    requests::{Connection, Served, not_available},
+    requests::{Connection, Served, not_available, unavailable},
     router::{Registered, Router, count},
     tokens::{random, random_token},
     tunnel::finish,
@@ -34,6 +34,8 @@ const WANTS_RESUME: &str = "X-QVD-Resume";
 pub(super) struct Attempt {
     pub(super) router: Arc<Router>,
     pub(super) vm: VmId,
+    /// On which the VM is asked for.
+    pub(super) terms: Terms,
     pub(super) visit: Visit,
     pub(super) client: std::net::IpAddr,
     pub(super) parameters: Vec<(String, String)>,
@@ -57,7 +59,20 @@ pub(super) struct Attempt {
     pub(super) pause: Option<Duration>,
 }
 
-/// Brings a client, which asked for it when it `began`, and its VM together.
+/// Why a client does not come to its VM.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unable {
+    /// The VM is not to be had on these terms. Nothing was done, and the client was told nothing.
+    #[error("the client has to be checked first")]
+    Unfit,
+    #[error("the service cannot reach its database")]
+    Database(#[from] DbError),
+    #[error("{0}")]
+    Because(String),
+}
+
+/// Brings a client, which asked for it when it `began`, and its VM together. Mostly the client may have it, so it is taken at once
+/// on that condition; only when it may not be had is the client checked step by step, for the answer of the first that fails.
 pub async fn connect(
     connection: &Connection,
     mut dialogue: Dialogue<Conn>,
@@ -67,10 +82,10 @@ pub async fn connect(
     began: Instant,
 ) -> Result<Served, DialogueError> {
     let router = connection.router.clone();
-    count(&router.counts.nx_attempts);
     let parameters = request.query.iter().map(|(name, value)| (name.to_owned(), value.unwrap_or_default().to_owned()));
     let mut attempt = Attempt {
         vm,
+        terms: Terms::Unchecked,
         visit,
         client: connection.client,
         parameters: parameters.filter(|(name, _)| name != "id").collect(),
@@ -88,10 +103,27 @@ pub async fn connect(
         pause: None,
         router,
     };
-    let outcome = db::in_order(began, attempt.drive(&mut dialogue)).await;
+    let mut outcome = db::in_order(began, attempt.drive(&mut dialogue)).await;
+    if let Ok(Err(Unable::Unfit)) = outcome {
+        if let Err(answer) = db::in_order(began, connection.may_connect(&mut attempt.visit, vm)).await {
+            dialogue.answer(&answer).await?;
+            return Ok(Served::Open(dialogue));
+        }
+        attempt.admitted();
+        outcome = db::in_order(began, attempt.drive(&mut dialogue)).await;
+    }
     match outcome {
         Ok(Ok(())) => {}
-        Ok(Err(reason)) => {
+        // Not even whether it may be connected is known.
+        Ok(Err(Unable::Database(error))) if attempt.terms == Terms::Unchecked => {
+            dialogue.answer(&unavailable(error)).await?;
+            return Ok(Served::Open(dialogue));
+        }
+        Ok(Err(unable)) => {
+            if let Unable::Database(error) = &unable {
+                tracing::warn!(%vm, error = error as &dyn std::error::Error, "cannot connect");
+            }
+            let reason = unable.to_string();
             tracing::info!(%vm, user = %attempt.visit.user.user, reason, "not connected");
             attempt.end(End::NotConnected, &reason).await;
             dialogue.answer(&not_available(&reason)).await?;
@@ -109,8 +141,14 @@ pub async fn connect(
 }
 
 impl Attempt {
-    /// `Ok(Err(reason))`: it cannot be done; `Err`: the client is gone.
-    async fn drive(&mut self, dialogue: &mut Dialogue<Conn>) -> Result<Result<(), String>, DialogueError> {
+    /// The VM is this client's to have: from now on it is an attempt.
+    pub(super) fn admitted(&mut self) {
+        self.terms = Terms::Checked;
+        count(&self.router.counts.nx_attempts);
+    }
+
+    /// `Ok(Err(unable))`: it cannot be done; `Err`: the client is gone.
+    async fn drive(&mut self, dialogue: &mut Dialogue<Conn>) -> Result<Result<(), Unable>, DialogueError> {
         let mut changes = Changes { hub: self.router.hub.clone(), vm: self.vm, watch: None };
         let (mut flow, mut step) = Flow::new(self.vm, limits(&self.router), Instant::now());
         loop {
@@ -124,7 +162,7 @@ impl Attempt {
             let talk = flow.needs_vm().then(|| self.talk()).flatten();
             let outcome = match (next, talk) {
                 (Next::Switch, _) => return Ok(Ok(())),
-                (Next::Fail(why), _) => return Ok(Err(why)),
+                (Next::Fail(why), _) => return Ok(Err(Unable::Because(why))),
                 // Not to be interrupted: what the database gives without anybody knowing would stay taken.
                 (Next::Do(Operation::Acquire), _) => Ok(self.perform(Operation::Acquire).await),
                 (Next::Do(operation), None) => unless_ended(&router, abort, dialogue, self.perform(operation)).await,
@@ -152,29 +190,26 @@ impl Attempt {
             };
             let event = match outcome {
                 Ok(Ok(event)) => event,
-                Ok(Err(error)) => {
-                    tracing::warn!(vm = %self.vm, error = &error as &dyn std::error::Error, "cannot connect");
-                    return Ok(Err("the service cannot reach its database".to_owned()));
-                }
+                Ok(Err(unable)) => return Ok(Err(unable)),
                 Err(Ended::Aborted) => Event::Aborted(held.cause()),
-                Err(Ended::Stopping) => return Ok(Err("Server is stopping".to_owned())),
+                Err(Ended::Stopping) => return Ok(Err(Unable::Because("Server is stopping".to_owned()))),
                 Err(Ended::Vanished) => return Err(DialogueError::Vanished),
             };
             step = flow.step(event, Instant::now());
         }
     }
 
-    async fn perform(&mut self, operation: Operation) -> Result<Event, DbError> {
-        match operation {
-            Operation::Acquire => self.acquire().await,
-            Operation::Prepare => Ok(self.prepare().await),
-            Operation::Look => self.look().await,
-            Operation::StartVm => self.start_vm().await,
-            Operation::StartX => Ok(self.start_x().await),
-            Operation::AskX(seen) => Ok(Event::X(self.ask_x(seen).await.map_err(|error| self.explain(&error)))),
-            Operation::Dial => Ok(Event::Dialled(self.dial().await)),
-            Operation::Confirm => self.confirm().await,
-        }
+    async fn perform(&mut self, operation: Operation) -> Result<Event, Unable> {
+        Ok(match operation {
+            Operation::Acquire => self.acquire().await?,
+            Operation::Prepare => self.prepare().await,
+            Operation::Look => self.look().await?,
+            Operation::StartVm => self.start_vm().await?,
+            Operation::StartX => self.start_x().await,
+            Operation::AskX(seen) => Event::X(self.ask_x(seen).await.map_err(|error| self.explain(&error))),
+            Operation::Dial => Event::Dialled(self.dial().await),
+            Operation::Confirm => self.confirm().await?,
+        })
     }
 
     /// The talk with the VM as it was seen last.

@@ -94,7 +94,7 @@ impl Connection {
                 "/qvd/authenticate_user" => self.authenticate_user(&request).await,
                 "/qvd/create_auth_token" => self.create_auth_token(&request).await,
                 "/qvd/session_end" => self.session_end(&request).await,
-                "/qvd/connect_to_vm" => match db::in_order(began, self.may_connect(&request)).await {
+                "/qvd/connect_to_vm" => match db::in_order(began, self.wants_vm(&request)).await {
                     Ok((vm, visit)) => return connect::connect(self, dialogue, &request, vm, visit, began).await,
                     Err(answer) => answer,
                 },
@@ -182,31 +182,26 @@ impl Connection {
         ended.await.unwrap_or_else(|answer: Answer| answer)
     }
 
-    async fn may_connect(&mut self, request: &Request) -> Result<(VmId, Visit), Answer> {
+    /// Who wants to be connected to which VM. Whether that may be shows when it is taken.
+    async fn wants_vm(&mut self, request: &Request) -> Result<(VmId, Visit), Answer> {
         let user = self.admit(request).await?;
-        let check = self.look(request).await?;
-        if !request.wants_tunnel() {
-            return Err(Status::UpgradeRequired.into());
+        match vm_to_connect(request, &user) {
+            Ok(Some(vm)) => Ok((vm, self.visit(user, request))),
+            refused => {
+                self.host_serves().await?;
+                refused.and(Err(no_such_vm()))
+            }
         }
-        bound(request, user.bound_to)?;
-        let id = wanted_id(request)?;
-        let forbidden: Vec<&str> = request
-            .query
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| *name != "id" && !name.starts_with("qvd.client.") && !name.starts_with("custom."))
-            .collect();
-        if !forbidden.is_empty() {
-            return Err(Answer::text(Status::Forbidden, format!("Invalid parameters {}", forbidden.join(", "))));
-        }
-        let none = || Answer::text(Status::NotFound, "The requested virtual machine does not exist");
-        let (vm, check) = id.zip(check).ok_or_else(none)?;
+    }
+
+    /// Whether the node serves users, and whether this one may be connected to the VM.
+    pub(super) async fn may_connect(&self, visit: &mut Visit, vm: VmId) -> Result<(), Answer> {
+        let check = self.look(Some(vm)).await?.ok_or_else(no_such_vm)?;
         if check.blocked {
             return Err(Answer::text(Status::Forbidden, "The requested virtual machine is offline for maintenance"));
         }
-        let mut visit = self.visit(user, request);
-        match self.may_have(&mut visit, vm, check.owner, Purpose::Connect).await {
-            Ok(true) => Ok((vm, visit)),
+        match self.may_have(visit, vm, check.owner, Purpose::Connect).await {
+            Ok(true) => Ok(()),
             Ok(false) => Err(not_available(FOREIGN)),
             Err(Rejection::Db(error)) => Err(unavailable(error)),
             Err(error) => {
@@ -218,10 +213,9 @@ impl Connection {
 
     async fn may_stop(&mut self, request: &Request) -> Result<VmId, Answer> {
         let user = self.admit(request).await?;
-        let check = self.look(request).await?;
+        let check = self.look(wanted_id(request).ok().flatten()).await?;
         bound(request, user.bound_to)?;
-        let none = || Answer::text(Status::NotFound, "The requested virtual machine does not exist");
-        let (vm, check) = wanted_id(request)?.zip(check).ok_or_else(none)?;
+        let (vm, check) = wanted_id(request)?.zip(check).ok_or_else(no_such_vm)?;
         let mut visit = self.visit(user, request);
         match self.may_have(&mut visit, vm, check.owner, Purpose::Stop).await.map_err(hook_failed)? {
             true => Ok(vm),
@@ -229,9 +223,8 @@ impl Connection {
         }
     }
 
-    /// The VM that a request is about, if there is one, once it is known that the node serves users.
-    async fn look(&self, request: &Request) -> Result<Option<VmCheck>, Answer> {
-        let vm = wanted_id(request).ok().flatten();
+    /// A VM, if there is one, once it is known that the node serves users.
+    async fn look(&self, vm: Option<VmId>) -> Result<Option<VmCheck>, Answer> {
         let found = self.router.database.l7r_vm(self.router.host, vm).await.map_err(unavailable)?;
         let (host, vm) = found.ok_or_else(not_on_record)?;
         serves(host)?;
@@ -326,6 +319,29 @@ impl<'a> From<&'a ListedVm> for Listed<'a> {
             is_application: vm.is_application.into(),
         }
     }
+}
+
+fn no_such_vm() -> Answer {
+    Answer::text(Status::NotFound, "The requested virtual machine does not exist")
+}
+
+/// The VM that a request to connect is about: `None` when there can be none of that `id`.
+fn vm_to_connect(request: &Request, user: &Authenticated) -> Result<Option<VmId>, Answer> {
+    if !request.wants_tunnel() {
+        return Err(Status::UpgradeRequired.into());
+    }
+    bound(request, user.bound_to)?;
+    let vm = wanted_id(request)?;
+    let forbidden: Vec<&str> = request
+        .query
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| *name != "id" && !name.starts_with("qvd.client.") && !name.starts_with("custom."))
+        .collect();
+    if !forbidden.is_empty() {
+        return Err(Answer::text(Status::Forbidden, format!("Invalid parameters {}", forbidden.join(", "))));
+    }
+    Ok(vm)
 }
 
 /// Whether a request is about the VM that its token is bound to, if it is bound. One without `id` is not.

@@ -2,12 +2,12 @@
 //! the authenticators do what they want to do before it is started.
 
 use crate::{
-    db::{Acquired, DbError, SessionVm},
+    db::{DbError, Taking, Terms},
     model::{InstanceId, SessionId},
 };
 
 use super::{
-    connect::Attempt,
+    connect::{Attempt, Unable},
     flow::Event,
     router::{Registered, Sessions},
     tunnel::finish,
@@ -15,13 +15,21 @@ use super::{
 
 impl Attempt {
     /// Takes the VM, unless another session has it. Not to be interrupted: see `drive`.
-    pub(super) async fn acquire(&mut self) -> Result<Event, DbError> {
+    pub(super) async fn acquire(&mut self) -> Result<Event, Unable> {
         let instance = *self.router.instance.lock().await;
-        let (session, registered, acquired) = match self.ask(instance).await {
+        let (session, registered, taking) = match self.ask(instance).await {
+            // With its node, perhaps: the checks know what to say then.
+            Err(DbError::Revoked(_)) if self.terms == Terms::Unchecked => return Err(Unable::Unfit),
             Err(DbError::Revoked(_)) => self.ask(self.router.begin_anew(instance).await?).await?,
             asked => asked?,
         };
-        let Some((acquired, vm)) = acquired else { return Ok(Event::Acquired(false)) };
+        if let Taking::Unfit = taking {
+            return Err(Unable::Unfit);
+        }
+        if self.terms == Terms::Unchecked {
+            self.admitted();
+        }
+        let Taking::Taken(acquired, vm) = taking else { return Ok(Event::Acquired(false)) };
         self.session = Some((session, registered));
         self.acquired = Some(acquired);
         self.fresh = Some(vm);
@@ -29,17 +37,13 @@ impl Attempt {
     }
 
     /// Asks for the VM under the name of a new session.
-    async fn ask(
-        &self,
-        instance: InstanceId,
-    ) -> Result<(SessionId, Registered, Option<(Acquired, SessionVm)>), DbError> {
+    async fn ask(&self, instance: InstanceId) -> Result<(SessionId, Registered, Taking), DbError> {
         let Self { router, visit, .. } = self;
-        let user = &visit.user;
+        let (user, vm) = (&visit.user, (self.vm, self.terms));
         let session = router.sessions.name(instance);
         let registered = Sessions::register(router, session);
         let by = (session, instance);
-        let asked =
-            router.database.l7r_acquire(by, self.vm, user.user, self.client, &self.token, &user.parameters).await;
+        let asked = router.database.l7r_acquire(by, vm, user.user, self.client, &self.token, &user.parameters).await;
         if asked.as_ref().is_err_and(DbError::is_passing) {
             // It may have been given all the same, and would stay taken. The server may also be about to give it.
             router.sessions.doubt();
