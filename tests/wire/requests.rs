@@ -324,7 +324,7 @@ async fn a_token_is_made_for_a_day_of_any_number_of_uses_and_goes_when_it_has_ex
     assert_eq!(stage.sql(&left).await, "1 1");
 }
 
-async fn refusals(desktop: &Desktop, request: &str) -> [(u16, String); 6] {
+async fn refusals(desktop: &Desktop) -> [(u16, String); 7] {
     let mut client = desktop.stage.client().await;
     let mut seen = Vec::new();
     for request in [
@@ -332,7 +332,9 @@ async fn refusals(desktop: &Desktop, request: &str) -> [(u16, String); 6] {
         desktop.get("/qvd/list_of_vm"),
         desktop.get("/qvd/authenticate_user?store_auth=1"),
         desktop.get("/qvd/create_auth_token"),
-        request.to_owned(),
+        // Its other faults come later.
+        desktop.get("/qvd/connect_to_vm?evil=1"),
+        desktop.connect_request(""),
         "GET /qvd/list_of_vm HTTP/1.1\r\n\r\n".to_owned(),
     ] {
         let answer = client.ask(request).await;
@@ -345,8 +347,7 @@ async fn refusals(desktop: &Desktop, request: &str) -> [(u16, String); 6] {
 async fn a_host_out_of_service_says_so_after_the_login() {
     let (stage, _alone) = rough_alone().await;
     let desktop = stage.desktop().await;
-    // Its other faults come later.
-    let request = desktop.get("/qvd/connect_to_vm?evil=1");
+    let before = desktop.record().await;
     let host = "(select id from hosts)";
     let unblock = format!("update host_runtimes set blocked = false where host_id = {host}");
     for (break_it, mend_it, text) in [
@@ -361,7 +362,7 @@ async fn a_host_out_of_service_says_so_after_the_login() {
         ),
     ] {
         stage.sql(&break_it).await;
-        let seen = refusals(&desktop, &request).await;
+        let seen = refusals(&desktop).await;
         stage.sql(&mend_it).await;
         let [answers @ .., stranger] = seen;
         for (status, said) in answers {
@@ -369,4 +370,5 @@ async fn a_host_out_of_service_says_so_after_the_login() {
         }
         assert_eq!(stranger.0, 401);
     }
+    assert_eq!(desktop.record().await, before, "a refused request has written something");
 }
