@@ -69,7 +69,7 @@ test: packages axe novnc schemathesis agents ## all that continuous integration 
 	$(call step,compile,cargo test --no-run)
 	$(call step,fuzz,fuzz/run $(TEST_TIME) $(FUZZERS))
 	@printf '\n== tests\n'
-	@cargo test -- --test-threads=$(TEST_THREADS)
+	@cargo test --no-fail-fast -- --test-threads=$(TEST_THREADS)
 
 bench: packages agents ## one benchmark: SCENARIO=notify ARGS=--json
 	$(call step,release,cargo build --release --bin qvd --bin qvd-bench)
