@@ -19,6 +19,7 @@ use std::{
     io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use thiserror::Error;
@@ -41,7 +42,7 @@ use crate::model::{
 use crate::process::ProcessError;
 
 /// The directories of the storage.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Storage {
     root: PathBuf,
     staging: PathBuf,
@@ -53,6 +54,8 @@ pub struct Storage {
     overlays: PathBuf,
     homes: PathBuf,
     union: UnionKind,
+    /// Discarded layers are soon looked for, to be removed.
+    removal_due: Arc<AtomicBool>,
 }
 
 /// Something on the storage that cannot be used. The text names the object; `hint` says what to do.
@@ -250,6 +253,7 @@ impl Storage {
             overlays: config.get(&keys::PATH_STORAGE_OVERLAYS),
             homes: config.get(&keys::PATH_STORAGE_HOMES),
             union: config.get(&keys::VM_LXC_UNIONFS),
+            removal_due: Arc::default(),
         }
     }
 

@@ -10,7 +10,9 @@ use std::{
     fs,
     io::ErrorKind,
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
+    sync::atomic::Ordering,
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tracing::{debug, warn};
@@ -26,6 +28,8 @@ use crate::{
 
 /// Begins the names of layers that are marked for removal.
 pub(super) const DISCARDED: &str = "deleteme-";
+/// How long that waits: crowds of VMs have mostly been launched by then.
+const REMOVAL_DELAY: Duration = Duration::from_secs(2);
 /// Ends the names of copies of images, whatever made them.
 pub(super) const COPY: &str = "rootfs";
 
@@ -151,10 +155,17 @@ impl Storage {
         Ok(())
     }
 
-    /// Removes layers marked for removal, on a thread of its own. Other nodes may do the same at the same time.
+    /// Removes layers marked for removal, on a thread of its own and a little later: nobody waits for that, but those whose start
+    /// marked them want the processors now. Other nodes may do the same at the same time.
     pub(super) fn remove_discarded(&self) {
-        let dir = self.overlayfs.clone();
-        std::thread::spawn(move || {
+        if self.removal_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (dir, due) = (self.overlayfs.clone(), self.removal_due.clone());
+        thread::spawn(move || {
+            thread::sleep(REMOVAL_DELAY);
+            // Whatever is marked from now on is for the next thread.
+            due.store(false, Ordering::Release);
             for name in names(&dir).unwrap_or_default().into_iter().filter(|name| name.starts_with(DISCARDED)) {
                 let path = dir.join(&name);
                 let is_volume = path.is_file();
@@ -239,6 +250,32 @@ mod tests {
         assert!(!layer(vm, di, false).await.join("note").exists());
         assert!(!storage.overlayfs.join("2-3-overlayfs").exists(), "layers of other versions go too");
         assert!(storage.overlayfs.join("1-13-overlayfs").exists(), "layers of other VMs stay");
+    }
+
+    #[tokio::test]
+    async fn a_discarded_layer_is_removed_while_the_next_one_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = storage(dir.path(), "auto");
+        let image = image(&storage).await;
+        let discarded = || names(&storage.overlayfs).unwrap().iter().filter(|name| name.starts_with(DISCARDED)).count();
+        // Those of a crowd are removed by one thread, those of later starts by another.
+        for crowd in [3, 1] {
+            for vm in (0..crowd).map(VmId) {
+                storage.overlay((vm, DiId(1)), &image, false, 0, false).await.unwrap();
+                let layer = storage.overlay((vm, DiId(1)), &image, false, 0, false).await.unwrap().root();
+                fs::write(layer.join("note"), "x").unwrap();
+            }
+            let began = std::time::Instant::now();
+            while discarded() > 0 {
+                assert!(began.elapsed() < Duration::from_secs(60), "{:?}", names(&storage.overlayfs));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert!(
+                storage.overlayfs.join("1-0-overlayfs").join("upper/note").exists(),
+                "{:?}",
+                names(&storage.overlayfs)
+            );
+        }
     }
 
     /// A file system of its own, for it can do what that of the machine may not.
