@@ -206,6 +206,7 @@ fn parse_other(status: &str) -> Option<Other> {
 
 /// Makes the root file system usable. What fails is logged: the desktop may work without it.
 fn prepare() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     const NO: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
     const SHARED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
     for (target, kind, flags, data) in [
@@ -221,7 +222,7 @@ fn prepare() {
         ("/dev/shm", "tmpfs", SHARED, "mode=1777"),
         ("/run", "tmpfs", SHARED, "mode=0755"),
     ] {
-        if is_mounted(target) {
+        if mounts_at_or_below(&mounts, target) {
             continue;
         }
         let result =
@@ -231,8 +232,7 @@ fn prepare() {
         }
     }
     for dir in ["/tmp", "/tmp/.X11-unix", "/tmp/.ICE-unix"] {
-        let made = fs::create_dir_all(dir).and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o1777)));
-        if let Err(error) = made {
+        if let Err(error) = make_open(Path::new(dir)) {
             tracing::warn!(dir, %error, "cannot make directory");
         }
     }
@@ -241,12 +241,18 @@ fn prepare() {
     }
 }
 
-/// Whether something is mounted at a path or, so that it would be hidden, below it.
-fn is_mounted(path: &str) -> bool {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts_at_or_below(&mounts, path)
+/// Makes a directory in which everybody may make what nobody else may remove. One that is so already is left alone: to change
+/// what comes from the image, even to what it is, copies it.
+fn make_open(dir: &Path) -> io::Result<()> {
+    const OPEN: u32 = 0o1777;
+    fs::create_dir_all(dir)?;
+    match fs::metadata(dir)?.permissions().mode() & 0o7777 {
+        OPEN => Ok(()),
+        _ => fs::set_permissions(dir, fs::Permissions::from_mode(OPEN)),
+    }
 }
 
+/// Whether something is mounted at a path or, so that it would be hidden, below it.
 fn mounts_at_or_below(mountinfo: &str, path: &str) -> bool {
     mountinfo
         .lines()
@@ -296,6 +302,22 @@ mod tests {
                          22 20 0:22 / /run/qvd rw - tmpfs tmpfs rw\n23 20 0:23 / /devices rw - tmpfs t rw\n";
         let mounted = ["/proc", "/run", "/dev", "/sys"].map(|path| mounts_at_or_below(mountinfo, path));
         assert_eq!(mounted, [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_directory_is_opened_to_everybody_and_left_alone_when_it_is() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = std::env::temp_dir().join(format!("qvd-vma-open-{}", std::process::id()));
+        let seen = || fs::metadata(&dir).map(|dir| (dir.mode() & 0o7777, dir.ctime(), dir.ctime_nsec())).unwrap();
+        make_open(&dir).unwrap();
+        let made = seen();
+        assert_eq!(made.0, 0o1777);
+        make_open(&dir).unwrap();
+        assert_eq!(seen(), made, "its change would show");
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        make_open(&dir).unwrap();
+        assert_eq!(seen().0, 0o1777);
+        fs::remove_dir(&dir).unwrap();
     }
 
     #[test]
