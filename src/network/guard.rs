@@ -39,9 +39,10 @@ impl Network {
             }
         };
         let mut told = String::new();
+        let mut extent = Extent::Everything;
         loop {
             let next = Instant::now() + ROUND;
-            match self.heal().await {
+            match self.mend(extent).await {
                 Ok(mended) => {
                     told.clear();
                     for what in mended {
@@ -54,16 +55,26 @@ impl Network {
                 }
                 Err(_) => {}
             }
-            match &hints {
-                Some(hints) if timeout_at(next, hints.next()).await.is_ok() => sleep(PAUSE).await,
-                Some(_) => {}
-                None => sleep(ROUND).await,
+            let hint = match &hints {
+                Some(hints) => timeout_at(next, hints.next()).await.ok(),
+                None => {
+                    sleep(ROUND).await;
+                    None
+                }
+            };
+            if hint.is_some() {
+                sleep(PAUSE).await;
             }
+            extent = hint.unwrap_or(Extent::Everything);
         }
     }
 
     /// Mends what is not as `prepare` and `plug` made it; what that was.
     pub async fn heal(&self) -> Result<Vec<String>, NetworkError> {
+        self.mend(Extent::Everything).await
+    }
+
+    async fn mend(&self, extent: Extent) -> Result<Vec<String>, NetworkError> {
         let mut state = self.state.lock().await;
         let mut mended = Vec::new();
         if !state.prepared {
@@ -72,7 +83,7 @@ impl Network {
         if self.make_bridge().await? {
             mended.push("the bridge".to_owned());
         }
-        if self.firewall_wanted {
+        if self.firewall_wanted && extent == Extent::Everything {
             // To put an element in that is there changes nothing.
             let mut stand = self.firewall.standing().await.is_ok_and(|standing| standing == state.rules);
             for plug in state.plugs.values() {
@@ -98,6 +109,14 @@ impl Network {
     }
 }
 
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// Bridge and ports. They go and come with every VM, and to look at rules means to run `nft`.
+    Links,
+    Everything,
+}
+
 /// What the kernel tells of changes to interfaces and packet filters, whoever made them.
 struct Hints {
     links: UnixDatagram,
@@ -112,14 +131,14 @@ impl Hints {
         })
     }
 
-    /// Returns when something went, or some rule changed. What comes and goes with each VM is no reason to look.
-    async fn next(&self) {
+    /// Returns when something went, or some rule changed: what to look at. What comes with each VM is no reason.
+    async fn next(&self) -> Extent {
         let went = |kind| kind == RTM_DELLINK || kind == RTM_DELADDR;
         let changed =
             |kind| ![NFT_MSG_NEWSETELEM, NFT_MSG_NEWGEN].map(|k| NFNL_SUBSYS_NFTABLES << 8 | k).contains(&kind);
         tokio::select! {
-            () = hear(&self.links, went) => {}
-            () = hear(&self.filters, changed) => {}
+            () = hear(&self.links, went) => Extent::Links,
+            () = hear(&self.filters, changed) => Extent::Everything,
         }
     }
 }
