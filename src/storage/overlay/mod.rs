@@ -165,7 +165,7 @@ impl Storage {
         thread::spawn(move || {
             thread::sleep(REMOVAL_DELAY);
             // Whatever is marked from now on is for the next thread.
-            due.store(false, Ordering::Release);
+            due.swap(false, Ordering::AcqRel);
             for name in names(&dir).unwrap_or_default().into_iter().filter(|name| name.starts_with(DISCARDED)) {
                 let path = dir.join(&name);
                 let is_volume = path.is_file();

@@ -206,11 +206,13 @@ fn parse_other(status: &str) -> Option<Other> {
 
 /// Makes the root file system usable. What fails is logged: the desktop may work without it.
 fn prepare() {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     const NO: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
     const SHARED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
-    for (target, kind, flags, data) in [
-        ("/proc", "proc", NO, ""),
+    let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // What else is mounted, this one tells.
+    mount_unless_there(&mounts(), ("/proc", "proc", NO, ""));
+    let mounts = mounts();
+    for wanted in [
         ("/sys", "sysfs", NO, ""),
         ("/dev", "devtmpfs", MsFlags::MS_NOSUID, "mode=0755"),
         (
@@ -222,14 +224,7 @@ fn prepare() {
         ("/dev/shm", "tmpfs", SHARED, "mode=1777"),
         ("/run", "tmpfs", SHARED, "mode=0755"),
     ] {
-        if mounts_at_or_below(&mounts, target) {
-            continue;
-        }
-        let result =
-            fs::create_dir_all(target).and_then(|()| Ok(mount(Some(kind), target, Some(kind), flags, Some(data))?));
-        if let Err(error) = result {
-            tracing::warn!(target, %error, "cannot mount");
-        }
+        mount_unless_there(&mounts, wanted);
     }
     for dir in ["/tmp", "/tmp/.X11-unix", "/tmp/.ICE-unix"] {
         if let Err(error) = make_open(Path::new(dir)) {
@@ -238,6 +233,18 @@ fn prepare() {
     }
     if let Err(error) = identify_machine(Path::new("/etc/machine-id")) {
         tracing::warn!(%error, "cannot write the machine id");
+    }
+}
+
+/// Mounts a file system of a kind, unless something is mounted there.
+fn mount_unless_there(mountinfo: &str, (target, kind, flags, data): (&str, &str, MsFlags, &str)) {
+    if mounts_at_or_below(mountinfo, target) {
+        return;
+    }
+    let result =
+        fs::create_dir_all(target).and_then(|()| Ok(mount(Some(kind), target, Some(kind), flags, Some(data))?));
+    if let Err(error) = result {
+        tracing::warn!(target, %error, "cannot mount");
     }
 }
 
