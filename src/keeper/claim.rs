@@ -35,6 +35,7 @@ impl Claim {
         let mut claim = Self { file: lock_soon(path)?, path: path.to_owned(), record: None, is_shared: false };
         if let Some(owner) = owner {
             claim.sign(owner)?;
+            claim.file.sync_data().map_err(|source| ShimError::Make { path: path.to_owned(), source })?;
         }
         Ok(claim)
     }
@@ -54,6 +55,8 @@ impl Claim {
                 // Linux turns the one lock into the other without a gap, in which somebody who gives it up would take our name
                 // for his own and wipe it out.
                 claim.file.lock_shared().map_err(make)?;
+                // Only now, for a storage may take long over it, and others are not to wait for the lock meanwhile.
+                claim.file.sync_data().map_err(make)?;
                 return Ok(claim);
             }
             if taken(claim.file.try_lock_shared()).map_err(make)? {
@@ -61,6 +64,8 @@ impl Claim {
                 // While nothing is written, somebody is about to.
                 if !claim.written()?.is_empty() {
                     claim.record = Some(claim.refuse_others(owner)?);
+                    // Who wrote it may still be waiting for this.
+                    claim.file.sync_data().map_err(make)?;
                     return Ok(claim);
                 }
                 claim.file.unlock().map_err(make)?;
@@ -72,11 +77,10 @@ impl Claim {
         }
     }
 
-    /// Writes whose it is.
+    /// Writes whose it is, which lasts when it is synced.
     fn sign(&mut self, owner: &Owner) -> Result<(), ShimError> {
         let record = self.refuse_others(owner)?;
-        let signed = self.file.write_all_at(record.as_bytes(), 0).and_then(|()| self.file.sync_data());
-        signed.map_err(|source| ShimError::Make { path: self.path.clone(), source })?;
+        self.file.write_all_at(record.as_bytes(), 0).map_err(|source| ShimError::Make { path: self.path.clone(), source })?;
         self.record = Some(record);
         Ok(())
     }
