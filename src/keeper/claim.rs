@@ -80,7 +80,9 @@ impl Claim {
     /// Writes whose it is, which lasts when it is synced.
     fn sign(&mut self, owner: &Owner) -> Result<(), ShimError> {
         let record = self.refuse_others(owner)?;
-        self.file.write_all_at(record.as_bytes(), 0).map_err(|source| ShimError::Make { path: self.path.clone(), source })?;
+        self.file
+            .write_all_at(record.as_bytes(), 0)
+            .map_err(|source| ShimError::Make { path: self.path.clone(), source })?;
         self.record = Some(record);
         Ok(())
     }

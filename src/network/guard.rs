@@ -171,3 +171,38 @@ fn kinds(mut datagram: &[u8]) -> impl Iterator<Item = u16> {
         Some(u16::from_ne_bytes(kind))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{future::Future, thread};
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::super::tests::{Lab, run};
+    use super::*;
+
+    /// Where no other test changes anything.
+    fn in_a_network_of_its_own<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+        let within = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
+        };
+        thread::scope(|scope| scope.spawn(within).join().unwrap());
+    }
+
+    #[test]
+    fn rules_are_looked_at_when_rules_changed_and_not_for_links_that_went() {
+        in_a_network_of_its_own(|| async {
+            let lab = Lab::new(33).await;
+            let hints = Hints::open().unwrap();
+            assert!(run("ip link add went type veth peer name other") && run("ip link del went"));
+            assert_eq!(hints.next().await, Extent::Links);
+
+            assert!(run("nft delete table inet qvd_hplbr33"));
+            assert_eq!(lab.network.mend(Extent::Links).await.unwrap(), [""; 0]);
+            // What is still told of the pair comes first.
+            while hints.next().await != Extent::Everything {}
+            assert_eq!(lab.network.mend(Extent::Everything).await.unwrap(), ["the packet filter"]);
+        });
+    }
+}
