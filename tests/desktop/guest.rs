@@ -9,7 +9,7 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 use qvd::keeper::{RootSpec, ShimDir, client};
 
-use super::{desk::Desk, eventually, processes::Process};
+use super::{desk::Desk, eventually, holds, processes::Process};
 
 /// A running VM as the machine sees it.
 pub struct Guest {
@@ -96,4 +96,11 @@ impl Guest {
     fn names(&self) -> String {
         format!("{:?}", self.processes().iter().map(Process::program).collect::<Vec<_>>())
     }
+}
+
+/// Makes sure that all of a VM's processes are dead, the first of which is its shim: that one tells so before it ends itself.
+pub async fn all_dead(processes: &[Process]) {
+    let (shim, held) = processes.split_first().unwrap();
+    assert_eq!(held.iter().filter(|process| process.lives()).count(), 0);
+    eventually("the shim has ended", async || holds(!shim.lives())).await;
 }

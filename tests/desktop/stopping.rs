@@ -4,7 +4,7 @@ use std::fs;
 
 use qvd::keeper::ShimDir;
 
-use super::{desk::Desk, eventually, holds, installation::Installation, viewer::Viewer};
+use super::{desk::Desk, eventually, guest::all_dead, holds, installation::Installation, viewer::Viewer};
 
 #[tokio::test]
 async fn a_stop_takes_everything_away_but_the_home() {
@@ -18,7 +18,7 @@ async fn a_stop_takes_everything_away_but_the_home() {
     assert!(guest.run("echo letter > /home/dave/letter; echo scribble > /var/scribble").status.success());
 
     dave.stop().await;
-    assert_eq!(processes.iter().filter(|process| process.lives()).count(), 0);
+    all_dead(&processes).await;
     for column in ["host", "command", "reason", "di_in_use"] {
         assert_eq!(dave.column(column).await, None, "{column}");
     }
@@ -83,7 +83,7 @@ async fn a_storm_of_starts_and_stops_ends_as_the_last_one_said() {
     let guest = frank.guest().await;
     assert!(guest.agent().is_some());
     frank.stop().await;
-    assert!(!guest.shim.lives());
+    all_dead(&[guest.shim]).await;
 }
 
 impl Desk {

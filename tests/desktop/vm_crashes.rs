@@ -3,7 +3,13 @@
 use std::time::Instant;
 
 use super::{
-    desk::Desk, eventually, guest::Guest, installation::Installation, measured, processes::Process, viewer::Viewer,
+    desk::Desk,
+    eventually,
+    guest::{Guest, all_dead},
+    installation::Installation,
+    measured,
+    processes::Process,
+    viewer::Viewer,
 };
 
 #[tokio::test]
@@ -29,7 +35,7 @@ async fn dies_with(user: &str, victim: impl Fn(&Guest) -> Process, reason: &str)
     desk.wait("stopped").await;
     desk.nothing_is_left().await;
     measured("killed until everything is gone", begin);
-    assert_eq!(processes.iter().filter(|process| process.lives()).count(), 0);
+    all_dead(&processes).await;
     assert_eq!(desk.column("reason").await.as_deref(), Some(reason));
     viewer.ended().await;
     desk.disconnected().await;
