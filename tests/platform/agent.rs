@@ -1,6 +1,6 @@
 //! The agent as a process, where a container does not have what it would like.
 
-use std::{fs, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use super::{read, wait_until};
 
@@ -36,16 +36,17 @@ fn an_agent_serves_where_all_instances_of_inotify_are_taken() {
 /// Becomes the first process of a machine where everything is mounted but `/proc`.
 const WITHOUT_PROC: &str = r#"
 umount --recursive --lazy /proc
+mount -t tmpfs none /srv
+cp "$1" /srv/agent
 mount -t tmpfs none /tmp
-exec "$1" init
+exec /srv/agent init
 "#;
 
 #[tokio::test]
 async fn the_first_process_of_a_vm_mounts_what_is_missing_once() {
-    const AGENT: &str = env!("CARGO_BIN_EXE_qvd-vma");
     let outside = tokio::process::Command::new("unshare")
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child"])
-        .args(["bash", "-c", WITHOUT_PROC, "init", AGENT])
+        .args(["bash", "-c", WITHOUT_PROC, "init", env!("CARGO_BIN_EXE_qvd-vma")])
         .kill_on_drop(true)
         .spawn()
         .unwrap();
@@ -53,7 +54,7 @@ async fn the_first_process_of_a_vm_mounts_what_is_missing_once() {
     let mut first = String::new();
     wait_until("the first process is there", || {
         first = child(&outside.id().unwrap().to_string());
-        fs::read_link(format!("/proc/{first}/exe")).is_ok_and(|program| program.ends_with(AGENT))
+        fs::read_link(format!("/proc/{first}/exe")).is_ok_and(|program| program == Path::new("/srv/agent"))
     });
     wait_until("it has started the agent", || !child(&first).is_empty());
 
