@@ -38,6 +38,8 @@ const WITHOUT_PROC: &str = r#"
 umount --recursive --lazy /proc
 mount -t tmpfs none /srv
 cp "$1" /srv/agent
+cp -a /etc /srv/etc
+mount --bind /srv/etc /etc
 mount -t tmpfs none /tmp
 exec /srv/agent init
 "#;
