@@ -12,6 +12,7 @@ mod ktls;
 mod limits;
 mod pipe;
 pub mod quic;
+mod quiet;
 mod relay;
 mod shared;
 mod socket;

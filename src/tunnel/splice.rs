@@ -24,6 +24,7 @@ use super::{
     absence::{hung_up, left_behind},
     ahead::ReadAhead,
     pipe::Load,
+    quiet::Quiet,
 };
 
 /// Bytes after which others get their turn.
@@ -113,7 +114,9 @@ async fn move_on(
         failure = load.failure.take();
         let mut enough = false;
         while !load.is_empty() {
+            let mut quiet = None;
             let blocked = |cx: &mut Context<'_>| {
+                quiet.get_or_insert_with(|| Quiet::new(source));
                 // What comes next may be something else than bytes.
                 if let Some(ahead) = ahead.as_mut().filter(|_| failure.is_none()) {
                     ahead.poll(cx, source, delivered.load(Ordering::Relaxed));

@@ -158,3 +158,22 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn what_comes_while_the_sink_takes_nothing_and_after_that_arrives_however_little_it_is() {
+    let mut way = one_way().await;
+    let block = vec![7; 64 * 1024];
+    let patience = std::time::Duration::from_millis(300);
+    let mut sent = 0;
+    while let Ok(taken) = tokio::time::timeout(patience, way.source.write(&block)).await {
+        sent += taken.unwrap();
+    }
+    let mut heard = vec![0; sent];
+    soon(way.sink.read_exact(&mut heard)).await.unwrap();
+    for _ in 0..3 {
+        way.source.write_all(b"key").await.unwrap();
+        let mut heard = [0; 3];
+        soon(way.sink.read_exact(&mut heard)).await.unwrap();
+        assert_eq!(&heard, b"key");
+    }
+}
