@@ -7,7 +7,10 @@ use qvd::db::{Connector, Listener};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_postgres::{Client, Statement};
 
-use crate::fleet::{Ground, POOL};
+use crate::{
+    fleet::{Ground, POOL},
+    since::Since,
+};
 
 /// The listeners, each on a channel of its own.
 pub struct Floor {
@@ -67,11 +70,10 @@ impl Floor {
         Ok(Self { listeners, clients, heard, _listening: listening })
     }
 
-    /// Wakes the listener that is the `number`th in turn. Returns when the commit has.
-    pub async fn wake(&self, number: usize) -> anyhow::Result<()> {
+    /// Wakes the listener that is the `number`th in turn. Returns when the commit has; since when it counts.
+    pub async fn wake(&self, number: usize, since: Since) -> anyhow::Result<Instant> {
         let (client, send) = &self.clients[number % self.clients.len()];
-        client.query(send, &[&i32::try_from(number % self.listeners)?]).await?;
-        Ok(())
+        since.run(client, send, &[&i32::try_from(number % self.listeners)?]).await
     }
 
     /// Which listener that is.

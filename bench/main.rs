@@ -33,6 +33,7 @@ mod routed;
 mod rows;
 mod sessions;
 mod shares;
+mod since;
 mod site;
 mod small;
 mod storm;

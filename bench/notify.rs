@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     claims::{Did, Seen, next},
     report::{Report, Samples},
+    since::Since,
     site::BenchSite,
 };
 
@@ -45,7 +46,7 @@ pub async fn run(repetitions: usize, mut seen: Seen) -> anyhow::Result<Report> {
     for (prefix, commit) in [("", "on"), ("nodurable_", "off")] {
         bench.site.sql(&format!("alter system set synchronous_commit = {commit}")).await?;
         bench.site.sql("select pg_reload_conf()").await?;
-        for since in [Since::Statement, Since::Commit] {
+        for since in Since::BOTH {
             measure(&bench, &mut seen, repetitions, (prefix, since), &mut report).await?;
         }
     }
@@ -56,31 +57,6 @@ pub async fn run(repetitions: usize, mut seen: Seen) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Since when a claim is waited for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Since {
-    /// A statement that commits by itself was sent.
-    Statement,
-    /// The COMMIT after it was sent.
-    Commit,
-}
-
-impl Since {
-    /// Carries out a statement; when that was.
-    async fn run(self, client: &Client, statement: &Statement) -> anyhow::Result<Instant> {
-        if self == Self::Commit {
-            client.batch_execute("begin").await?;
-            client.query(statement, &[]).await?;
-        }
-        let began = Instant::now();
-        match self {
-            Self::Statement => drop(client.query(statement, &[]).await?),
-            Self::Commit => client.batch_execute("commit").await?,
-        }
-        Ok(began)
-    }
-}
-
 async fn measure(
     bench: &BenchSite,
     seen: &mut Seen,
@@ -88,7 +64,7 @@ async fn measure(
     (prefix, since): (&str, Since),
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let prefix = format!("{prefix}{}", if since == Since::Commit { "committed_" } else { "" });
+    let prefix = format!("{prefix}{}", since.prefix());
     let sender = client(bench).await?;
     let mut floor = Floor::new(bench).await?;
     let start = sender.prepare("select vm_start('u/v')").await?;
@@ -100,7 +76,7 @@ async fn measure(
         let bare = floor.once(since).await?;
         while seen.try_recv().is_ok() {}
         tokio::time::sleep(REST).await;
-        let began = since.run(&sender, &start).await?;
+        let began = since.run(&sender, &start, &[]).await?;
         let claimed = next(seen, Did::ClaimedStart).await?;
         if round >= warm_up {
             floors.add(bare);
@@ -150,7 +126,7 @@ impl Floor {
     }
 
     async fn once(&mut self, since: Since) -> anyhow::Result<Duration> {
-        let (began, finished) = tokio::join!(since.run(&self.sender, &self.send), async {
+        let (began, finished) = tokio::join!(since.run(&self.sender, &self.send, &[]), async {
             self.heard.recv().await.context("the bare listener was disconnected")?;
             self.claimer.execute(&self.claim, &[]).await?;
             anyhow::Ok(Instant::now())

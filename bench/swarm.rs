@@ -1,6 +1,6 @@
-//! Commands at a steady rate to many nodes: from the commit call to the node's committed claim, beside as many bare
-//! listeners that are woken at the same rate, in turns with ours and in a database of their own on the same server. And what
-//! the server has to do while nobody commands anything.
+//! Commands at a steady rate to many nodes: from the call of `vm_start` to the node's committed claim and, in turns with it,
+//! from the COMMIT (`committed`); beside as many bare listeners that are woken at the same rate, in turns with ours and in a
+//! database of their own on the same server. And what the server has to do while nobody commands anything.
 
 use std::{
     collections::HashMap,
@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context;
 use futures_util::future::try_join_all;
 use tokio::{
+    sync::Mutex,
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
@@ -21,6 +22,7 @@ use crate::{
     fleet::{Fleet, Ground, POOL, Shape, until},
     floor::Floor,
     report::{Report, Samples},
+    since::Since,
 };
 
 pub const OURS: &str = "qvd";
@@ -79,42 +81,48 @@ async fn rounds(
 ) -> anyhow::Result<()> {
     let commander = Commander::new(ground).await?;
     let count = (arguments.rate * arguments.seconds) as usize;
-    let (mut claims, mut floors) = (Samples::default(), Samples::default());
     let (mut next, mut lost, mut busy) = (FIRST_VM, 0, Duration::ZERO);
+    let mut samples = Since::BOTH.map(|since| (since, Samples::default(), Samples::default()));
     // The first plans its statements.
     for round in 0..=repetitions {
-        let bare = wake_at_rate(floor, count, arguments.rate).await?;
-        while seen.try_recv().is_ok() {}
-        let (before, began) = (ground.cpu()?, Instant::now());
-        let took = commander.start_at_rate(seen, next, count, arguments.rate).await?;
-        let (used, lasted) = (ground.cpu()?.saturating_sub(before), began.elapsed());
-        next += i32::try_from(count)?;
-        if round > 0 {
-            lost += count - took.len();
-            busy += used.div_f64(lasted.as_secs_f64());
-            took.into_iter().for_each(|took| claims.add(took));
-            bare.into_iter().for_each(|took| floors.add(took));
+        for (since, claims, floors) in &mut samples {
+            let bare = wake_at_rate(floor, count, arguments.rate, *since).await?;
+            while seen.try_recv().is_ok() {}
+            let (before, began) = (ground.cpu()?, Instant::now());
+            let took = commander.start_at_rate(seen, next, count, arguments.rate, *since).await?;
+            let (used, lasted) = (ground.cpu()?.saturating_sub(before), began.elapsed());
+            next += i32::try_from(count)?;
+            if round > 0 {
+                lost += count - took.len();
+                busy += used.div_f64(lasted.as_secs_f64());
+                took.into_iter().for_each(|took| claims.add(took));
+                bare.into_iter().for_each(|took| floors.add(took));
+            }
         }
     }
     let owner = ground.client(OURS).await?;
     let all = format!(
         "select count(*) = {} from vm_runtimes where vm_state = 'running' and vm_cmd is null",
-        count * (repetitions + 1)
+        count * (repetitions + 1) * samples.len()
     );
     if until(&owner, "not all VMs run", &all).await.is_err() {
         let missing = "select count(*) from vm_runtimes where vm_cmd is not null or vm_state = 'starting'";
         lost = lost.max(usize::try_from(owner.query_one(missing, &[]).await?.get::<_, i64>(0))?);
     }
     report.figure("lost", lost as f64);
-    report.figure("busy_db_cpu_percent", busy.as_secs_f64() / repetitions as f64 * 100.0);
-    report.figure("claim_p50_ms", claims.ms(0.5));
-    report.figure("claim_p99_ms", claims.ms(0.99));
-    report.figure(if arguments.no_listen { "pickup_max_ms" } else { "claim_max_ms" }, claims.ms(1.0));
-    report.figure("over_floor_p50", claims.ms(0.5) / floors.ms(0.5));
-    report.peer("floor", "claim_p50_ms", floors.ms(0.5));
-    report.peer("floor", "claim_p99_ms", floors.ms(0.99));
-    report.spread.insert("claim_ms".to_owned(), claims.spread());
-    report.spread.insert("floor_ms".to_owned(), floors.spread());
+    report.figure("busy_db_cpu_percent", busy.as_secs_f64() / (repetitions * samples.len()) as f64 * 100.0);
+    for (since, claims, floors) in samples {
+        let prefix = since.prefix();
+        let max = if arguments.no_listen { "pickup_max_ms" } else { "claim_max_ms" };
+        report.figure(format!("{prefix}claim_p50_ms"), claims.ms(0.5));
+        report.figure(format!("{prefix}claim_p99_ms"), claims.ms(0.99));
+        report.figure(format!("{prefix}{max}"), claims.ms(1.0));
+        report.figure(format!("{prefix}over_floor_p50"), claims.ms(0.5) / floors.ms(0.5));
+        report.peer("floor", format!("{prefix}claim_p50_ms"), floors.ms(0.5));
+        report.peer("floor", format!("{prefix}claim_p99_ms"), floors.ms(0.99));
+        report.spread.insert(format!("{prefix}claim_ms"), claims.spread());
+        report.spread.insert(format!("{prefix}floor_ms"), floors.spread());
+    }
     Ok(())
 }
 
@@ -126,15 +134,14 @@ async fn load(ground: &Ground, window: Duration) -> anyhow::Result<f64> {
     Ok(used.as_secs_f64() / began.elapsed().as_secs_f64() * 100.0)
 }
 
-async fn wake_at_rate(floor: &mut Floor, count: usize, rate: f64) -> anyhow::Result<Vec<Duration>> {
+async fn wake_at_rate(floor: &mut Floor, count: usize, rate: f64, since: Since) -> anyhow::Result<Vec<Duration>> {
     let mut ticks = interval(Duration::from_secs_f64(1.0 / rate));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut took = Vec::with_capacity(count);
     for number in 0..count {
         ticks.tick().await;
-        let began = Instant::now();
         // One at a time is all that the rate asks for; who is slower than that is late for the next.
-        floor.wake(number).await?;
+        let began = floor.wake(number, since).await?;
         let (listener, at) = timeout(LATE, floor.heard()).await?.context("the bare listeners have ended")?;
         anyhow::ensure!(listener == floor.listener(number), "another listener was woken");
         took.push(at - began);
@@ -144,38 +151,48 @@ async fn wake_at_rate(floor: &mut Floor, count: usize, rate: f64) -> anyhow::Res
 
 /// Those who command.
 pub struct Commander {
-    clients: Vec<Arc<(Client, Statement)>>,
+    lines: Vec<Arc<Line>>,
+}
+
+struct Line {
+    client: Client,
+    start: Statement,
+    /// Statements can be under way one behind the other, transactions of several not.
+    transactions: Mutex<()>,
 }
 
 impl Commander {
     /// With connections that have done it before.
     pub async fn new(ground: &Ground) -> anyhow::Result<Self> {
-        let clients = (0..POOL).map(async |_| {
+        let lines = (0..POOL).map(async |_| {
             let client = ground.client(OURS).await?;
             let start = client.prepare("select vm_start($1::integer)").await?;
-            anyhow::Ok(Arc::new((client, start)))
+            anyhow::Ok(Arc::new(Line { client, start, transactions: Mutex::default() }))
         });
-        Ok(Self { clients: try_join_all(clients).await? })
+        Ok(Self { lines: try_join_all(lines).await? })
     }
 
-    /// Starts VMs, `rate` of them in a second; for those that were claimed, how long it took from the commit call.
+    /// Starts VMs, `rate` of them in a second; for those that were claimed, how long it took.
     pub async fn start_at_rate(
         &self,
         seen: &mut Seen,
         first: i32,
         count: usize,
         rate: f64,
+        since: Since,
     ) -> anyhow::Result<Vec<Duration>> {
         let mut ticks = interval(Duration::from_secs_f64(1.0 / rate));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut calls = JoinSet::new();
         for (number, vm) in (first..).take(count).enumerate() {
             ticks.tick().await;
-            let client = self.clients[number % self.clients.len()].clone();
+            let line = self.lines[number % self.lines.len()].clone();
             calls.spawn(async move {
-                let began = Instant::now();
-                client.0.query(&client.1, &[&vm]).await?;
-                anyhow::Ok((vm, began))
+                let _turn = match since {
+                    Since::Statement => None,
+                    Since::Commit => Some(line.transactions.lock().await),
+                };
+                anyhow::Ok((vm, since.run(&line.client, &line.start, &[&vm]).await?))
             });
         }
         let mut began = HashMap::new();
@@ -198,8 +215,8 @@ impl Commander {
     /// Starts VMs all at once, over all connections; returns when every call has returned.
     pub async fn start_all(&self, first: i32, count: usize) -> anyhow::Result<()> {
         let calls = (first..).take(count).enumerate().map(async |(number, vm)| {
-            let (client, start) = &*self.clients[number % self.clients.len()];
-            client.query(start, &[&vm]).await
+            let line = &self.lines[number % self.lines.len()];
+            line.client.query(&line.start, &[&vm]).await
         });
         try_join_all(calls).await?;
         Ok(())
