@@ -3863,9 +3863,12 @@ CREATE FUNCTION qvd.place_default(vm integer) RETURNS integer
     LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
+declare
+    b qvd.balancer;
 begin
+    select * into b from qvd.balancer;
     return (
-        select l.host_id from qvd.host_loads l, qvd.balancer b
+        select l.host_id from qvd.host_loads l
         order by (b.ram_weight * coalesce(l.usable_ram, 0) + b.cpu_weight * coalesce(l.usable_cpu, 0)) / (1 + l.vms)
             + random() * b.random_weight desc
         limit 1);
@@ -3877,27 +3880,33 @@ CREATE FUNCTION qvd.place_load(vm integer) RETURNS integer
     AS $$
 declare
     turn bigint := nextval('qvd.placements');
+    memory integer := (select s.memory from qvd.vm_specs s where s.vm_id = vm);
+    b qvd.balancer;
+    beside integer[] := '{}';
 begin
+    select * into b from qvd.balancer;
+    if b.same_user then
+        beside := array(
+            select r.host_id
+            from qvd.vms own join qvd.vms v on v.user_id = own.user_id join qvd.vm_runtimes r on r.vm_id = v.id
+            where own.id = vm and r.host_id is not null);
+    end if;
     return (
         select l.host_id
-        from qvd.balancer b
-            join qvd.vm_specs s on s.vm_id = vm
-            cross join lateral (
-                select host_id, vms, coalesce(failed_starts, 0) as failed_starts,
-                    greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
-                    coalesce(free_ram, usable_ram, 0) - given * s.memory as left_ram,
-                    coalesce(free_ram, usable_ram, 0) / greatest(coalesce(usable_ram, 0), 1) as free,
-                    1 + coalesce(cpu_pressure, 0) as pressure,
-                    (row_number() over (order by host_id) + turn) % count(*) over () / (count(*) over ())::float8 as wait
-                from qvd.host_loads
-            ) l
-            cross join lateral (select l.left_ram >= s.memory as it) fits
-        order by fits.it and b.same_user and exists (
-                select from qvd.vms v join qvd.vm_runtimes r on r.vm_id = v.id
-                where v.user_id = s.user_id and r.host_id = l.host_id) desc,
-            fits.it desc,
+        from (
+            select host_id, vms, failed_starts,
+                greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
+                coalesce(free_ram, usable_ram, 0) - given * memory >= memory as fits,
+                coalesce(free_ram, usable_ram, 0) / greatest(coalesce(usable_ram, 0), 1) as free,
+                1 + coalesce(cpu_pressure, 0) as pressure,
+                (row_number() over nodes + turn) % count(*) over nodes / (count(*) over nodes)::float8 as wait
+            from qvd.host_loads
+            window nodes as (order by host_id rows between unbounded preceding and unbounded following)
+        ) l
+        order by l.fits and l.host_id = any (beside) desc,
+            l.fits desc,
             l.size * least(l.free, 1) / l.pressure * 0.5 ^ least(l.failed_starts, 50)
-                / (1 + l.vms + l.wait * b.random_weight * (1 + l.vms / 20.0)) desc
+                / (1 + l.vms + l.wait * b.random_weight * (1 + l.vms / 20.0::float8)) desc
         limit 1);
 end $$;
 
@@ -6247,15 +6256,42 @@ CREATE VIEW qvd.host_loads AS
     (r.vms + COALESCE(c.vms, (0)::bigint)) AS vms,
     GREATEST(c.vms, (0)::bigint) AS given,
     (qvd.failed_starts_left(r.failed_starts, r.ok_ts) + (COALESCE(c.failed_starts, (0)::bigint))::double precision) AS failed_starts
-   FROM ((qvd.host_runtimes r
-     JOIN qvd.hosts h ON ((h.id = r.host_id)))
-     LEFT JOIN ( SELECT host_changes.host_id,
+   FROM (( SELECT host_runtimes.host_id,
+            host_runtimes.state,
+            host_runtimes.blocked,
+            host_runtimes.cmd,
+            host_runtimes.epoch,
+            host_runtimes.boot_id,
+            host_runtimes.pid,
+            host_runtimes.lease,
+            host_runtimes.ok_ts,
+            host_runtimes.usable_ram,
+            host_runtimes.usable_cpu,
+            host_runtimes.events_degraded_since,
+            host_runtimes.events_degraded_reason,
+            host_runtimes.patience,
+            host_runtimes.storage_degraded_since,
+            host_runtimes.storage_degraded_reason,
+            host_runtimes.program,
+            host_runtimes.program_schema,
+            host_runtimes.machine_id,
+            host_runtimes.vms,
+            host_runtimes.free_ram,
+            host_runtimes.cpu_pressure,
+            host_runtimes.failed_starts,
+            host_runtimes.started_at,
+            true AS takes
+           FROM qvd.host_runtimes
+          WHERE ((NOT host_runtimes.blocked) AND (host_runtimes.state = 'running'::qvd.host_state) AND (host_runtimes.storage_degraded_since IS NULL) AND (host_runtimes.ok_ts > (now() - ( SELECT balancer.lapse
+                   FROM qvd.balancer))) AND (NOT (host_runtimes.host_id IN ( SELECT hosts.id
+                   FROM qvd.hosts
+                  WHERE (NOT hosts.backend)))))) r
+     FULL JOIN ( SELECT host_changes.host_id,
             sum(host_changes.vms) AS vms,
             sum(host_changes.failed_starts) AS failed_starts
            FROM qvd.host_changes
           GROUP BY host_changes.host_id) c ON ((c.host_id = r.host_id)))
-  WHERE (h.backend AND (NOT r.blocked) AND (r.state = 'running'::qvd.host_state) AND (r.storage_degraded_since IS NULL) AND (r.ok_ts > (now() - ( SELECT balancer.lapse
-           FROM qvd.balancer))));
+  WHERE COALESCE(r.takes, false);
 
 ALTER TABLE qvd.hosts ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME qvd.hosts_id_seq

@@ -1,28 +1,37 @@
 -- Balancers: which node takes a VM. `l7r.loadbalancer.plugin` names one, a function place_<name>(vm integer). What they look
 -- at grows with the number of nodes, not of VMs, and none writes anything, so that starts do not wait for each other.
 
--- The nodes that can take VMs, and how loaded they are at this moment.
+-- The nodes that can take VMs, and how loaded they are at this moment. The planner expects hardly any node to run and to have
+-- given a sign of life so lately, and would compare each with each: an uncorrelated `not in` is hashed, and what is joined in
+-- full is hashed or sorted, whatever it expects.
 create or replace view host_loads as
     select r.host_id, r.usable_ram, r.usable_cpu, r.free_ram, r.cpu_pressure,
         r.vms + coalesce(c.vms, 0) as vms,
         -- What came since it said how much memory is free.
         greatest(c.vms, 0) as given,
         failed_starts_left(r.failed_starts, r.ok_ts) + coalesce(c.failed_starts, 0) as failed_starts
-    from host_runtimes r
-        join hosts h on h.id = r.host_id
-        left join (
+    from (
+            select *, true as takes from host_runtimes
+            where not blocked and state = 'running' and storage_degraded_since is null
+                and ok_ts > now() - (select lapse from balancer)
+                and host_id not in (select id from hosts where not backend)
+        ) r
+        full join (
             select host_id, sum(vms) as vms, sum(failed_starts) as failed_starts
             from host_changes group by host_id
         ) c on c.host_id = r.host_id
-    where h.backend and not r.blocked and r.state = 'running' and r.storage_degraded_since is null
-        and r.ok_ts > now() - (select lapse from balancer);
+    -- `r.takes` alone would be taken for reason to join it from the left.
+    where coalesce(r.takes, false);
 
 -- The classic formula: memory and processors per VM, by weight, plus chance.
 create or replace function place_default(vm integer) returns integer
 language plpgsql volatile set plan_cache_mode = force_generic_plan as $$
+declare
+    b qvd.balancer;
 begin
+    select * into b from qvd.balancer;
     return (
-        select l.host_id from qvd.host_loads l, qvd.balancer b
+        select l.host_id from qvd.host_loads l
         order by (b.ram_weight * coalesce(l.usable_ram, 0) + b.cpu_weight * coalesce(l.usable_cpu, 0)) / (1 + l.vms)
             + random() * b.random_weight desc
         limit 1);
@@ -39,27 +48,33 @@ create or replace function place_load(vm integer) returns integer
 language plpgsql volatile set plan_cache_mode = force_generic_plan as $$
 declare
     turn bigint := nextval('qvd.placements');
+    memory integer := (select s.memory from qvd.vm_specs s where s.vm_id = vm);
+    b qvd.balancer;
+    beside integer[] := '{}';
 begin
+    select * into b from qvd.balancer;
+    if b.same_user then
+        beside := array(
+            select r.host_id
+            from qvd.vms own join qvd.vms v on v.user_id = own.user_id join qvd.vm_runtimes r on r.vm_id = v.id
+            where own.id = vm and r.host_id is not null);
+    end if;
     return (
         select l.host_id
-        from qvd.balancer b
-            join qvd.vm_specs s on s.vm_id = vm
-            cross join lateral (
-                select host_id, vms, coalesce(failed_starts, 0) as failed_starts,
-                    greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
-                    coalesce(free_ram, usable_ram, 0) - given * s.memory as left_ram,
-                    coalesce(free_ram, usable_ram, 0) / greatest(coalesce(usable_ram, 0), 1) as free,
-                    1 + coalesce(cpu_pressure, 0) as pressure,
-                    (row_number() over (order by host_id) + turn) % count(*) over () / (count(*) over ())::float8 as wait
-                from qvd.host_loads
-            ) l
-            cross join lateral (select l.left_ram >= s.memory as it) fits
-        order by fits.it and b.same_user and exists (
-                select from qvd.vms v join qvd.vm_runtimes r on r.vm_id = v.id
-                where v.user_id = s.user_id and r.host_id = l.host_id) desc,
-            fits.it desc,
+        from (
+            select host_id, vms, failed_starts,
+                greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
+                coalesce(free_ram, usable_ram, 0) - given * memory >= memory as fits,
+                coalesce(free_ram, usable_ram, 0) / greatest(coalesce(usable_ram, 0), 1) as free,
+                1 + coalesce(cpu_pressure, 0) as pressure,
+                (row_number() over nodes + turn) % count(*) over nodes / (count(*) over nodes)::float8 as wait
+            from qvd.host_loads
+            window nodes as (order by host_id rows between unbounded preceding and unbounded following)
+        ) l
+        order by l.fits and l.host_id = any (beside) desc,
+            l.fits desc,
             l.size * least(l.free, 1) / l.pressure * 0.5 ^ least(l.failed_starts, 50)
-                / (1 + l.vms + l.wait * b.random_weight * (1 + l.vms / 20.0)) desc
+                / (1 + l.vms + l.wait * b.random_weight * (1 + l.vms / 20.0::float8)) desc
         limit 1);
 end $$;
 

@@ -101,6 +101,35 @@ async fn what_nodes_and_routers_ask_again_and_again_costs_the_same_with_a_hundre
     }
 }
 
+/// So many nodes, which run, while the planner believes that none does.
+async fn running(nodes: u32) -> Db {
+    let db = Db::with_vms(1).await;
+    let more = format!(
+        "select host_create('n' || n, ('10.9.' || n / 250 || '.' || n % 250 + 1)::inet) from generate_series(2, {nodes}) n"
+    );
+    db.sql(&more).await;
+    db.sql("vacuum analyze").await;
+    db.sql(
+        "select node_state(n.node, n.node_epoch, 'running') from hosts h, node_start(h.name, gen_random_uuid(), 1) n",
+    )
+    .await;
+    db.sql("select node_lease(host_id, epoch, 9000, 9000, null, null, 8000, 0) from host_runtimes").await;
+    db
+}
+
+#[tokio::test]
+async fn finding_a_place_costs_no_more_than_in_proportion_to_the_nodes() {
+    let (few, many) = (running(40).await, running(400).await);
+    for balancer in ["place_default", "place_load"] {
+        let statement = format!("select {balancer}(vm_id('alice/d1'))");
+        let (of_few, of_many) = (
+            cost(&few.session("postgres").await, &statement).await,
+            cost(&many.session("postgres").await, &statement).await,
+        );
+        assert!(of_many < of_few * 10, "{balancer}: {of_few} pages with 40 nodes, {of_many} with 400");
+    }
+}
+
 #[tokio::test]
 async fn a_poll_uses_the_index_of_what_waits() {
     let db = cluster(SMALL).await;
