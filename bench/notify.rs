@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     claims::{Did, Seen, next},
-    report::{Report, Samples},
+    report::{Report, Samples, Unit},
     since::Since,
     site::BenchSite,
 };
@@ -87,15 +87,10 @@ async fn measure(
         sender.simple_query("select vm_stop('u/v')").await?;
         bench.site.wait_vm("u/v", "stopped").await?;
     }
-    report.figure(format!("{prefix}claim_p50_us"), claims.us(0.5));
-    report.figure(format!("{prefix}claim_p99_us"), claims.us(0.99));
     report.figure(format!("{prefix}floor_p50_us"), floors.us(0.5));
     report.figure(format!("{prefix}floor_p99_us"), floors.us(0.99));
     report.figure(format!("{prefix}ratio_p50"), claims.us(0.5) / floors.us(0.5));
-    report.peer("floor", format!("{prefix}claim_p50_us"), floors.us(0.5));
-    report.peer("floor", format!("{prefix}claim_p99_us"), floors.us(0.99));
-    report.spread.insert(format!("{prefix}claim_ms"), claims.spread());
-    report.spread.insert(format!("{prefix}floor_ms"), floors.spread());
+    report.beside_floor(&prefix, Unit::Microseconds, &claims, &floors);
     Ok(())
 }
 

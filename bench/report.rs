@@ -40,6 +40,29 @@ impl Samples {
     }
 }
 
+/// What a figure of a duration is told in.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    Microseconds,
+    Milliseconds,
+}
+
+impl Unit {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Microseconds => "us",
+            Self::Milliseconds => "ms",
+        }
+    }
+
+    fn of(self, samples: &Samples, share: f64) -> f64 {
+        match self {
+            Self::Microseconds => samples.us(share),
+            Self::Milliseconds => samples.ms(share),
+        }
+    }
+}
+
 /// The outcome of a scenario.
 #[derive(Default)]
 pub struct Report {
@@ -59,6 +82,17 @@ impl Report {
     /// Sets a figure of a peer or floor.
     pub fn peer(&mut self, peer: &str, key: impl Into<String>, value: f64) {
         self.peers.entry(peer.to_owned()).or_default().insert(key.into(), round(value));
+    }
+
+    /// How long claims took, and what is physically possible as the peer `floor`.
+    pub fn beside_floor(&mut self, prefix: &str, unit: Unit, claims: &Samples, floors: &Samples) {
+        for (name, share) in [("p50", 0.5), ("p99", 0.99)] {
+            let key = format!("{prefix}claim_{name}_{}", unit.suffix());
+            self.figure(key.clone(), unit.of(claims, share));
+            self.peer("floor", key, unit.of(floors, share));
+        }
+        self.spread.insert(format!("{prefix}claim_ms"), claims.spread());
+        self.spread.insert(format!("{prefix}floor_ms"), floors.spread());
     }
 
     /// The object that `--json` ends with.

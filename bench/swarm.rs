@@ -21,7 +21,7 @@ use crate::{
     claims::{Did, Seen},
     fleet::{Fleet, Ground, POOL, Shape, until},
     floor::Floor,
-    report::{Report, Samples},
+    report::{Report, Samples, Unit},
     since::Since,
 };
 
@@ -114,14 +114,9 @@ async fn rounds(
     for (since, claims, floors) in samples {
         let prefix = since.prefix();
         let max = if arguments.no_listen { "pickup_max_ms" } else { "claim_max_ms" };
-        report.figure(format!("{prefix}claim_p50_ms"), claims.ms(0.5));
-        report.figure(format!("{prefix}claim_p99_ms"), claims.ms(0.99));
         report.figure(format!("{prefix}{max}"), claims.ms(1.0));
         report.figure(format!("{prefix}over_floor_p50"), claims.ms(0.5) / floors.ms(0.5));
-        report.peer("floor", format!("{prefix}claim_p50_ms"), floors.ms(0.5));
-        report.peer("floor", format!("{prefix}claim_p99_ms"), floors.ms(0.99));
-        report.spread.insert(format!("{prefix}claim_ms"), claims.spread());
-        report.spread.insert(format!("{prefix}floor_ms"), floors.spread());
+        report.beside_floor(prefix, Unit::Milliseconds, &claims, &floors);
     }
     Ok(())
 }
