@@ -1,8 +1,8 @@
 //! How long after the commit call of `vm_start` hkd has committed its claim, beside the physical floor: a bare
 //! transaction with one UPDATE and one NOTIFY until a bare listener has it, plus one bare committed UPDATE by that
 //! listener. hkd runs in this process, with simulated VMs; both sides speak to the same durable database.
-//! Once with everything that the statements do before they commit, and once (`committed`) from the COMMIT of a transaction in
-//! which they are done, which is the way of the event alone.
+//! Once from the COMMIT of a transaction in which the statements were done, and once (`call`) from the call of statements that
+//! commit by themselves, with everything that they do before.
 
 use std::{
     sync::Arc,

@@ -1,5 +1,5 @@
-//! Since when a claim is waited for: with everything that its statement does before it commits, or from the COMMIT alone,
-//! which is the way of the event.
+//! Since when a claim is waited for: from the COMMIT, which is the way of the event, or from the call of the statement, with
+//! everything that it does before it commits.
 
 use std::time::Instant;
 
@@ -8,20 +8,20 @@ use tokio_postgres::{Client, Statement, types::ToSql};
 /// Where the clock starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// A statement that commits by itself was sent.
-    Statement,
-    /// The COMMIT after it was sent.
+    /// The COMMIT after a statement was sent.
     Commit,
+    /// A statement that commits by itself was sent.
+    Call,
 }
 
 impl Since {
-    pub const BOTH: [Self; 2] = [Self::Statement, Self::Commit];
+    pub const BOTH: [Self; 2] = [Self::Commit, Self::Call];
 
     /// What the names of figures begin with.
     pub fn prefix(self) -> &'static str {
         match self {
-            Self::Statement => "",
-            Self::Commit => "committed_",
+            Self::Commit => "",
+            Self::Call => "call_",
         }
     }
 
@@ -38,8 +38,8 @@ impl Since {
         }
         let began = Instant::now();
         match self {
-            Self::Statement => drop(client.query(statement, parameters).await?),
             Self::Commit => client.batch_execute("commit").await?,
+            Self::Call => drop(client.query(statement, parameters).await?),
         }
         Ok(began)
     }

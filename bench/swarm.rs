@@ -1,5 +1,5 @@
-//! Commands at a steady rate to many nodes: from the call of `vm_start` to the node's committed claim and, in turns with it,
-//! from the COMMIT (`committed`); beside as many bare listeners that are woken at the same rate, in turns with ours and in a
+//! Commands at a steady rate to many nodes: from the COMMIT of `vm_start` to the node's committed claim and, in turns with it,
+//! from the call (`call`); beside as many bare listeners that are woken at the same rate, in turns with ours and in a
 //! database of their own on the same server. And what the server has to do while nobody commands anything.
 
 use std::{
@@ -184,8 +184,8 @@ impl Commander {
             let line = self.lines[number % self.lines.len()].clone();
             calls.spawn(async move {
                 let _turn = match since {
-                    Since::Statement => None,
                     Since::Commit => Some(line.transactions.lock().await),
+                    Since::Call => None,
                 };
                 anyhow::Ok((vm, since.run(&line.client, &line.start, &[&vm]).await?))
             });
