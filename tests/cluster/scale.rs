@@ -50,16 +50,30 @@ async fn cluster(vms: u32) -> Db {
     db
 }
 
-/// Pages that a statement touches once its plans are made, and how many times the index was used by it.
-async fn cost(session: &Session, statement: &str) -> u64 {
+/// What a statement did once its plans were made, as the server explains it.
+async fn explained(session: &Session, statement: &str) -> Value {
     for _ in 0..2 {
         session.sql(&format!("begin; {statement}; rollback")).await;
     }
     let explained =
         session.rows(&format!("begin; explain (analyze, buffers, format json) {statement}; rollback")).await;
     let plan: Value = serde_json::from_str(&explained[0][0]).unwrap();
-    let blocks = |kind: &str| plan[0]["Plan"][format!("Shared {kind} Blocks")].as_u64().unwrap();
+    plan[0]["Plan"].clone()
+}
+
+/// Pages that a statement touches.
+async fn cost(session: &Session, statement: &str) -> u64 {
+    let plan = explained(session, statement).await;
+    let blocks = |kind: &str| plan[format!("Shared {kind} Blocks")].as_u64().unwrap();
     blocks("Hit") + blocks("Read")
+}
+
+/// Rows that the steps of a plan hand on or drop, whether they touch a page for it or not.
+fn rows_handled(step: &Value) -> f64 {
+    let number = |key: &str| step[key].as_f64().unwrap_or_default();
+    let dropped = number("Rows Removed by Filter") + number("Rows Removed by Join Filter");
+    let below: f64 = step["Plans"].as_array().into_iter().flatten().map(rows_handled).sum();
+    (number("Actual Rows") + dropped) * number("Actual Loops") + below
 }
 
 /// The tables that a statement reads from beginning to end although they hold something for every VM.
@@ -108,12 +122,16 @@ async fn running(nodes: u32) -> Db {
         "select host_create('n' || n, ('10.9.' || n / 250 || '.' || n % 250 + 1)::inet) from generate_series(2, {nodes}) n"
     );
     db.sql(&more).await;
+    // Hardly anything comes to a node, it believes, too.
+    db.sql("insert into host_changes (host_id, vms) select id, 0 from hosts limit 1").await;
     db.sql("vacuum analyze").await;
     db.sql(
         "select node_state(n.node, n.node_epoch, 'running') from hosts h, node_start(h.name, gen_random_uuid(), 1) n",
     )
     .await;
     db.sql("select node_lease(host_id, epoch, 9000, 9000, null, null, 8000, 0) from host_runtimes").await;
+    // What came to each since.
+    db.sql("insert into host_changes (host_id, vms) select host_id, 1 from host_runtimes, generate_series(1, 3)").await;
     db
 }
 
@@ -128,6 +146,10 @@ async fn finding_a_place_costs_no_more_than_in_proportion_to_the_nodes() {
         );
         assert!(of_many < of_few * 10, "{balancer}: {of_few} pages with 40 nodes, {of_many} with 400");
     }
+    let loads = "select * from host_loads";
+    let of_few = rows_handled(&explained(&few.session("postgres").await, loads).await);
+    let of_many = rows_handled(&explained(&many.session("postgres").await, loads).await);
+    assert!(of_many <= of_few * 11.0, "{of_few} rows with 40 nodes, {of_many} with 400");
 }
 
 #[tokio::test]
