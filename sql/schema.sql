@@ -198,9 +198,13 @@ declare
     -- Once, for daemons are nobody and their starts and claims are logged.
     who constant integer := me();
 begin
-    if who is not null then
-        select a.id, case when a.id = 0 and session_user <> 'qvd_wat' then session_user else a.name end, a.tenant_id = 0
-        into administrator, name, superadmin from administrators a where a.id = who;
+    if who = 0 and session_user <> 'qvd_wat' then
+        -- Known without a look at him.
+        administrator := who;
+        name := session_user;
+        superadmin := true;
+    elsif who is not null then
+        select a.id, a.name, a.tenant_id = 0 into administrator, name, superadmin from administrators a where a.id = who;
     end if;
     address := inet_client_addr();
     source := coalesce(nullif(current_setting('application_name', true), ''), 'sql');
@@ -368,13 +372,13 @@ CREATE FUNCTION qvd.agent_time(at timestamp with time zone) RETURNS text
     select coalesce(to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS'), '')
 $$;
 
-CREATE FUNCTION qvd.announce(channel text, payload text) RETURNS void
+CREATE FUNCTION qvd.announce(channel text, payload text) RETURNS boolean
     LANGUAGE sql
     AS $$
     select case
         when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'), pg_backend_pid() & 31)
         then pg_notify(channel, qvd.merged(channel, payload))
-    end
+    end is not null
 $$;
 
 CREATE FUNCTION qvd.audit(action text, object text, id integer, name text, tenant integer, arguments jsonb DEFAULT NULL::jsonb) RETURNS void
@@ -382,12 +386,13 @@ CREATE FUNCTION qvd.audit(action text, object text, id integer, name text, tenan
     SET search_path TO 'qvd', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
+declare
+    who record := acting();
 begin
     insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
         administrator_id, administrator_name, superadmin, ip, source)
-    select audit.action, object, id, audit.name, tenant, arguments,
-        a.administrator, a.name, a.superadmin, a.address, a.source
-    from acting() a;
+    values (audit.action, object, id, audit.name, tenant, arguments,
+        who.administrator, who.name, who.superadmin, who.address, who.source);
 end $$;
 
 CREATE FUNCTION qvd.beat_try(age interval) RETURNS boolean
@@ -2421,6 +2426,21 @@ CREATE FUNCTION qvd.mac_tail(mac text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     AS $$ select right(translate(lower(mac), ':-.', ''), 6) $$;
 
+CREATE FUNCTION qvd.may_command(tenant integer, acl text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'qvd', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+    if me() = 0 and session_user <> 'qvd_wat' then
+        return true;
+    elsif not reaches(tenant) then
+        return false;
+    end if;
+    perform demand(acl);
+    return true;
+end $$;
+
 CREATE FUNCTION qvd.me() RETURNS integer
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'qvd', 'pg_temp'
@@ -3826,34 +3846,33 @@ CREATE FUNCTION qvd.password_hash(password text) RETURNS text
     select crypt(password, gen_salt('bf', 10))
 $$;
 
-CREATE FUNCTION qvd.place(vm integer) RETURNS integer
+CREATE FUNCTION qvd.place(spec qvd.vm_specs) RETURNS integer
     LANGUAGE plpgsql
     AS $_$
 declare
-    plugin text;
-    same_home boolean;
+    b qvd.balancer;
     chosen integer;
 begin
-    select b.plugin, b.same_home into plugin, same_home from qvd.balancer b;
-    if same_home then
+    select * into b from qvd.balancer;
+    if b.same_home then
         chosen := (
             select r.host_id
             from qvd.vms own join qvd.vms v on v.user_id = own.user_id join qvd.vm_runtimes r on r.vm_id = v.id
                 join qvd.host_loads l on l.host_id = r.host_id
-            where own.id = vm limit 1);
+            where own.id = spec.vm_id limit 1);
     end if;
     if chosen is not null then
         return chosen;
     end if;
-    if plugin = 'load' then
-        chosen := qvd.place_load(vm);
-    elsif plugin = 'default' then
-        chosen := qvd.place_default(vm);
+    if b.plugin = 'load' then
+        chosen := qvd.place_load(spec, b);
+    elsif b.plugin = 'default' then
+        chosen := qvd.place_default(spec.vm_id);
     else
-        execute format('select qvd.%I($1)', 'place_' || plugin) into chosen using vm;
+        execute format('select qvd.%I($1)', 'place_' || b.plugin) into chosen using spec.vm_id;
     end if;
     if chosen is null then
-        raise exception 'no host can take VM %', qvd.vm_name(vm)
+        raise exception 'no host can take VM %', qvd.vm_name(spec.vm_id)
             using errcode = 'QV030', hint = 'A host must be running, not blocked and a back end: select * from host_list;';
     end if;
     return chosen;
@@ -3876,27 +3895,43 @@ end $$;
 
 CREATE FUNCTION qvd.place_load(vm integer) RETURNS integer
     LANGUAGE plpgsql
+    AS $$
+begin
+    return (select qvd.place_load(s, b) from qvd.vm_specs s, qvd.balancer b where s.vm_id = vm);
+end $$;
+
+CREATE TABLE qvd.balancer (
+    one boolean DEFAULT true NOT NULL,
+    plugin text,
+    ram_weight double precision,
+    cpu_weight double precision,
+    random_weight double precision,
+    lapse interval,
+    same_user boolean DEFAULT false NOT NULL,
+    same_home boolean DEFAULT false NOT NULL,
+    CONSTRAINT balancer_one_check CHECK (one)
+);
+
+CREATE FUNCTION qvd.place_load(spec qvd.vm_specs, b qvd.balancer) RETURNS integer
+    LANGUAGE plpgsql
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
     turn bigint := nextval('qvd.placements');
-    memory integer := (select s.memory from qvd.vm_specs s where s.vm_id = vm);
-    b qvd.balancer;
     beside integer[] := '{}';
 begin
-    select * into b from qvd.balancer;
     if b.same_user then
         beside := array(
             select r.host_id
             from qvd.vms own join qvd.vms v on v.user_id = own.user_id join qvd.vm_runtimes r on r.vm_id = v.id
-            where own.id = vm and r.host_id is not null);
+            where own.id = spec.vm_id and r.host_id is not null);
     end if;
     return (
         select l.host_id
         from (
             select host_id, vms, failed_starts,
                 greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
-                coalesce(free_ram, usable_ram, 0) - given * memory >= memory as fits,
+                coalesce(free_ram, usable_ram, 0) - given * spec.memory >= spec.memory as fits,
                 coalesce(free_ram, usable_ram, 0) / greatest(coalesce(usable_ram, 0), 1) as free,
                 1 + coalesce(cpu_pressure, 0) as pressure,
                 (row_number() over nodes + turn) % count(*) over nodes / (count(*) over nodes)::float8 as wait
@@ -4917,10 +4952,9 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null or not reaches(target.tenant_id) then
+    if target.vm_id is null or not may_command(target.tenant_id, 'vm.update.disconnect-user.') then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
-    perform demand('vm.update.disconnect-user.');
     if target.user_state <> 'disconnected' then
         update vm_runtimes set user_cmd = 'abort' where vm_id = vm;
     end if;
@@ -5179,27 +5213,34 @@ CREATE FUNCTION qvd.vm_runtimes_wake() RETURNS trigger
     AS $$
 declare
     payload text := qvd.wake_payload('vm', new.vm_id, new.tenant_id);
+    told boolean := qvd.announce('qvd_admin', payload);
 begin
-    perform qvd.announce('qvd_admin', payload),
-        -- Who waits for a VM waits for a session to end, for the VM of a session to run, or for a VM to be down; not for a
-        -- session to begin or a command to be claimed.
-        case when new.user_state = 'disconnected' and old.user_state <> 'disconnected'
-            or new.user_state <> 'disconnected' and new.user_state = old.user_state
-                and (old.vm_state, new.vm_state) is distinct from ('stopped', 'starting')
-            or new.vm_state <> old.vm_state and new.vm_state in ('stopped', 'zombie')
-            then qvd.announce('qvd_vm_' || new.vm_id, payload) end,
-        case when new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
-            or new.host_id is not null and new.host_id is distinct from old.host_id
-            then qvd.announce('qvd_host_' || new.host_id, payload) end,
-        -- A node that gives up a VM of its own accord knows already; one that loses it does not.
-        case when old.host_id is not null and new.host_id is distinct from old.host_id
-            and old.vm_state not in ('stopping', 'starting')
-            then qvd.announce('qvd_host_' || old.host_id, payload) end,
-        case when (new.vm_expiration_soft, new.vm_expiration_hard)
-                is distinct from (old.vm_expiration_soft, old.vm_expiration_hard) and new.vm_state <> 'stopped'
-            then qvd.announce('qvd_node_' || new.host_id, payload) end,
-        case when new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd
-            then qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id) end;
+    -- Who waits for a VM waits for a session to end, for the VM of a session to run, or for a VM to be down; not for a
+    -- session to begin or a command to be claimed.
+    if new.user_state = 'disconnected' and old.user_state <> 'disconnected'
+        or new.user_state <> 'disconnected' and new.user_state = old.user_state
+            and (old.vm_state, new.vm_state) is distinct from ('stopped', 'starting')
+        or new.vm_state <> old.vm_state and new.vm_state in ('stopped', 'zombie')
+    then
+        told := qvd.announce('qvd_vm_' || new.vm_id, payload);
+    end if;
+    if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
+        or new.host_id is not null and new.host_id is distinct from old.host_id
+    then
+        told := qvd.announce('qvd_host_' || new.host_id, payload);
+    end if;
+    -- A node that gives up a VM of its own accord knows already; one that loses it does not.
+    if old.host_id is not null and new.host_id is distinct from old.host_id and old.vm_state not in ('stopping', 'starting') then
+        told := qvd.announce('qvd_host_' || old.host_id, payload);
+    end if;
+    if (new.vm_expiration_soft, new.vm_expiration_hard) is distinct from (old.vm_expiration_soft, old.vm_expiration_hard)
+        and new.vm_state <> 'stopped'
+    then
+        told := qvd.announce('qvd_node_' || new.host_id, payload);
+    end if;
+    if new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd then
+        perform qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id);
+    end if;
     return null;
 end $$;
 
@@ -5273,10 +5314,9 @@ declare
     spec vm_specs;
 begin
     select * into spec from vm_specs where vm_id = vm;
-    if not found or not reaches(spec.tenant_id) then
+    if not found or not may_command(spec.tenant_id, 'vm.update.state.') then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
-    perform demand('vm.update.state.');
     return vm_start_found(spec);
 end $$;
 
@@ -5291,12 +5331,12 @@ declare
     wanted_name text := split_part(vm, '/', 2);
     specs vm_specs[] := array(
         select s from vm_specs s
-        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant) and reaches(s.tenant_id));
+        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant));
 begin
-    if cardinality(specs) <> 1 then
-        perform vm_id(vm); -- says what is wrong with it
+    if cardinality(specs) <> 1 or not may_command(specs[1].tenant_id, 'vm.update.state.') then
+        -- Says what is wrong with it, unless all but one are there for others only.
+        return vm_start(vm_id(vm));
     end if;
-    perform demand('vm.update.state.');
     return vm_start_found(specs[1]);
 end $$;
 
@@ -5313,7 +5353,7 @@ begin
         raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
             full_name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
     end if;
-    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec.vm_id)), vm_cmd = 'start'
+    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec)), vm_cmd = 'start'
     where r.vm_id = spec.vm_id and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start';
     return spec.vm_id;
 end $$;
@@ -5327,10 +5367,9 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null or not reaches(target.tenant_id) then
+    if target.vm_id is null or not may_command(target.tenant_id, 'vm.update.state.') then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
-    perform demand('vm.update.state.');
     if target.vm_state = 'stopped' and target.vm_cmd = 'start' then
         update vm_runtimes set vm_cmd = null, host_id = null, vm_reason = 'the start was withdrawn' where vm_id = vm;
     elsif target.restart_due then
@@ -5820,18 +5859,6 @@ ALTER TABLE qvd.administrators ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENT
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
-);
-
-CREATE TABLE qvd.balancer (
-    one boolean DEFAULT true NOT NULL,
-    plugin text,
-    ram_weight double precision,
-    cpu_weight double precision,
-    random_weight double precision,
-    lapse interval,
-    same_user boolean DEFAULT false NOT NULL,
-    same_home boolean DEFAULT false NOT NULL,
-    CONSTRAINT balancer_one_check CHECK (one)
 );
 
 CREATE TABLE qvd.beat (
@@ -9016,6 +9043,8 @@ GRANT ALL ON FUNCTION qvd.mac_tail(mac text) TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.mac_tail(mac text) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.mac_tail(mac text) TO qvd_administrators;
 
+REVOKE ALL ON FUNCTION qvd.may_command(tenant integer, acl text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION qvd.me() FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.me() TO qvd_readonly;
 GRANT ALL ON FUNCTION qvd.me() TO qvd_admin;
@@ -9228,11 +9257,13 @@ REVOKE ALL ON FUNCTION qvd.password_hash(password text) FROM PUBLIC;
 GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_admin;
 GRANT ALL ON FUNCTION qvd.password_hash(password text) TO qvd_administrators;
 
-REVOKE ALL ON FUNCTION qvd.place(vm integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION qvd.place(spec qvd.vm_specs) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.place_default(vm integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.place_load(vm integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION qvd.place_load(spec qvd.vm_specs, b qvd.balancer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION qvd.properties_list_guard() FROM PUBLIC;
 

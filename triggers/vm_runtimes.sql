@@ -100,32 +100,39 @@ end $$;
 create or replace trigger guard before update on vm_runtimes
     for each row execute function vm_runtimes_guard();
 
--- One statement: each costs those who wait for a command more than what it does.
+-- Assignments and conditions only: a `perform` is a statement, and each costs those who wait for a command more than what it does.
 create or replace function vm_runtimes_wake() returns trigger
 language plpgsql as $$
 declare
     payload text := qvd.wake_payload('vm', new.vm_id, new.tenant_id);
+    told boolean := qvd.announce('qvd_admin', payload);
 begin
-    perform qvd.announce('qvd_admin', payload),
-        -- Who waits for a VM waits for a session to end, for the VM of a session to run, or for a VM to be down; not for a
-        -- session to begin or a command to be claimed.
-        case when new.user_state = 'disconnected' and old.user_state <> 'disconnected'
-            or new.user_state <> 'disconnected' and new.user_state = old.user_state
-                and (old.vm_state, new.vm_state) is distinct from ('stopped', 'starting')
-            or new.vm_state <> old.vm_state and new.vm_state in ('stopped', 'zombie')
-            then qvd.announce('qvd_vm_' || new.vm_id, payload) end,
-        case when new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
-            or new.host_id is not null and new.host_id is distinct from old.host_id
-            then qvd.announce('qvd_host_' || new.host_id, payload) end,
-        -- A node that gives up a VM of its own accord knows already; one that loses it does not.
-        case when old.host_id is not null and new.host_id is distinct from old.host_id
-            and old.vm_state not in ('stopping', 'starting')
-            then qvd.announce('qvd_host_' || old.host_id, payload) end,
-        case when (new.vm_expiration_soft, new.vm_expiration_hard)
-                is distinct from (old.vm_expiration_soft, old.vm_expiration_hard) and new.vm_state <> 'stopped'
-            then qvd.announce('qvd_node_' || new.host_id, payload) end,
-        case when new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd
-            then qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id) end;
+    -- Who waits for a VM waits for a session to end, for the VM of a session to run, or for a VM to be down; not for a
+    -- session to begin or a command to be claimed.
+    if new.user_state = 'disconnected' and old.user_state <> 'disconnected'
+        or new.user_state <> 'disconnected' and new.user_state = old.user_state
+            and (old.vm_state, new.vm_state) is distinct from ('stopped', 'starting')
+        or new.vm_state <> old.vm_state and new.vm_state in ('stopped', 'zombie')
+    then
+        told := qvd.announce('qvd_vm_' || new.vm_id, payload);
+    end if;
+    if new.vm_cmd is not null and new.vm_cmd is distinct from old.vm_cmd
+        or new.host_id is not null and new.host_id is distinct from old.host_id
+    then
+        told := qvd.announce('qvd_host_' || new.host_id, payload);
+    end if;
+    -- A node that gives up a VM of its own accord knows already; one that loses it does not.
+    if old.host_id is not null and new.host_id is distinct from old.host_id and old.vm_state not in ('stopping', 'starting') then
+        told := qvd.announce('qvd_host_' || old.host_id, payload);
+    end if;
+    if (new.vm_expiration_soft, new.vm_expiration_hard) is distinct from (old.vm_expiration_soft, old.vm_expiration_hard)
+        and new.vm_state <> 'stopped'
+    then
+        told := qvd.announce('qvd_node_' || new.host_id, payload);
+    end if;
+    if new.user_cmd is not null and new.user_cmd is distinct from old.user_cmd then
+        perform qvd.wake('qvd_host_' || new.l7r_host_id, 'session', new.session_id, new.tenant_id);
+    end if;
     return null;
 end $$;
 

@@ -95,9 +95,13 @@ declare
     -- Once, for daemons are nobody and their starts and claims are logged.
     who constant integer := me();
 begin
-    if who is not null then
-        select a.id, case when a.id = 0 and session_user <> 'qvd_wat' then session_user else a.name end, a.tenant_id = 0
-        into administrator, name, superadmin from administrators a where a.id = who;
+    if who = 0 and session_user <> 'qvd_wat' then
+        -- Known without a look at him.
+        administrator := who;
+        name := session_user;
+        superadmin := true;
+    elsif who is not null then
+        select a.id, a.name, a.tenant_id = 0 into administrator, name, superadmin from administrators a where a.id = who;
     end if;
     address := inet_client_addr();
     source := coalesce(nullif(current_setting('application_name', true), ''), 'sql');
@@ -150,6 +154,21 @@ create or replace function demand(acl text) returns void
 language plpgsql stable security definer set search_path = qvd, pg_temp as $$
 begin
     perform demand_any(array[acl]);
+end $$;
+
+-- Whether an object of a tenant is there for who acts, whom it refuses when it is and he has not the ACL for it. Both in one,
+-- with one look at who acts, for what somebody waits for.
+create or replace function may_command(tenant integer, acl text) returns boolean
+language plpgsql stable security definer set search_path = qvd, pg_temp
+    set plan_cache_mode = force_generic_plan as $$
+begin
+    if me() = 0 and session_user <> 'qvd_wat' then
+        return true;
+    elsif not reaches(tenant) then
+        return false;
+    end if;
+    perform demand(acl);
+    return true;
 end $$;
 
 -- Whether a daemon is logged in.

@@ -89,13 +89,14 @@ end $$;
 -- The one place that notifies. Plain SQL that names its payload once, so that it is taken into what calls it and costs nothing
 -- but its content. A notification wakes every process of the
 -- server that listens to anything, so administrators are notified only while one watches; who begins to, waits for those who
--- found nobody.
-create or replace function announce(channel text, payload text) returns void
+-- found nobody. Says whether it notified: what has a value plpgsql works out by itself, without a statement.
+drop function if exists announce(text, text);
+create function announce(channel text, payload text) returns boolean
 language sql volatile as $$
     select case
         when channel <> 'qvd_admin' or not pg_try_advisory_xact_lock(hashtext('qvd.watch'), pg_backend_pid() & 31)
         then pg_notify(channel, qvd.merged(channel, payload))
-    end
+    end is not null
 $$;
 
 -- Wakes whoever waits on `channel`.

@@ -193,10 +193,11 @@ create or replace function audit(
 ) returns void
 language plpgsql security definer set search_path = qvd, pg_temp
     set plan_cache_mode = force_generic_plan as $$
+declare
+    who record := acting();
 begin
     insert into log (action, qvd_object, object_id, object_name, tenant_id, arguments,
         administrator_id, administrator_name, superadmin, ip, source)
-    select audit.action, object, id, audit.name, tenant, arguments,
-        a.administrator, a.name, a.superadmin, a.address, a.source
-    from acting() a;
+    values (audit.action, object, id, audit.name, tenant, arguments,
+        who.administrator, who.name, who.superadmin, who.address, who.source);
 end $$;

@@ -44,27 +44,24 @@ end $$;
 -- each other, spread evenly. When it is asked for, a VM goes where its user has others, if it fits. What a node got since it
 -- said how much memory is free counts where it is asked whether one more fits, but not in its share: else whoever said so
 -- last would get most.
-create or replace function place_load(vm integer) returns integer
+create or replace function place_load(spec qvd.vm_specs, b qvd.balancer) returns integer
 language plpgsql volatile set plan_cache_mode = force_generic_plan as $$
 declare
     turn bigint := nextval('qvd.placements');
-    memory integer := (select s.memory from qvd.vm_specs s where s.vm_id = vm);
-    b qvd.balancer;
     beside integer[] := '{}';
 begin
-    select * into b from qvd.balancer;
     if b.same_user then
         beside := array(
             select r.host_id
             from qvd.vms own join qvd.vms v on v.user_id = own.user_id join qvd.vm_runtimes r on r.vm_id = v.id
-            where own.id = vm and r.host_id is not null);
+            where own.id = spec.vm_id and r.host_id is not null);
     end if;
     return (
         select l.host_id
         from (
             select host_id, vms, failed_starts,
                 greatest(b.ram_weight * coalesce(usable_ram, 0) + b.cpu_weight * coalesce(usable_cpu, 0), 1) as size,
-                coalesce(free_ram, usable_ram, 0) - given * memory >= memory as fits,
+                coalesce(free_ram, usable_ram, 0) - given * spec.memory >= spec.memory as fits,
                 coalesce(free_ram, usable_ram, 0) / greatest(coalesce(usable_ram, 0), 1) as free,
                 1 + coalesce(cpu_pressure, 0) as pressure,
                 (row_number() over nodes + turn) % count(*) over nodes / (count(*) over nodes)::float8 as wait
@@ -78,34 +75,41 @@ begin
         limit 1);
 end $$;
 
+-- The same for whoever has not read them yet, such as a balancer of somebody's own that falls back on it.
+create or replace function place_load(vm integer) returns integer
+language plpgsql volatile as $$
+begin
+    return (select qvd.place_load(s, b) from qvd.vm_specs s, qvd.balancer b where s.vm_id = vm);
+end $$;
+
 -- Chooses a node: where the user's home is in use, or else with the balancer that is configured.
-create or replace function place(vm integer) returns integer
+drop function if exists place(integer);
+create or replace function place(spec qvd.vm_specs) returns integer
 language plpgsql volatile as $$
 declare
-    plugin text;
-    same_home boolean;
+    b qvd.balancer;
     chosen integer;
 begin
-    select b.plugin, b.same_home into plugin, same_home from qvd.balancer b;
-    if same_home then
+    select * into b from qvd.balancer;
+    if b.same_home then
         chosen := (
             select r.host_id
             from qvd.vms own join qvd.vms v on v.user_id = own.user_id join qvd.vm_runtimes r on r.vm_id = v.id
                 join qvd.host_loads l on l.host_id = r.host_id
-            where own.id = vm limit 1);
+            where own.id = spec.vm_id limit 1);
     end if;
     if chosen is not null then
         return chosen;
     end if;
-    if plugin = 'load' then
-        chosen := qvd.place_load(vm);
-    elsif plugin = 'default' then
-        chosen := qvd.place_default(vm);
+    if b.plugin = 'load' then
+        chosen := qvd.place_load(spec, b);
+    elsif b.plugin = 'default' then
+        chosen := qvd.place_default(spec.vm_id);
     else
-        execute format('select qvd.%I($1)', 'place_' || plugin) into chosen using vm;
+        execute format('select qvd.%I($1)', 'place_' || b.plugin) into chosen using spec.vm_id;
     end if;
     if chosen is null then
-        raise exception 'no host can take VM %', qvd.vm_name(vm)
+        raise exception 'no host can take VM %', qvd.vm_name(spec.vm_id)
             using errcode = 'QV030', hint = 'A host must be running, not blocked and a back end: select * from host_list;';
     end if;
     return chosen;

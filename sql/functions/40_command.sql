@@ -20,7 +20,7 @@ begin
         raise exception 'VM % has no disk image: its OSF has none with its tag that is published and not blocked',
             full_name using errcode = 'QV031', hint = 'Make one with di_create(osf, path).';
     end if;
-    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec.vm_id)), vm_cmd = 'start'
+    update qvd.vm_runtimes r set host_id = coalesce(r.host_id, qvd.place(spec)), vm_cmd = 'start'
     where r.vm_id = spec.vm_id and r.vm_state not in ('starting', 'running') and r.vm_cmd is distinct from 'start';
     return spec.vm_id;
 end $$;
@@ -34,10 +34,9 @@ declare
     spec vm_specs;
 begin
     select * into spec from vm_specs where vm_id = vm;
-    if not found or not reaches(spec.tenant_id) then
+    if not found or not may_command(spec.tenant_id, 'vm.update.state.') then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
-    perform demand('vm.update.state.');
     return vm_start_found(spec);
 end $$;
 
@@ -50,12 +49,12 @@ declare
     wanted_name text := split_part(vm, '/', 2);
     specs vm_specs[] := array(
         select s from vm_specs s
-        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant) and reaches(s.tenant_id));
+        where s.login = wanted_login and s.name = wanted_name and wanted_tenant in ('', s.tenant));
 begin
-    if cardinality(specs) <> 1 then
-        perform vm_id(vm); -- says what is wrong with it
+    if cardinality(specs) <> 1 or not may_command(specs[1].tenant_id, 'vm.update.state.') then
+        -- Says what is wrong with it, unless all but one are there for others only.
+        return vm_start(vm_id(vm));
     end if;
-    perform demand('vm.update.state.');
     return vm_start_found(specs[1]);
 end $$;
 
@@ -67,10 +66,9 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null or not reaches(target.tenant_id) then
+    if target.vm_id is null or not may_command(target.tenant_id, 'vm.update.state.') then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
-    perform demand('vm.update.state.');
     if target.vm_state = 'stopped' and target.vm_cmd = 'start' then
         update vm_runtimes set vm_cmd = null, host_id = null, vm_reason = 'the start was withdrawn' where vm_id = vm;
     elsif target.restart_due then
@@ -93,10 +91,9 @@ declare
     target vm_runtimes;
 begin
     select * into target from vm_runtimes where vm_id = vm for update;
-    if target.vm_id is null or not reaches(target.tenant_id) then
+    if target.vm_id is null or not may_command(target.tenant_id, 'vm.update.disconnect-user.') then
         raise exception 'there is no VM %', vm using errcode = 'QV010', hint = 'select id, vm from vm_list;';
     end if;
-    perform demand('vm.update.disconnect-user.');
     if target.user_state <> 'disconnected' then
         update vm_runtimes set user_cmd = 'abort' where vm_id = vm;
     end if;

@@ -230,8 +230,8 @@ async fn equal_nodes_all_get_vms() {
     nodes(&db, &[(8000, 8000, 0.0); 4]).await;
     for plugin in ["default", "load"] {
         balancer(&db, plugin, 1).await;
-        let spread =
-            "select setseed(0.5); select count(distinct place(vm_id('alice/d1'))) from generate_series(1, 200)";
+        let spread = "select setseed(0.5);
+                      select count(distinct place(s)) from vm_specs s, generate_series(1, 200)";
         assert_eq!(db.rows(spread).await[1], ["4"], "{plugin}");
     }
 }

@@ -7,10 +7,10 @@ use super::{database::Db, host::Host};
 /// Makes every wake-up remember the transaction it belongs to.
 const REMEMBER: &str = "
     create table woken (channel text, tx xid8 default pg_current_xact_id());
-    create or replace function announce(channel text, payload text) returns void
+    create or replace function announce(channel text, payload text) returns boolean
     language sql security definer set search_path = qvd, pg_temp as $$
         insert into woken (channel) values (channel);
-        select pg_notify(channel, payload);
+        select pg_notify(channel, payload) is not null;
     $$";
 
 #[tokio::test]
