@@ -12,9 +12,13 @@ use crate::{
     since::Since,
 };
 
+/// Of all steps around a circle that which spreads any number of them most evenly.
+const GOLDEN_RATIO: f64 = 0.618_033_988_749_895;
+
 /// The listeners, each on a channel of its own.
 pub struct Floor {
     listeners: usize,
+    turn: usize,
     clients: Vec<(Client, Statement)>,
     heard: mpsc::UnboundedReceiver<(usize, Instant)>,
     _listening: JoinSet<()>,
@@ -67,18 +71,16 @@ impl Floor {
                 .await?;
             clients.push((client, send));
         }
-        Ok(Self { listeners, clients, heard, _listening: listening })
+        Ok(Self { listeners, turn: 0, clients, heard, _listening: listening })
     }
 
-    /// Wakes the listener that is the `number`th in turn. Returns when the commit has; since when it counts.
-    pub async fn wake(&self, number: usize, since: Since) -> anyhow::Result<Instant> {
-        let (client, send) = &self.clients[number % self.clients.len()];
-        since.run(client, send, &[&i32::try_from(number % self.listeners)?]).await
-    }
-
-    /// Which listener that is.
-    pub fn listener(&self, number: usize) -> usize {
-        number % self.listeners
+    /// Wakes one of the listeners. Returns when the commit has: which it is, and since when it counts. However few are woken, they
+    /// are spread evenly over all: the server signals one after the other, and the first hear it soonest.
+    pub async fn wake(&mut self, since: Since) -> anyhow::Result<(usize, Instant)> {
+        self.turn += 1;
+        let listener = ((self.turn as f64 * GOLDEN_RATIO).fract() * self.listeners as f64) as usize;
+        let (client, send) = &self.clients[self.turn % self.clients.len()];
+        Ok((listener, since.run(client, send, &[&i32::try_from(listener)?]).await?))
     }
 
     /// The next listener that has committed its update, and when.
