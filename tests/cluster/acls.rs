@@ -51,6 +51,9 @@ const ACTIONS: &[(&str, &[&str])] = &[
     ),
     ("delete from users where login = 'gone'", &["Root", "Users Eraser", "QVD Manager"]),
     ("select * from vms_start(array[1])", &["Root", "Operator L2", "VMs Operator", "VMs Updater", "QVD Manager"]),
+    ("select vm_start('alice/d1')", &["Root", "Operator L2", "VMs Operator", "VMs Updater", "QVD Manager"]),
+    ("select vm_start(vm_id('alice/d1'))", &["Root", "Operator L2", "VMs Operator", "VMs Updater", "QVD Manager"]),
+    ("select vm_stop(vm_id('alice/d1'))", &["Root", "Operator L2", "VMs Operator", "VMs Updater", "QVD Manager"]),
     ("select * from objects_update('vm', array[1], '{\"di_tag\": \"x\"}')", &["Root", "VMs Updater", "QVD Manager"]),
     ("update vms set description = coalesce(description, '') || 'x'", &["Root", "VMs Updater", "QVD Manager"]),
     (
@@ -81,6 +84,10 @@ const ROLES: [&str; 9] = [
 async fn each_role_may_do_what_its_acls_say() {
     let two = Two::new(1, "Root").await;
     two.db.sql("insert into users (tenant_id, login) values (tenant_id('acme'), 'gone')").await;
+    // Trying everything may take longer than a lease lasts.
+    two.db.sql("select config_set('internal.hkd.lease.lapse', '3600')").await;
+    let runs = "select node_state(n.node, n.node_epoch, 'running') from node_start('n1', gen_random_uuid(), 1) n";
+    two.db.sql(runs).await;
     for (number, role) in ROLES.into_iter().chain(["QVD Manager"]).enumerate() {
         let session = administrator(&two.db, &format!("a{number}"), "acme", role).await;
         for (action, allowed) in ACTIONS {
